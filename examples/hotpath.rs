@@ -35,6 +35,7 @@ fn routes(layout: Layout) -> Result<ProductRoutes, Box<dyn std::error::Error>> {
         isolated: Isolated::Refuse,
         min_acks: 0,
         min_acks_ms: 1000,
+        clients_max: 0,
         databases: 16,
         port: 1,
         auth: None,

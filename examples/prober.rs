@@ -18,6 +18,7 @@ use pontoon::{
         state::{ClusterState, Entry, Position, Server},
     },
     node::probe::prober::Prober,
+    proxy::ServerActivity,
 };
 use prost::Message;
 use rustix::time::{ClockId, clock_gettime};
@@ -89,7 +90,7 @@ fn start(port: u16) -> Child {
 
 async fn measure(servers: &[HostPort], seconds: u16) {
     let (_state, watched) = watch::channel(Arc::new(cluster(servers)));
-    let prober = Prober::new(NodeId(1));
+    let prober = Prober::new(NodeId(1), ServerActivity::default());
     let probing = tokio::spawn(prober.clone().run(|| Some(Uuid(1)), watched));
     let answered =
         || servers.iter().filter(|s| prober.report(s).is_some_and(|s| s.probe.is_some() && s.error.is_empty())).count();

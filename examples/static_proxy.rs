@@ -36,6 +36,7 @@ fn table(port: u16, servers: &[HostPort]) -> RouteTable {
         isolated: Isolated::Refuse,
         min_acks: 0,
         min_acks_ms: 1000,
+        clients_max: 0,
         databases: 16,
         port,
         auth: None,

@@ -44,8 +44,12 @@ pub enum Point {
     PromotionBarrier,
     /// Leader: the candidate was probed for the last time; REPLICAOF NO ONE is sent next.
     BeforePromote,
-    /// Leader: the candidate is a primary; the log does not say so yet.
+    /// Leader: the candidate is a primary; its configuration file and the log do not say so yet.
     Promoted,
+    /// Leader: the candidate is a primary and has saved its configuration, if it can; the log does not say so yet.
+    PromotionSaved,
+    /// Leader: the log has the new primary; the other servers do not follow it yet.
+    PromotionFinished,
     /// Leader: the runs of a server that must follow its group's primary are closed; REPLICAOF is not sent yet.
     Reconciliation,
     /// Leader: the primary of an ejected group is empty and the group's slots are held; the primary is not probed again
@@ -73,6 +77,8 @@ impl Point {
             Self::PromotionBarrier => "promotion-barrier",
             Self::BeforePromote => "before-promote",
             Self::Promoted => "promoted",
+            Self::PromotionSaved => "promotion-saved",
+            Self::PromotionFinished => "promotion-finished",
             Self::Reconciliation => "reconciliation",
             Self::Reinstating => "reinstating",
         }
@@ -159,6 +165,18 @@ pub async fn panic_when_asked(task: &str) -> std::convert::Infallible {
             panic!("a test asked {task} to panic");
         }
         tokio::time::sleep(PANIC_POLL_INTERVAL).await;
+    }
+}
+
+/// Panics if a test asks `task` to. For code that handles one call or one entry, and waits for nothing.
+///
+/// # Panics
+/// When the test asks for it.
+pub fn panic_if_asked(task: &str) {
+    if let Some(dir) = dir()
+        && std::fs::remove_file(dir.join(format!("panic.{task}"))).is_ok()
+    {
+        panic!("a test asked {task} to panic");
     }
 }
 

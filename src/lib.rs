@@ -5,7 +5,9 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`clock`] | the clock that leases are counted on |
+//! | [`counters`] | counters of the control plane |
 //! | [`faults`] | faults that tests ask for in a debug build |
+//! | [`files`] | the file descriptors of this process |
 //! | [`panics`] | the text of a panic, and how it reaches the tasks that depend on it |
 //! | [`model`] | PURE. what exists, and how it may change |
 //! | [`plan`] | PURE. what should happen next |
@@ -30,7 +32,9 @@ pub mod commands;
 pub mod config;
 pub mod consensus;
 pub mod control;
+pub mod counters;
 pub mod faults;
+pub mod files;
 pub mod model;
 pub mod mover;
 pub mod node;

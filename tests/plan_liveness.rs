@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use pontoon::{
     model::ids::{HostPort, NodeId},
     plan::{
-        liveness::{DOWN_AT_ONCE, Liveness, REPORT_FRESH_MS, Watchers, liveness, may_fail_over},
+        guard::{DOWN_AT_ONCE, FailoverGuard, TOGETHER_MS, may_fail_over},
+        liveness::{Liveness, REPORT_FRESH_MS, Watchers, liveness},
         observation::{AgedReport, Observation, Probe, ProbeReport, ReportedRole},
     },
 };
@@ -33,6 +34,9 @@ fn probe(loading: bool) -> Probe {
         ping_us: 0,
         persistent: None,
         unnamed_replicas: 0,
+        write_error: String::new(),
+        busy_reply_ms: None,
+        saves_fail: false,
     }
 }
 
@@ -159,6 +163,23 @@ fn many_primaries_that_fail_together_are_not_failed_over() {
     }
     let why = may_fail_over(51, 100, 50).unwrap_err();
     assert!(why.contains("51 of 100") && why.contains("more than 50"), "{why}");
+}
+
+#[test]
+fn failures_that_began_apart_do_not_count_together() {
+    let guard = |failing_ms: &[u64]| FailoverGuard { primaries: 6, failing_ms: failing_ms.to_vec(), share_max: 1 };
+    const DAY: u64 = 86_400_000;
+    for (failing, of, may) in [
+        (vec![4_000], 4_000, true),
+        (vec![4_000, DAY, DAY, DAY], 4_000, true),
+        (vec![4_000, DAY, DAY, DAY], DAY, false),
+        (vec![4_000, 3_000, 500], 4_000, false),
+        (vec![4_000, 4_000 + TOGETHER_MS, 4_000 + TOGETHER_MS], 4_000, false),
+        (vec![4_000, 4_000 + TOGETHER_MS, 4_001 + TOGETHER_MS], 4_000, true),
+        (vec![DAY, DAY - TOGETHER_MS, DAY + TOGETHER_MS], DAY, false),
+    ] {
+        assert_eq!(guard(&failing).may_fail_over(of).is_ok(), may, "{of} of {failing:?}");
+    }
 }
 
 /// A cell of the table: no report, answered, or failing for this time in milliseconds.

@@ -81,6 +81,7 @@ impl World {
             min_acks,
             min_acks_ms,
             reads,
+            clients_max: None,
         }));
     }
 
@@ -136,6 +137,9 @@ fn probe(role: ReportedRole, offset: u64) -> Probe {
         ping_us: 100,
         persistent: None,
         unnamed_replicas: 0,
+        write_error: String::new(),
+        busy_reply_ms: None,
+        saves_fail: false,
     }
 }
 

@@ -12,8 +12,9 @@ use std::{
     time::Duration,
 };
 
-use common::{Client, PATIENCE, Redis, fake};
+use common::{Client, PATIENCE, Redis, behind_a_slow_link, fake};
 use pontoon::{
+    clock::boottime_ns,
     model::{
         apply::apply,
         change::{Bootstrap, Change, CreateGroup, NewMember},
@@ -22,12 +23,15 @@ use pontoon::{
         state::{ClusterState, Entry, Position, Server},
     },
     node::probe::{connection::PROBE_TIMEOUT, prober::Prober},
-    plan::observation::{Probe, ProbeReport, ReportedRole},
+    plan::observation::{Impairment, Probe, ProbeReport, ReportedRole},
+    proxy::ServerActivity,
 };
 use tokio::sync::watch;
 
 /// Interval between two checks of a condition if the prober announces no news.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// A server that answers late, or sends data, never fails for this long: well below the default down-after of 3 s.
+const LATE_MAX_MS: u64 = 1_400;
 const CLUSTER: Uuid = Uuid(0x77);
 /// Maximum age of a fresh probe: two probes, the second of which began when the first ended, and an allowance for a
 /// busy machine.
@@ -36,6 +40,8 @@ const FRESH_MS: u64 = 1_400;
 /// A node's prober, and the state from which it takes the servers.
 struct Fixture {
     prober: Prober,
+    /// What the node's workers receive; there are none, so tests note it.
+    activity: ServerActivity,
     state: watch::Sender<Arc<ClusterState>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -48,10 +54,11 @@ impl Drop for Fixture {
 
 impl Fixture {
     fn watching(servers: &[&str], password: Option<&str>) -> Self {
-        let prober = Prober::new(NodeId(7));
+        let activity = ServerActivity::default();
+        let prober = Prober::new(NodeId(7), activity.clone());
         let (state, watched) = watch::channel(Arc::new(cluster(servers, password)));
         let task = tokio::spawn(prober.clone().run(|| Some(CLUSTER), watched));
-        Self { prober, state, task }
+        Self { prober, activity, state, task }
     }
 
     fn report(&self, server: &str) -> Option<ProbeReport> {
@@ -203,6 +210,89 @@ async fn a_server_that_hangs_fails_by_the_deadline_and_delays_no_other() {
     assert_eq!(after.run_id, before.run_id);
 }
 
+/// A server that is busy for longer than a probe may take, again and again, and answers late.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_answers_late_is_alive() {
+    let redis = Redis::start();
+    let slow = behind_a_slow_link(&redis, PROBE_TIMEOUT + Duration::from_millis(200));
+    let fixture = Fixture::watching(&[&slow], None);
+    let mut client = Client::connect(redis.port());
+    // The number of keys is requested with every fourth probe.
+    for keys in 1..=2 {
+        client.call(&format!("SET key{keys} 1")).expect("+OK\r\n");
+        fixture
+            .until("an answer", &slow, |seen| {
+                // The login is several answers.
+                let logged_in = seen.probe.is_some();
+                assert!(!logged_in || seen.failing_ms.is_none_or(|ms| ms < LATE_MAX_MS), "{seen:?}");
+                seen.probe.as_ref().is_some_and(|(probe, _)| probe.keys == keys)
+            })
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_sends_data_to_clients_is_alive() {
+    let hung = Redis::start();
+    let fixture = Fixture::watching(&[&hung.addr], None);
+    let run_id = fixture.probe("the server", &hung.addr, is_primary).await.run_id;
+    hung.signal("STOP");
+    let server = HostPort::parse(&hung.addr).unwrap();
+    let (its, other) =
+        (fixture.activity.connected(&server, &run_id), fixture.activity.connected(&server, "another process"));
+    let busy = fixture
+        .until("a worker receives data", &hung.addr, |seen| {
+            its.note(boottime_ns());
+            assert!(seen.failing_ms.is_none_or(|ms| ms < LATE_MAX_MS), "{seen:?}");
+            seen.error.contains("sends data") && seen.probe.as_ref().unwrap().1 > 3 * LATE_MAX_MS
+        })
+        .await;
+    assert_eq!(busy.failing_ms, None);
+    // Bytes of another process at the same address, which a TCP proxy may have connected, prove nothing.
+    let silent = |seen: &ProbeReport| {
+        other.note(boottime_ns());
+        seen.failing_ms.is_some_and(|ms| ms > 3 * LATE_MAX_MS)
+    };
+    fixture.until("no byte arrives", &hung.addr, silent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_busy_with_a_script_answers_and_is_impaired() {
+    let redis = Redis::start_with(&["--lua-time-limit", "100"]);
+    let fixture = Fixture::watching(&[&redis.addr], None);
+    let before = fixture.probe("the server", &redis.addr, is_primary).await;
+    assert_eq!(before.busy_reply_ms, Some(100));
+    let mut script = Client::connect(redis.port());
+    script.send(b"*3\r\n$4\r\nEVAL\r\n$17\r\nwhile true do end\r\n$1\r\n0\r\n");
+    let busy = |seen: &ProbeReport| {
+        matches!(seen.impaired, Some((Impairment::Busy, ms)) if ms > 1_000) && seen.error.contains("busy with a script")
+    };
+    let report = fixture.until("it is busy", &redis.addr, busy).await;
+    assert_eq!(report.failing_ms, None, "it answers");
+    Client::connect(redis.port()).call("SCRIPT KILL").expect("+OK\r\n");
+    let after = fixture.probe("it is idle", &redis.addr, is_primary).await;
+    assert_eq!((after.run_id, fixture.report(&redis.addr).unwrap().impaired), (before.run_id, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_cannot_save_refuses_writes() {
+    let redis = Redis::start_with(&["--save", "3600 1"]);
+    let fixture = Fixture::watching(&[&redis.addr], None);
+    let before = fixture.probe("the server", &redis.addr, is_primary).await;
+    assert_eq!((before.write_error.as_str(), before.saves_fail), ("", false));
+    let mut client = Client::connect(redis.port());
+    client.call("CONFIG GET dir").expect("*2\r\n$3\r\ndir\r\n");
+    client.line();
+    let dir = std::path::PathBuf::from(client.line());
+    std::fs::remove_dir_all(&dir).unwrap();
+    client.call("BGSAVE").expect("+Background saving started\r\n");
+    let refuses = |probe: &Probe| probe.write_error.starts_with("MISCONF") && probe.saves_fail;
+    fixture.probe("it refuses writes", &redis.addr, refuses).await;
+    let report = fixture.report(&redis.addr).unwrap();
+    assert!(matches!(report.impaired, Some((Impairment::RefusesWrites, _))), "{report:?}");
+    assert!(client.call("SET k 1").line().starts_with("-MISCONF"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_without_its_primary_keeps_its_offset_and_reports_that_its_link_is_down() {
     let mut primary = Redis::start_with(&["--repl-diskless-sync-delay", "0"]);
@@ -227,6 +317,28 @@ async fn a_replica_without_its_primary_keeps_its_offset_and_reports_that_its_lin
     let (former, until) = promoted.replid2.unwrap();
     assert_eq!(former, up.replid);
     assert!(until > up.offset, "the first offset that does not belong to the former id: {until}");
+}
+
+/// Each request that is answered in an unexpected way asks for a probe. At most one per 100 ms is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_probed_immediately_when_that_is_asked_for() {
+    const PROBES: u32 = 20;
+    let redis = Redis::start_with(&[]);
+    let fixture = Fixture::watching(&[&redis.addr], None);
+    let addr = HostPort::parse(&redis.addr).unwrap();
+    fixture.probe("it is a primary", &redis.addr, is_primary).await;
+    assert!(!fixture.prober.probe_now(&HostPort::parse("127.0.0.1:1").unwrap()), "it is not watched");
+    let mut probed = fixture.prober.probed();
+    probed.borrow_and_update();
+    let began = std::time::Instant::now();
+    for _ in 0..PROBES {
+        (0..100).for_each(|_| assert!(fixture.prober.probe_now(&addr)));
+        tokio::time::timeout(PATIENCE, probed.changed()).await.unwrap().unwrap();
+    }
+    let took = began.elapsed();
+    // Unasked, they would take 450 ms each, or longer. The first of them may begin at once.
+    assert!(took < PROBES * Duration::from_millis(400), "{PROBES} probes took {took:?}");
+    assert!(took > (PROBES - 2) * Duration::from_millis(99), "{PROBES} probes took {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

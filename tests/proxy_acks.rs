@@ -190,25 +190,98 @@ fn too_few_replicas_do_not_confirm() {
     client.expect("+OK\r\n");
 }
 
+/// Each write has its own deadline, whatever the batch before it waits for.
+#[test]
+fn a_write_that_arrives_during_a_wait_is_answered_in_time() {
+    const WITHIN: Duration = Duration::from_secs(3);
+    let primary = Primary::start();
+    let bed = Bed::start_with(&[&primary.addr], Limits::default(), 1, with_acks(1, WITHIN.as_millis() as u32));
+    let (mut one, mut two) = (bed.client(), bed.client());
+    let began = std::time::Instant::now();
+    one.call("SET a 1");
+    primary.expect("WAIT 1 3000");
+    two.call("SET b 1");
+    // No WAIT is ever answered.
+    for client in [&mut one, &mut two] {
+        let line = client.line();
+        assert_eq!(line, "-NOREPLICAS executed, not confirmed on 1 replicas: fewer confirmed within 3000 ms");
+    }
+    let took = began.elapsed();
+    assert!(took >= WITHIN && took < 2 * WITHIN, "the second write waited for the WAIT of the first: {took:?}");
+    primary.answer(WaitAnswer::Nothing);
+}
+
+/// The result of a WAIT concerns only the writes of its batch that still wait.
+#[test]
+fn a_late_confirmation_concerns_no_later_write() {
+    let primary = Primary::start();
+    let bed = Bed::start_with(&[&primary.addr], Limits::default(), 1, with_acks(1, 3_000));
+    let mut client = bed.client();
+    client.call("SET a 1");
+    primary.expect("WAIT 1 3000");
+    assert!(client.line().contains("fewer confirmed within 3000 ms"));
+    // Within the grace of the WAIT before, so that this write waits on the same connection.
+    client.call("SET b 1");
+    primary.has_executed(2);
+    primary.answer(WaitAnswer::Count(1));
+    primary.expect("WAIT 1 3000");
+    is_silent(&mut client);
+    primary.answer(WaitAnswer::Count(1));
+    client.expect("+OK\r\n");
+}
+
+#[test]
+fn with_read_confirmed_reads_wait_like_writes() {
+    let primary = Primary::start();
+    let bed = Bed::start_with(&[&primary.addr], Limits::default(), 1, |table| {
+        with_product(table, |p| {
+            set(p, 1, 20_000);
+            p.reads.confirmed = true;
+        })
+    });
+    let mut client = bed.client();
+    client.call("GET k");
+    primary.expect("WAIT 1 20000");
+    is_silent(&mut client);
+    primary.answer(WaitAnswer::Count(1));
+    client.expect("$1\r\nv\r\n");
+    client.call("GET k");
+    primary.expect("WAIT 1 20000");
+    primary.answer(WaitAnswer::Count(0));
+    let line = client.line();
+    assert_eq!(
+        line,
+        "-NOREPLICAS not delivered, not confirmed on 1 replicas, safe to repeat: 0 confirmed within 20000 ms"
+    );
+    // Errors have seen nothing.
+    client.call("SET bad 1").expect("-WRONGTYPE it is bad\r\n");
+    // Without min-acks, nothing waits.
+    let mut table = with_product(bed.table(), |p| set(p, 0, 20_000));
+    table.epoch.0 = 2;
+    bed.publish(table);
+    bed.until("the setting", |r| r.route_epoch.0 == 2);
+    client.call("GET k").expect("$1\r\nv\r\n");
+    assert!(primary.asked.try_recv().is_err());
+}
+
 #[test]
 fn writes_are_not_confirmed_without_an_answer_or_connection() {
     let primary = Primary::start();
-    let bed = Bed::start_with(&[&primary.addr], Limits::default(), 1, with_acks(1, 10));
+    let bed = Bed::start_with(&[&primary.addr], Limits::default(), 1, with_acks(1, 20_000));
     let mut client = bed.client();
     let check = |client: &mut Client, answer, part: &str| {
         client.call("SET k 1");
-        primary.expect("WAIT 1 10");
+        primary.expect("WAIT 1 20000");
         primary.answer(answer);
         let line = client.line();
         assert!(line.starts_with("-NOREPLICAS executed, not confirmed on 1 replicas: "), "{line}");
         assert!(line.contains(part), "{line}");
     };
-    check(&mut client, WaitAnswer::Nothing, "did not answer WAIT within 10 ms");
-    // Each uses a new connection, because the former one must not be used again.
     check(&mut client, WaitAnswer::Close, "closed the connection");
+    // Over a new connection, because the former one must not be used again.
     check(&mut client, WaitAnswer::Count(0), "0 confirmed");
     client.call("SET k 1");
-    primary.expect("WAIT 1 10");
+    primary.expect("WAIT 1 20000");
     primary.answer(WaitAnswer::Count(1));
     client.expect("+OK\r\n");
 }
@@ -376,7 +449,7 @@ fn a_real_server_without_replicas_confirms_nothing() {
     let redis = Redis::start();
     let bed = Bed::start_with(&[&redis.addr], Limits::default(), 2, with_acks(1, 50));
     let line = bed.client().call("SET k 1").line();
-    assert_eq!(line, "-NOREPLICAS executed, not confirmed on 1 replicas: 0 confirmed within 50 ms");
+    assert_eq!(line, "-NOREPLICAS executed, not confirmed on 1 replicas: fewer confirmed within 50 ms");
     bed.client().call("GET k").expect("$1\r\n1\r\n");
 }
 

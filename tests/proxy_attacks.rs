@@ -42,18 +42,14 @@ fn a_parked_request_with_replies_off_gets_no_reply() {
 }
 
 #[test]
-fn parked_requests_are_refused_when_the_session_ends() {
+fn parked_requests_are_refused_when_the_node_stops() {
     let (addr, seen) = silent();
     let bed = Bed::start_with(&[&addr], Limits::default(), 1, |table| held(table, 7, HoldKind::Wait, "k"));
-    let (mut half, mut other) = (bed.client(), bed.client());
-    half.call("SET k v").call("PING");
-    other.call("SET k w");
-    bed.until("both parked", |r| r.stats.parked == 2);
-    half.stream.shutdown(std::net::Shutdown::Write).unwrap();
-    let rest = half.rest();
-    assert_eq!(rest.matches("-TRYAGAIN not executed").count(), 2, "{rest}");
+    let mut client = bed.client();
+    client.call("SET k w");
+    bed.until("parked", |r| r.stats.parked == 1);
     bed.runtime.block_on(bed.proxy.drain(PATIENCE));
-    let rest = other.rest();
+    let rest = client.rest();
     assert_eq!(rest.matches("-TRYAGAIN not executed").count(), 1, "{rest}");
     assert!(seen.try_recv().is_err(), "nothing was sent");
 }
@@ -126,16 +122,53 @@ fn an_error_of_many_lines_in_a_part_stays_one_reply() {
 }
 
 #[test]
-fn the_error_of_a_refused_transaction_does_not_describe_its_commands() {
+fn nothing_of_a_refused_transaction_is_executed() {
     let redis = Redis::start();
     let bed = Bed::start(&[&redis.addr]);
     let mut client = bed.client();
-    client.call("MULTI").call("SET k v").call("EXEC");
-    assert!(client.line().starts_with("-ERR 'multi': "));
-    client.expect("+OK\r\n");
-    let line = client.line();
-    assert!(line.starts_with("-ERR 'exec': ") && line.contains("got its own reply"), "{line}");
+    // What redis-py and ioredis send for a pipeline with their default settings, and what their retries repeat.
+    for _ in 0..3 {
+        client.call("MULTI").call("INCR k").call("NOSUCHCOMMAND").call("PING").call("EXEC");
+        let line = client.line();
+        assert!(line.starts_with("-ERR 'multi': ") && line.contains("not executed"), "{line}");
+        assert!(client.line().starts_with("-ERR 'incr' is not executed"));
+        assert!(client.line().starts_with("-ERR unknown command 'NOSUCHCOMMAND'"));
+        assert!(client.line().starts_with("-ERR 'ping' is not executed"));
+        assert!(client.line().starts_with("-EXECABORT Transaction discarded"));
+    }
+    client.call("EXISTS k").expect(":0\r\n");
+    client.call("EXEC").expect("-ERR EXEC without MULTI\r\n");
+    client.call("DISCARD").expect("-ERR DISCARD without MULTI\r\n");
+    bed.until("counted", |r| r.stats.transactions_refused == 3);
     client.call("CONFIG GET MAXM*").expect("*4\r\n$9\r\nmaxmemory\r\n");
+}
+
+#[test]
+fn a_refused_transaction_ends_as_a_transaction_does() {
+    let redis = Redis::start();
+    let bed = Bed::start_with(&[&redis.addr], Limits::default(), 1, |t| {
+        with_product(t, |p| p.auth = Some(password("secret")))
+    });
+    let mut client = bed.client();
+    client.call("MULTI").expect("-NOAUTH Authentication required.\r\n");
+    client.call("AUTH secret").expect("+OK\r\n");
+    client.call("SET k 1").expect("+OK\r\n");
+    let refused = |client: &mut common::Client| assert!(client.call("MULTI").line().starts_with("-ERR 'multi': "));
+    refused(&mut client);
+    client.call("MULTI").expect("-ERR MULTI calls can not be nested\r\n");
+    client.call("DISCARD").expect("+OK\r\n");
+    client.call("GET k").expect("$1\r\n1\r\n");
+    refused(&mut client);
+    client.call("RESET").expect("+RESET\r\n");
+    client.call("AUTH secret").expect("+OK\r\n");
+    client.call("GET k").expect("$1\r\n1\r\n");
+    // Without replies, too.
+    client.call("CLIENT REPLY OFF").call("MULTI").call("SET k 2").call("EXEC").call("CLIENT REPLY ON");
+    client.expect("+OK\r\n");
+    client.call("GET k").expect("$1\r\n1\r\n");
+    refused(&mut client);
+    client.call("QUIT");
+    assert_eq!(client.rest(), "+OK\r\n");
 }
 
 #[test]

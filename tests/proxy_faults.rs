@@ -8,15 +8,18 @@ use std::{
     time::Duration,
 };
 
-use common::{Bed, Conn, Redis, fake, held, request, with_product};
+use common::{Bed, Conn, FAKE_RUN_ID, PATIENCE, Redis, fake, held, request, with_product};
 use pontoon::{
     clock::boottime_ns,
     model::{
-        ids::{Epoch, HoldId},
+        ids::{Epoch, HoldId, HostPort},
         route::{HoldKind, Isolated},
     },
     proxy::Limits,
 };
+
+/// A worker's tick, nanoseconds.
+const TICK_NS: u64 = 100_000_000;
 
 /// A request as a server receives it.
 type Words = Vec<Vec<u8>>;
@@ -73,6 +76,46 @@ fn invalid_and_extra_replies_close_the_connection() {
         let line = client.call("SET k v").line();
         assert!(line == "+OK" || line.contains("not executed") || line.contains("outcome unknown"), "{line}");
     }
+}
+
+/// The prober takes this as a sign of life: any byte of any reply counts, for the process that sent it.
+#[test]
+fn bytes_from_a_server_are_noted_for_the_process_that_sent_them() {
+    let (more, go_on) = mpsc::sync_channel::<()>(0);
+    let go_on = Mutex::new(go_on);
+    let addr = fake(move |mut conn| {
+        conn.request();
+        for part in [&b"$10\r\nhalf"[..], b"and", b"res\r\n"] {
+            go_on.lock().unwrap().recv().unwrap();
+            conn.reply(part);
+        }
+        conn.request();
+    });
+    let bed = Bed::start(&[&addr]);
+    let server = HostPort::parse(&addr).unwrap();
+    let received_ns = || bed.activity.received_ns(&server, FAKE_RUN_ID).unwrap_or(0);
+    let until_later_than = |ns: u64| {
+        let end = std::time::Instant::now() + PATIENCE;
+        while received_ns() <= ns {
+            assert!(std::time::Instant::now() < end, "no byte is noted");
+            std::thread::yield_now();
+        }
+    };
+    let mut client = bed.client();
+    client.call("GET k");
+    until_later_than(0);
+    for _ in 0..2 {
+        // A part that arrives in the worker's tick of the part before is not noted; the next is.
+        let before = boottime_ns();
+        while boottime_ns() < before + 2 * TICK_NS {
+            std::thread::yield_now();
+        }
+        more.send(()).unwrap();
+        until_later_than(before);
+    }
+    assert_eq!(bed.activity.received_ns(&server, "another process"), None);
+    more.send(()).unwrap();
+    client.expect("$10\r\nhalfandres\r\n");
 }
 
 #[test]

@@ -3,8 +3,16 @@
 
 mod common;
 
-use common::{Bed, Client, Redis, password, request, with_product};
-use pontoon::proxy::Limits;
+use std::{
+    io::{Read, Write},
+    time::Instant,
+};
+
+use common::{Bed, Client, PATIENCE, Redis, password, request, with_product};
+use pontoon::{
+    model::ids::{Epoch, ProductId},
+    proxy::{Limits, ProxyReport},
+};
 
 #[test]
 fn a_pipeline_keeps_its_order() {
@@ -35,7 +43,10 @@ fn split_commands_are_merged() {
     client.call("DEL a b none").expect(":2\r\n");
     client.call("UNLINK c d e f a").expect(":4\r\n");
     client.call("MSET a 1 b").expect("-ERR wrong number of arguments for 'mset' command\r\n");
-    client.call("SUNION a b c").expect("-CROSSSLOT Keys in request don't hash to the same slot\r\n");
+    client.call("SUNION a b c").expect(
+        "-CROSSSLOT Keys in request don't hash to the same slot, not executed. Use a hash tag: of {a}b only a is \
+            hashed\r\n",
+    );
     client.call("SUNION {a}1 {a}2").expect("*0\r\n");
     client.call("HELLO 3");
     assert_eq!(client.line(), "%7");
@@ -182,7 +193,7 @@ fn databases_and_versions_are_separate() {
     client.call("GET k").expect("$-1\r\n");
     client.call("HSET h f v").expect(":1\r\n");
     client.call("SELECT 16").expect("-ERR DB index is out of range\r\n");
-    client.call("SELECT x").expect("-ERR invalid DB index\r\n");
+    client.call("SELECT x").expect("-ERR value is not an integer or out of range\r\n");
     client.call("HELLO 4").expect("-NOPROTO unsupported protocol version\r\n");
     client.call("HELLO 3");
     while client.line() != "modules" {}
@@ -204,7 +215,7 @@ fn the_node_answers_local_commands() {
     client.call("CLIENT GETNAME").expect("$2\r\nme\r\n");
     client.call("CONFIG GET save").expect("*2\r\n$4\r\nsave\r\n$0\r\n\r\n");
     client.call("COMMAND GETKEYS MSET a 1 b 2").expect("*2\r\n$1\r\na\r\n$1\r\nb\r\n");
-    client.call("COMMAND INFO nonsense").expect("*1\r\n*-1\r\n");
+    client.call("COMMAND INFO nonsense").expect("*1\r\n$-1\r\n");
     client.call("NONSENSE a b").expect("-ERR unknown command 'NONSENSE', with args beginning with: 'a' 'b' \r\n");
     client.call("GET").expect("-ERR wrong number of arguments for 'get' command\r\n");
     client.call("CLIENT REPLY SKIP").call("PING").call("ECHO now").expect("$3\r\nnow\r\n");
@@ -220,7 +231,8 @@ fn the_node_answers_local_commands() {
 #[test]
 fn a_client_that_does_not_read_is_closed_alone() {
     let redis = Redis::start();
-    let limits = Limits { session_output_max: 1 << 20, ..Limits::default() };
+    let client_stalled_max = std::time::Duration::from_millis(300);
+    let limits = Limits { session_output_max: 1 << 20, client_stalled_max, ..Limits::default() };
     let bed = Bed::start_with(&[&redis.addr], limits, 1, |t| t);
     let mut good = bed.client();
     let value = "x".repeat(1 << 20);
@@ -245,6 +257,33 @@ fn clients_above_the_limit_are_refused() {
     drop(a);
     bed.until("one has left", |r| r.clients == 1);
     bed.client().call("PING").expect("+PONG\r\n");
+}
+
+#[test]
+fn clients_above_the_limit_of_their_product_are_refused() {
+    let redis = Redis::start();
+    let bed = Bed::start_with(&[&redis.addr], Limits::default(), 2, |t| with_product(t, |p| p.clients_max = 1));
+    let mut first = bed.client();
+    first.call("PING").expect("+PONG\r\n");
+    assert_eq!(bed.client().rest(), "-ERR max number of clients reached\r\n");
+    let of = |r: &ProxyReport| r.product_clients.get(&ProductId(1)).map(|of| (of.connected, of.refused));
+    bed.until("counted", |r| of(r) == Some((1, [0, 1, 0])));
+    // A new limit takes effect at once, and those that are connected stay.
+    let mut table = with_product(bed.table(), |p| p.clients_max = 2);
+    table.epoch = Epoch(2);
+    bed.publish(table);
+    bed.until("published", |r| r.route_epoch == Epoch(2));
+    // The acceptor may see the table after the workers.
+    let is_served = || {
+        let (mut second, mut got) = (bed.client(), [0; 7]);
+        let sent = second.stream.write_all(b"PING\r\n");
+        sent.is_ok() && second.stream.read_exact(&mut got).is_ok() && got == *b"+PONG\r\n"
+    };
+    let end = Instant::now() + PATIENCE;
+    while !is_served() {
+        assert!(Instant::now() < end, "still refused");
+    }
+    first.call("PING").expect("+PONG\r\n");
 }
 
 #[test]

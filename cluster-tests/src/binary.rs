@@ -24,9 +24,11 @@ pub fn pontoon() -> &'static Path {
 }
 
 fn build() -> PathBuf {
-    // target/PROFILE/deps/test-executable
+    // A test is target/PROFILE/deps/NAME, a program target/PROFILE/NAME.
     let exe = std::env::current_exe().expect("the path of the test program is known");
-    let profile = exe.parent().and_then(Path::parent).expect("the test is in target/PROFILE/deps").to_path_buf();
+    let folder = exe.parent().expect("the test program is in a folder");
+    let is_test = folder.file_name().is_some_and(|name| name == "deps");
+    let profile = if is_test { folder.parent().expect("deps is in target/PROFILE") } else { folder }.to_path_buf();
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--package", "pontoon", "--bin", "pontoon"]);
     cargo.current_dir(repository());

@@ -140,7 +140,7 @@ impl Cluster {
         // The leader creates the product 'default' a moment after its election.
         wait_for("the first product on every node", GENEROUS, || {
             let statuses = self.nodes.iter().map(|node| node.cli().try_json(&["status", "--timeout", "2s"]));
-            let without = statuses.collect::<Result<Vec<_>, _>>()?.into_iter().find(|s| s["products"] == 0);
+            let without = statuses.collect::<Result<Vec<_>, _>>()?.into_iter().find(|s| s["product_count"] == 0);
             without.map_or(Ok(()), |status| Err(status.to_string()))
         });
     }
@@ -251,11 +251,23 @@ impl Cluster {
         }
     }
 
-    /// Creates a group with a primary and `replicas` replicas, assigns these slots to it, and waits until every node
-    /// serves them and every replica may be promoted. Returns the indices of its servers in `servers`, the primary
-    /// first.
+    /// Creates a group of product `default` with a primary and `replicas` replicas, assigns these slots to it, and waits
+    /// until every node serves them and every replica may be promoted. Returns the indices of its servers in `servers`,
+    /// the primary first.
     pub fn add_group_with_replicas(
         &mut self,
+        gid: u16,
+        slots: &str,
+        replicas: usize,
+        options: &RedisOptions,
+    ) -> Vec<usize> {
+        self.add_group_of("default", gid, slots, replicas, options)
+    }
+
+    /// As [`Cluster::add_group_with_replicas`], for any product.
+    pub fn add_group_of(
+        &mut self,
+        product: &str,
         gid: u16,
         slots: &str,
         replicas: usize,
@@ -267,20 +279,20 @@ impl Cluster {
         all.extend((0..replicas).map(|_| self.add_server(&options)));
         let (cli, gid) = (self.cli(), gid.to_string());
         let addrs: Vec<String> = all.iter().map(|n| self.servers[*n].addr()).collect();
-        let mut args = vec!["group", "create", &gid, "--primary", &addrs[0]];
+        let mut args = vec!["--product", product, "group", "create", &gid, "--primary", &addrs[0]];
         args.extend(addrs[1..].iter().flat_map(|addr| ["--replica", addr]));
         cli.ok(&args);
-        cli.ok(&["slot", "assign", slots, &gid, "--wait", "--timeout", "40s"]);
-        self.wait_candidates(&gid);
+        cli.ok(&["--product", product, "slot", "assign", slots, &gid, "--wait", "--timeout", "40s"]);
+        self.wait_candidates(product, &gid);
         all
     }
 
     /// Waits until every replica of a group is a candidate. A replica that falls behind or loses its primary before any
     /// node has found it in sync is not a candidate.
     #[track_caller]
-    fn wait_candidates(&self, gid: &str) {
-        wait_for(&format!("the replicas of group {gid} to be in sync"), GENEROUS, || {
-            let group = self.cli().json(&["group", "show", gid]);
+    fn wait_candidates(&self, product: &str, gid: &str) {
+        wait_for(&format!("the replicas of group {gid} of product '{product}' to be in sync"), GENEROUS, || {
+            let group = self.cli().json(&["--product", product, "group", "show", gid]);
             let servers = group["servers"].as_array().cloned().unwrap_or_default();
             let ready = |s: &Value| s["observed"]["link"] == "up" && s["observed"]["not_candidate_because"].is_null();
             let all = !servers.is_empty() && servers.iter().skip(1).all(ready);

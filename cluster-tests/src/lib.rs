@@ -4,7 +4,9 @@
 //! The exceptions are the slot of a key (`pontoon::model`), the messages of the admin API (`pontoon::wire`) and the log
 //! that the program `log_writer` writes (`pontoon::consensus::crash_test`).
 
+pub mod hostile;
 pub mod migration_model;
+pub mod role_model;
 pub mod serving_model;
 
 pub mod binary;

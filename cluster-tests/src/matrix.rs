@@ -14,7 +14,7 @@ use crate::{
     client::Reply,
     cluster::Cluster,
     link::{Link, Mode},
-    redis::RedisOptions,
+    redis::{RedisOptions, RedisServer},
     wait::{GENEROUS, let_pass, wait_for},
     workload::{Mix, Noticed},
 };
@@ -80,6 +80,10 @@ pub enum Fault {
     SilentTarget,
     /// The mover's requests to the target arrive twenty seconds late. The mover node is killed meanwhile.
     LateWrites,
+    /// All nodes are killed with SIGKILL, and start again.
+    KillNodes,
+    /// All nodes and all servers are killed with SIGKILL, and start again.
+    KillAll,
 }
 
 /// All faults, for a random choice.
@@ -113,6 +117,8 @@ pub const FAULTS: &[Fault] = &[
     Fault::CutOther,
     Fault::SilentTarget,
     Fault::LateWrites,
+    Fault::KillNodes,
+    Fault::KillAll,
 ];
 
 /// All fault points, in the order of a migration.
@@ -255,6 +261,8 @@ fn within_hold(point: Point) -> bool {
         | Point::PromotionBarrier
         | Point::BeforePromote
         | Point::Promoted
+        | Point::PromotionSaved
+        | Point::PromotionFinished
         | Point::Reconciliation
         | Point::Reinstating => false,
     }
@@ -389,6 +397,15 @@ impl Run {
             Fault::CutLeader => self.cut(leader, false),
             Fault::MuteLeader => self.cut(leader, true),
             Fault::CutMoverNode => self.cut(self.mover_node(*id), false),
+            Fault::KillNodes => {
+                self.all_hit = true;
+                (1..=3).for_each(|id| self.kill(id));
+            }
+            Fault::KillAll => {
+                self.all_hit = true;
+                (1..=3).for_each(|id| self.kill(id));
+                self.cluster.servers.iter_mut().for_each(RedisServer::kill9);
+            }
             Fault::KillSource => {
                 self.all_hit = true;
                 self.cluster.servers[self.source].kill9();
@@ -435,8 +452,9 @@ impl Run {
                 let _ = self.cluster.servers[server].call(&["CLIENT", "KILL", "TYPE", "replica"]);
             }
             Fault::FlushTarget => {
-                // After the switch, the target owns the slots, and its data must not be flushed.
-                if !matches!(case.point, Point::Switched | Point::CleaningSource) {
+                // The mover looks for a flush until it confirms the copy. After that, as at an owner, the data is gone.
+                let confirmed = [Point::Finished, Point::BeforeSwitch, Point::Switched, Point::CleaningSource];
+                if !confirmed.contains(&case.point) {
                     let _ = self.cluster.servers[self.target].call(&["FLUSHALL"]);
                 }
             }
@@ -507,6 +525,7 @@ impl Run {
             }
         }
         match case.fault {
+            Fault::KillAll => self.cluster.servers.iter_mut().for_each(RedisServer::restart),
             Fault::KillSource => self.cluster.servers[self.source].restart(),
             Fault::KillTarget => self.cluster.servers[self.target].restart(),
             Fault::StopSource => self.cluster.servers[self.source].resume(),

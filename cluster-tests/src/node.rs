@@ -30,6 +30,8 @@ pub struct Node {
     pub more: Vec<String>,
     /// Size limit of the files that the node writes, in KB (`ulimit -f`). `None`: no limit.
     pub file_limit_kb: Option<u32>,
+    /// Limit of the node's open files (`ulimit -n`). `None`: that of the test.
+    pub open_files_max: Option<u32>,
     /// The faults inside the node.
     pub faults: Faults,
     log: PathBuf,
@@ -50,6 +52,7 @@ impl Node {
             origin,
             more: vec!["--set".into(), format!("default_port={default_port}")],
             file_limit_kb: None,
+            open_files_max: None,
             faults: Faults::in_dir(dir.join(format!("faults-{id}"))),
             log: dir.join(format!("node-{id}.log")),
             process: None,
@@ -65,16 +68,16 @@ impl Node {
     /// Returns the command that starts the node.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = match self.file_limit_kb {
-            None => binary::command(binary::pontoon()),
-            // SIGXFSZ is ignored, as by a service manager: the write fails, as on a full disk.
-            Some(kb) => {
-                let mut shell = binary::command("/bin/sh".as_ref());
-                let blocks = u64::from(kb) * 2;
-                shell.args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"", &blocks.to_string()]);
-                shell.arg(binary::pontoon());
-                shell
-            }
+        // SIGXFSZ is ignored, as by a service manager: the write fails, as on a full disk.
+        let size = self.file_limit_kb.map(|kb| format!("trap '' XFSZ; ulimit -f {}; ", u64::from(kb) * 2));
+        let files = self.open_files_max.map(|files| format!("ulimit -n {files}; "));
+        let limits: String = size.into_iter().chain(files).collect();
+        let mut command = if limits.is_empty() {
+            binary::command(binary::pontoon())
+        } else {
+            let mut shell = binary::command("/bin/sh".as_ref());
+            shell.args(["-c", &format!("{limits}exec \"$0\" \"$@\"")]).arg(binary::pontoon());
+            shell
         };
         command.args(["serve", "--id", &self.id.to_string(), "--admin", &self.admin()]);
         command.args(["--bind", "127.0.0.1", "--port-offset", &self.id.to_string(), "--workers", "1"]);
@@ -128,6 +131,18 @@ impl Node {
         let limit = rustix::process::Rlimit { current: Some(bytes), maximum: Some(bytes) };
         rustix::process::prlimit(pid, rustix::process::Resource::Fsize, limit)
             .expect("the limit of a child can be set");
+    }
+
+    /// From now on, the node has at most this many open files. `None`: as many as the test may have.
+    ///
+    /// # Panics
+    /// When the limit cannot be set.
+    pub fn limit_open_files(&self, files: Option<u64>) {
+        use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+        let pid = Pid::from_raw(i32::try_from(self.pid()).expect("a process id"));
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limit = Rlimit { current: files.or(maximum), maximum };
+        prlimit(pid, Resource::Nofile, limit).expect("the limit of a child can be set");
     }
 
     /// Sends SIGTERM and waits until the process has ended.

@@ -23,6 +23,12 @@ fn json_is_equal_on_every_node_and_after_a_restart() {
         };
         (1..=3).map(of).collect()
     };
+    // The log notes the process of each primary shortly after its group was made.
+    wait_for("the primaries to be noted", GENEROUS, || {
+        let groups = cluster.cli().json(&["group", "ls"]);
+        let noted = groups.as_array().unwrap().iter().all(|group| group["replid"].is_string());
+        if noted { Ok(()) } else { Err(groups.to_string()) }
+    });
     let before = all(&cluster);
     assert!(before.iter().all(|said| *said == before[0]), "{before:#?}");
     assert!(before[0][2].find("aaa") < before[0][2].find("default"), "sorted by name");

@@ -91,6 +91,8 @@ matrix! {
     both_die_replica_first: BothReplicaFirst, Nothing, [], 1, 72;
     two_groups: TwoGroups, Nothing, [], 1, 73;
     full_disk_at_the_only_replica: StopBriefly, DiskFull, [], 1, 74;
+    switchover_saved_everything_killed: Switchover, Nothing, [PromotionSaved, KillAll], 1, 75;
+    killed_promoted_everything_killed: Kill, Nothing, [Promoted, KillAll], 2, 76;
 }
 
 matrix! {
@@ -115,4 +117,6 @@ matrix! {
     confirmed_replies_withheld: RepliesWithheld, Nothing, [], 1, 116;
     confirmed_flapping: Flap, Nothing, [], 1, 117;
     confirmed_both_die_replica_first: BothReplicaFirst, Nothing, [], 1, 118;
+    confirmed_switchover_finished_candidate_killed: Switchover, Nothing, [PromotionFinished, KillCandidate], 1, 121;
+    confirmed_switchover_promoted_everything_killed: Switchover, Nothing, [Promoted, KillAll], 1, 122;
 }

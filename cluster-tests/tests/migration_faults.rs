@@ -66,4 +66,6 @@ matrix! {
     cleaning_source_mover_node_killed: CleaningSource, KillMoverNode, false, 41;
     cleaning_source_source_killed: CleaningSource, KillSource, false, 42;
     cleaning_source_leader_cut_off: CleaningSource, CutLeader, false, 43;
+    held_all_nodes_killed: Held, KillNodes, false, 47;
+    before_switch_everything_killed: BeforeSwitch, KillAll, true, 48;
 }

@@ -91,7 +91,7 @@ fn a_ttl_with_a_rule_left_out() {
     let ttl = Copy { ttl: true, writes: 1, ..Copy::SMALL };
     // A staged key expires at the target before the refresh of its TTL is replayed.
     is_violated(&Copy { without: Some(copy::Rule::Refetch), late: false, ..ttl }, 14);
-    // A late SET between PTTL and DUMP: the new value gets the old TTL and expires too early.
+    // A late SET between PEXPIRETIME and DUMP: the new value gets the old TTL and expires too early.
     is_violated(&Copy { without: Some(copy::Rule::OffsetAfterFetch), ..ttl }, 13);
 }
 

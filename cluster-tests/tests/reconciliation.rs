@@ -113,8 +113,8 @@ fn a_promoted_server_is_the_primary_after_a_restart() {
 
     cluster.cli().ok(&["group", "set", "1", "down-after=800ms"]);
     wait_candidate(&cluster, second, first);
-    let died = Instant::now();
     cluster.servers[second].kill9();
+    let died = Instant::now();
     wait_for("the other server to be promoted", GENEROUS, || {
         let groups = cluster.cli().try_json(&["group", "ls"])?;
         let promoted = groups[0]["servers"][0]["address"] == cluster.servers[first].addr().as_str();
@@ -182,8 +182,8 @@ fn a_primary_configured_as_a_replica_is_replaced() {
     wait_candidate(&cluster, second, first);
     written.wait_acknowledged(|_| true);
 
-    let died = Instant::now();
     cluster.servers[second].kill9();
+    let died = Instant::now();
     cluster.servers[second].launch_again();
     wait_roles(&cluster, first, second);
     written.wait_acknowledged(|_| true);
@@ -201,8 +201,8 @@ fn a_primary_configured_as_a_replica_of_a_dead_server_stays_the_primary() {
     cluster.cli().ok(&["group", "set", "1", "down-after=800ms"]);
     let written = written(&cluster);
     wait_candidate(&cluster, first, second);
-    let died = Instant::now();
     cluster.servers[first].kill9();
+    let died = Instant::now();
     written.wait_acknowledged(|_| true);
     cluster.servers[second].kill9();
     cluster.servers[second].launch_again();

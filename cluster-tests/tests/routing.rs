@@ -84,6 +84,8 @@ fn commands_with_keys_of_several_slots_are_rejected_without_hash_tags() {
         let reply = client.call(&refused.split(' ').collect::<Vec<_>>()).unwrap();
         assert!(matches!(reply, Reply::Error(_)), "{refused}: {reply:?}");
     }
+    // The refused MULTI refuses everything up to EXEC or DISCARD.
+    assert_eq!(client.call(&["DISCARD"]).unwrap(), Reply::ok());
     assert_eq!(client.call(&["PING"]).unwrap().text(), "PONG");
 }
 

@@ -6,6 +6,7 @@
 use cluster_tests::{
     client::Reply,
     cluster::Cluster,
+    redis::RedisOptions,
     wait::{GENEROUS, wait_until},
 };
 use pontoon::faults::Point;
@@ -127,6 +128,75 @@ fn the_panic_of_a_mover_fails_that_run_only() {
         let none = || cluster.cli().json(&["migrate", "ls"]).as_array().is_some_and(|all| all.iter().all(over));
         wait_until("no migration to be open", GENEROUS, none);
     }
+}
+
+/// A panic inside the log: openraft's core, its worker that applies entries, a thread of the disk or of sled.
+#[test]
+fn the_panic_of_a_part_of_the_log_ends_the_node() {
+    let mut cluster = Cluster::start(1);
+    for task in ["raft-core", "state-machine", "disk", "raft-watcher", "storage"] {
+        let before = cluster.node(1).log().len();
+        cluster.node(1).faults.panic(task);
+        // A change reaches every part of the log. Whether it is made depends on where the panic is.
+        let _ = cluster.cli().run(&["maintenance", "on", "--timeout", "5s"]);
+        let ended = cluster.node_mut(1).wait_end(GENEROUS);
+        let log = cluster.node(1).log().split_off(before);
+        assert!(!ended.success(), "{task}: {ended}\n{log}");
+        assert!(log.contains(&format!("a test asked {task} to panic")), "{task}: {log}");
+        let named = log.contains("the log has stopped") || log.contains("ended unexpectedly");
+        assert!(named, "{task}: the log does not say why the node ends: {log}");
+        restart(&mut cluster);
+    }
+    assert!(cluster.node_mut(1).terminate(GENEROUS).success());
+}
+
+/// A panic that answers one call ends that call only.
+#[test]
+fn the_panic_of_a_call_ends_that_call_only() {
+    let mut cluster = Cluster::start(3);
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    for (id, task) in [(leader, "admin-call"), (leader, "node-call"), (follower, "raft-call")] {
+        cluster.node(id).faults.panic(task);
+        if task == "admin-call" {
+            // The command repeats the call that got no answer, under the same change id.
+            cluster.node(id).cli().ok(&["maintenance", "on", "--timeout", "20s"]);
+        }
+        cluster.node(id).faults.wait_panics(task);
+        cluster.node(id).cli().ok(&["maintenance", "on", "--timeout", "20s"]);
+        cluster.wait_formed();
+        assert!(cluster.node_mut(id).runs(), "{task}");
+        assert!(cluster.node(id).log().contains(&format!("a test asked {task} to panic")), "{task}");
+    }
+    assert!((1..=3).all(|id| cluster.node_mut(id).terminate(GENEROUS).success()));
+}
+
+#[test]
+fn the_panic_of_an_assignment_ends_the_node() {
+    let mut cluster = Cluster::start(1);
+    cluster.add_groups(2);
+    cluster.node(1).faults.panic("assignment");
+    let _ = cluster.cli().run(&["slot", "assign", "0", "2", "--timeout", "5s"]);
+    check_end(&mut cluster, 0, "assignment", "leader-loop");
+    restart(&mut cluster);
+    wait_until("the slot to have its owner", GENEROUS, || {
+        let slots = cluster.cli().json(&["slot", "ls"]);
+        slots.as_array().is_some_and(|all| all.iter().any(|r| r["first"] == 0 && r["group"] == 2))
+    });
+}
+
+#[test]
+fn the_panic_of_a_promotion_ends_the_node() {
+    let mut cluster = Cluster::start(1);
+    let servers = cluster.add_group_with_replicas(1, "0-1023", 1, &RedisOptions::default());
+    let replica = cluster.servers[servers[1]].addr();
+    cluster.pause_at(Point::PromotionBegun);
+    // It does not come to its end while the promotion pauses.
+    let _ = cluster.cli().run(&["group", "promote", "1", &replica, "--timeout", "2s"]);
+    cluster.wait_reached(Point::PromotionBegun);
+    panic_ends_node(&mut cluster, "promotion", "leader-loop");
+    cluster.go_on(Point::PromotionBegun);
+    restart(&mut cluster);
+    cluster.wait_answers(1);
 }
 
 /// Returns whether a migration in the output of `migrate ls` has ended.

@@ -39,9 +39,17 @@ fn changes_at_the_servers_are_detected() {
     assert!(matches!(server("counter3").call(&["DECR", "counter3"]), Reply::Integer(_)));
     assert!(matches!(server("list5").call(&["LPOP", "list5"]), Reply::Bulk(_)));
     assert!(matches!(server("session1-2").call(&["DEL", "session1-2"]), Reply::Integer(1)));
+    // Instants of expiry: a millisecond later, an hour later, and a life that should have ended.
+    let Reply::Integer(at) = server("cold12").call(&["PEXPIRETIME", "cold12"]) else { panic!("no instant") };
+    assert_eq!(server("cold12").call(&["PEXPIREAT", "cold12", &(at + 1).to_string()]), Reply::Integer(1));
+    // Several sessions, since a client may refresh one before it looks.
+    for key in (0..6).map(|n| format!("session2-{n}")) {
+        assert!(matches!(server(&key).call(&["PEXPIRE", &key, "3600000"]), Reply::Integer(_)));
+    }
+    assert_eq!(server("brief119").call(&["SET", "brief119", "back"]), Reply::ok());
     mix.wait_more(1500);
     let wrong = mix.verdict(&cluster).expect_err("no violation was found").join("\n");
-    for key in ["cold7", "cold9", "cold14", "counter3", "list5", "session1-2"] {
+    for key in ["cold7", "cold9", "cold14", "counter3", "list5", "session1-2", "session2-", "cold12", "brief119"] {
         assert!(wrong.contains(key), "no violation was found for {key}:\n{wrong}");
     }
 }

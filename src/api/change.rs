@@ -14,10 +14,11 @@ use super::{
     forward::{self, Client},
 };
 use crate::{
+    faults,
     model::{
         apply,
         change::Change,
-        ids::{Epoch, NodeId, ProductId},
+        ids::{Epoch, NodeId, ProductId, Uuid},
         outcome::Outcome,
         reject::Reject,
         state::{ClusterState, Product},
@@ -80,6 +81,7 @@ impl Api {
     /// The status of the first final answer. At the deadline: UNAVAILABLE if nothing was executed, UNKNOWN if the
     /// change may have been executed.
     pub async fn change<M: MutationHandler>(&self, request: Request<M>) -> Result<Response<ChangeReply>, Status> {
+        faults::panic_if_asked("admin-call");
         let forwarded = forward::was_forwarded(&request);
         let mut message = request.into_inner();
         let options = message.options().take().unwrap_or_default();
@@ -111,10 +113,11 @@ impl Api {
                     self.control.me
                 ))
                 .into());
-            } else if let (Some(leader), Some(admin)) = (known.leader, known.leader_admin.as_deref())
+            } else if let (Some(leader), Some(uuid), Some(admin)) =
+                (known.leader, known.leader_uuid, known.leader_admin.as_deref())
                 && leader != self.control.me
             {
-                match self.forward(message.clone(), &call, leader, admin).await {
+                match self.forward(message.clone(), &call, (leader, uuid), admin).await {
                     Ok(reply) => {
                         self.catch_up(Epoch(reply.index)).await;
                         return Ok(Response::new(reply));
@@ -153,14 +156,14 @@ impl Api {
         &self,
         mut message: M,
         call: &MutationCall,
-        leader: NodeId,
+        (leader, uuid): (NodeId, Uuid),
         admin: &str,
     ) -> Result<ChangeReply, Status> {
         let left = call.left();
         if let Some(options) = message.options() {
             options.timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
         }
-        let client = self.leaders.client(admin)?;
+        let client = self.leaders.client(admin, self.control.log.header_for(leader, uuid))?;
         // The leader answers at the deadline with the reason. The longer timeout is for a leader that does not answer
         // at all.
         let answer = M::send(client, forward::forwarded(message, left + RETRY_INTERVAL));

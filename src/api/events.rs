@@ -80,5 +80,10 @@ const fn kind(kind: EventKind) -> admin::EventKind {
         EventKind::Ejected => admin::EventKind::Ejected,
         EventKind::Reinstated => admin::EventKind::Reinstated,
         EventKind::Reconciled => admin::EventKind::Reconciled,
+        EventKind::FailoverHeldBack => admin::EventKind::FailoverHeldBack,
+        EventKind::ScriptEnded => admin::EventKind::ScriptEnded,
+        EventKind::WritesRefused => admin::EventKind::WritesRefused,
+        EventKind::ClientsClosed => admin::EventKind::ClientsClosed,
+        EventKind::NotFailedOver => admin::EventKind::NotFailedOver,
     }
 }

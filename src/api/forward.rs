@@ -2,14 +2,24 @@
 //! one hop only.
 //! Knows nothing of what the calls mean.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use tonic::{Request, Status, metadata::MetadataValue, service::interceptor::InterceptedService, transport::Channel};
+use tonic::{
+    Request, Status,
+    metadata::MetadataValue,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
 
-use crate::wire::{
-    auth::{ClientAuth, ClusterSecret},
-    channels::{ChannelSettings, Channels},
-    pb::admin::admin_client::AdminClient,
+use super::error::CallFailure;
+use crate::{
+    control::handle::Log,
+    wire::{
+        auth::{ClientAuth, ClusterSecret},
+        caller::{Caller, NodeAuth},
+        channels::{ChannelSettings, Channels},
+        pb::{admin::admin_client::AdminClient, raft::Header},
+    },
 };
 
 /// Metadata of a call that another node has forwarded: it is not forwarded again.
@@ -25,7 +35,7 @@ const CHANNELS: ChannelSettings = ChannelSettings {
 const ANSWER_MAX: usize = 8 << 20;
 
 /// A client of another node's admin service.
-pub type Client = AdminClient<InterceptedService<Channel, ClientAuth>>;
+pub type Client = AdminClient<InterceptedService<Channel, NodeAuth>>;
 
 /// Clients of the nodes that lead or have led. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -47,14 +57,14 @@ impl Leaders {
         Self { channels: self.channels.calling_from(source), ..self }
     }
 
-    /// The client of the node at `admin`.
+    /// The client of the node at `admin`, which must be the one that the header names.
     ///
     /// # Errors
     /// INTERNAL if `admin` is not an address.
-    pub fn client(&self, admin: &str) -> Result<Client, Status> {
+    pub fn client(&self, admin: &str, header: Header) -> Result<Client, Status> {
         let channel = self.channels.to(admin).map_err(Status::internal)?;
-        Ok(AdminClient::with_interceptor(channel, ClientAuth(self.secret.clone()))
-            .max_decoding_message_size(ANSWER_MAX))
+        let auth = NodeAuth { secret: ClientAuth(self.secret.clone()), header: Some(header) };
+        Ok(AdminClient::with_interceptor(channel, auth).max_decoding_message_size(ANSWER_MAX))
     }
 }
 
@@ -70,4 +80,19 @@ pub fn forwarded<T>(message: T, within: Duration) -> Request<T> {
 #[must_use]
 pub fn was_forwarded<T>(request: &Request<T>) -> bool {
     request.metadata().contains_key(FORWARDED)
+}
+
+/// Checks calls that say that they were forwarded: only members forward calls. A call of an operator passes.
+#[derive(Clone)]
+pub struct ForwardedAuth(pub Arc<dyn Log>);
+
+impl Interceptor for ForwardedAuth {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        if was_forwarded(&request)
+            && let Err(refused) = self.0.admit_forwarder(Caller::of(request.metadata()))
+        {
+            return Err(CallFailure::NotLeader(format!("{refused}; not executed")).into());
+        }
+        Ok(request)
+    }
 }

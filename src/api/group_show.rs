@@ -16,9 +16,11 @@ use crate::{
     plan::{
         acks::may_leave,
         candidates::GroupHistory,
-        failover::groups_down,
+        failover::{FollowingPrimaries, held_back},
+        impairment::{ImpairedPrimary, impaired_primaries},
         liveness::{Liveness, Watchers, liveness},
         observation::{Observation, ReportedRole},
+        restart::confirmations,
     },
     wire::pb::admin::{self, ListGroupsReply, ListGroupsRequest, ServerState, ShowGroupReply, ShowGroupRequest},
 };
@@ -46,7 +48,7 @@ impl Api {
         let shown = |group| {
             let mut shown = group_view::group(&state, product, group);
             if let Some(reports) = &reports {
-                reports.fill_observed(&mut shown, group);
+                reports.fill_observed(&mut shown, product, group);
             }
             shown
         };
@@ -83,8 +85,8 @@ impl Api {
         let mut warnings = group_view::warnings(&state, product, group, observation);
         let mut waiting_on = Vec::new();
         if let Some(reports) = &reports {
-            reports.fill_observed(&mut shown, group);
-            warnings.extend(reports.warnings(&state, group));
+            reports.fill_observed(&mut shown, product, group);
+            warnings.extend(reports.warnings(&state, product, group));
             waiting_on = reports.waits_for(&product.name, group);
         }
         Ok(Response::new(ShowGroupReply {
@@ -130,13 +132,21 @@ impl Api {
         down
     }
 
+    /// Primaries that answer and cannot serve, one sentence each; empty if this node does not lead.
+    #[must_use]
+    pub fn primaries_impaired(&self) -> Vec<String> {
+        let (state, Some(seen)) = (self.state(), self.reports()) else { return Vec::new() };
+        let watchers = Watchers::new(&seen.observation, seen.alive.clone());
+        impaired_primaries(&state, &watchers).iter().take(DOWN_SHOWN_MAX).map(ImpairedPrimary::text).collect()
+    }
+
     /// Whether a replica may be removed from a group whose writes wait for replicas.
     ///
     /// # Errors
     /// Returns why the replica must stay, as text for the operator.
     pub fn may_leave(&self, product: &Product, group: &Group, addr: &HostPort) -> Result<(), String> {
         let (Some(seen), Some(primary)) = (self.reports(), group.servers.first()) else { return Ok(()) };
-        let history = GroupHistory::of(group, &seen.observation).replid;
+        let history = GroupHistory::of(confirmations(product), group, &seen.observation).replid;
         let in_sync = |addr: &HostPort| {
             let probe = group_view::answered_now(&seen.observation, addr).filter(|probe| probe.replid == history);
             probe.is_some_and(|probe| match &probe.role {
@@ -185,7 +195,7 @@ impl<'a> ProbeReports<'a> {
         Self { seen, watchers: Watchers::new(&seen.observation, seen.alive.clone()), me }
     }
 
-    fn fill_observed(&self, shown: &mut admin::Group, group: &Group) {
+    fn fill_observed(&self, shown: &mut admin::Group, product: &Product, group: &Group) {
         let state = |addr: &HostPort| match self.liveness(addr, group) {
             Liveness::Up => ServerState::Up,
             Liveness::Loading => ServerState::Loading,
@@ -193,7 +203,7 @@ impl<'a> ProbeReports<'a> {
             Liveness::Down { .. } => ServerState::Down,
             Liveness::Unknown => ServerState::Unknown,
         };
-        group_view::fill_observed(shown, group, &self.seen.observation, self.me, state);
+        group_view::fill_observed(shown, (confirmations(product), group), &self.seen.observation, self.me, state);
     }
 
     fn liveness(&self, addr: &HostPort, group: &Group) -> Liveness {
@@ -208,10 +218,13 @@ impl<'a> ProbeReports<'a> {
     }
 
     /// Why a primary that is down is not failed over, and nodes whose probes do not count.
-    fn warnings(&self, state: &ClusterState, group: &Group) -> Vec<String> {
+    fn warnings(&self, state: &ClusterState, product: &Product, group: &Group) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.primary_down(group) {
-            warnings.extend(groups_down(state, &self.seen.observation, &self.watchers, &BTreeSet::new()).1.err());
+            let following = FollowingPrimaries::new();
+            let held = held_back(state, &self.seen.observation, &self.watchers, &following).into_iter();
+            let this = held.filter(|(of, id, _)| (*of, *id) == (product.id, group.id));
+            warnings.extend(this.map(|(_, _, why)| why));
         }
         for node in self.watchers.blind() {
             warnings.push(format!(

@@ -13,7 +13,7 @@ use crate::{
         promotion::{EndedPromotion, Promotion, PromotionKind},
         route::Mode,
         slot::spans,
-        state::{Cause, ClusterState, Group, Product, Server},
+        state::{Cause, ClusterState, Group, ImpairedOptions, Product, Server},
     },
     plan::{
         acks::unmanaged_replicas,
@@ -54,6 +54,16 @@ pub fn group(state: &ClusterState, product: &Product, group: &Group) -> admin::G
         replid: present(&group.replid),
         eject_after_ms: (product.mode == Mode::Cache).then_some(group.options.eject_after_ms),
         ejection: group.ejection.as_ref().map(|ejected| ejection(product, group, ejected)),
+        impaired: Some(impaired(group.options.impaired)),
+    }
+}
+
+const fn impaired(options: ImpairedOptions) -> admin::ImpairedOptions {
+    admin::ImpairedOptions {
+        busy_failover_after_ms: options.busy_failover_after_ms,
+        loading_failover_after_ms: options.loading_failover_after_ms,
+        misconf_failover_after_ms: options.misconf_failover_after_ms,
+        script_kill_after_ms: options.script_kill_after_ms,
     }
 }
 
@@ -114,15 +124,15 @@ pub fn ended_of(state: &ClusterState, product: &Product, group: GroupId) -> Vec<
     state.ended_promotions.iter().filter(of).map(|e| ended(state, e)).collect()
 }
 
-/// Fills in what nodes observe of the servers of a group. `leader`: this node. `liveness`: the state of a server.
+/// Fills in what nodes observe of the servers of a group. `confirmations`: see `plan::restart`; `leader`: this node. `liveness`: the state of a server.
 pub fn fill_observed(
     shown: &mut admin::Group,
-    group: &Group,
+    (confirmations, group): (u8, &Group),
     seen: &Observation,
     leader: NodeId,
     liveness: impl Fn(&HostPort) -> ServerState,
 ) {
-    let choice = choose(group, seen, leader);
+    let choice = choose(confirmations, group, seen, leader);
     for (server, shown) in group.servers.iter().zip(&mut shown.servers) {
         shown.observed = Some(observed(group, server, seen, &choice, liveness(&server.addr)));
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 use super::{Api, forward};
+use crate::consensus::Leadership;
 
 /// How long a read waits for the leader's part of the answer. An answer without that part says so.
 pub(super) const ASK_LEADER_MAX: Duration = Duration::from_secs(2);
@@ -24,11 +25,17 @@ impl Api {
         if forwarded || leadership.is_me || leadership.leader == Some(self.control.me) {
             return None;
         }
-        let Some((leader, admin)) = leadership.leader.zip(leadership.leader_admin) else {
+        let Leadership { leader: Some(leader), leader_uuid: Some(uuid), leader_admin: Some(admin), .. } = leadership
+        else {
             return Some(Err("no leader is known, so what nodes report is not known either".into()));
         };
         let answer = async {
-            match tokio::time::timeout(ASK_LEADER_MAX, ask(self.leaders.client(&admin)?)).await {
+            match tokio::time::timeout(
+                ASK_LEADER_MAX,
+                ask(self.leaders.client(&admin, self.control.log.header_for(leader, uuid))?),
+            )
+            .await
+            {
                 Ok(answer) => answer.map(Response::into_inner),
                 Err(_) => Err(Status::deadline_exceeded("no answer")),
             }

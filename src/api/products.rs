@@ -87,17 +87,21 @@ impl MutationHandler for SetProductRequest {
                 from: self.read_from.map(validate::read_from).transpose()?,
                 max_lag_ms: self.max_lag_ms,
                 own_writes: self.read_your_writes,
+                confirmed: self.read_confirmed,
             },
+            clients_max: self.clients_max,
         };
         if settings.is_empty() {
             return Err(CallFailure::Bad(
                 "nothing to set; give port=P, databases=N, auto-rebalance=on|off, min-acks=N, min-acks-timeout=TIME, \
-                 read-from=WHERE, max-lag=1s, read-your-writes=on|off or --password-file FILE"
+                 read-from=WHERE, max-lag=1s, read-your-writes=on|off, read-confirmed=on|off, clients-max=N or \
+                 --password-file FILE"
                     .into(),
             ));
         }
         let summary = settings.summary(product);
-        let ProductSettings { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads } = settings;
+        let ProductSettings { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads, clients_max } =
+            settings;
         let product = product.id;
         let change = Change::SetProduct(SetProduct {
             product,
@@ -108,6 +112,7 @@ impl MutationHandler for SetProductRequest {
             min_acks,
             min_acks_ms,
             reads,
+            clients_max,
         });
         api.make(call, change, summary).await
     }
@@ -123,11 +128,12 @@ struct ProductSettings {
     min_acks: Option<u8>,
     min_acks_ms: Option<u32>,
     reads: SetReads,
+    clients_max: Option<u32>,
 }
 
 impl ProductSettings {
     fn is_empty(&self) -> bool {
-        let Self { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads } = self;
+        let Self { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads, clients_max } = self;
         port.is_none()
             && databases.is_none()
             && auth.is_none()
@@ -135,6 +141,7 @@ impl ProductSettings {
             && min_acks.is_none()
             && min_acks_ms.is_none()
             && !reads.changes_anything()
+            && clients_max.is_none()
     }
 
     fn summary(&self, product: &Product) -> ChangeSummary {
@@ -164,6 +171,11 @@ impl ProductSettings {
         if self.reads.changes_anything() {
             set(policy.to_string());
         }
+        match self.clients_max {
+            None => {}
+            Some(0) => set("only a node's own limit of clients applies".into()),
+            Some(n) => set(format!("each node accepts {n} client(s); those that are connected stay")),
+        }
         match &self.auth {
             None => {}
             Some(None) => set("clients no longer need a password".into()),
@@ -172,6 +184,10 @@ impl ProductSettings {
         summary.warnings.extend(self.min_acks.and_then(|n| too_few_replicas(product, n)));
         if self.reads.changes_anything() {
             summary.warnings.extend(without_replicas(product, policy));
+        }
+        if policy.confirmed && self.min_acks.unwrap_or(product.min_acks) == 0 {
+            let text = format!("read-confirmed has no effect on product '{name}' while its min-acks is 0");
+            summary.warnings.push(text);
         }
         if matches!(self.auth, Some(None)) {
             summary.warnings.push(open_to_all(name));

@@ -1,25 +1,35 @@
-//! The admin port: gRPC for operators and nodes, reflection, and health over HTTP/1 and HTTP/2.
+//! The admin port: gRPC for operators and nodes, reflection, and health and metrics over HTTP/1 and HTTP/2.
 //! Knows nothing of what the services do.
 
-use std::{convert::Infallible, net::IpAddr, time::Duration};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
+use tokio_stream::StreamExt;
 use tonic::{
     body::Body,
     codegen::{Service, http},
     server::NamedService,
     service::{Routes, interceptor::InterceptedService},
-    transport::{Server, server::TcpIncoming},
+    transport::Server,
 };
 
 use tracing::info;
 
-use super::{Api, forward::Leaders, health};
+use super::{
+    Api,
+    connections::Connections,
+    forward::{ForwardedAuth, Leaders},
+    health,
+    incoming::Incoming,
+    metrics, silence,
+};
 use crate::{
     control::handle::Control,
+    proxy::ProxyReport,
     wire::{
         auth::{ClusterSecret, ServerAuth},
         pb::{self, admin::admin_server::AdminServer},
+        refused::RefusedCalls,
     },
 };
 
@@ -46,10 +56,18 @@ pub struct Services<R, N> {
     pub node: N,
     /// Required in every gRPC call, also of reflection.
     pub secret: ClusterSecret,
+    /// Counts calls without the secret.
+    pub refused: Arc<RefusedCalls>,
     /// IP address that forwarded calls come from; none: as the system chooses.
     pub source: Option<IpAddr>,
     /// For /readyz.
     pub leased: health::Leased,
+    /// For /metrics.
+    pub report: watch::Receiver<Arc<ProxyReport>>,
+    /// Clients that the node accepts, for /metrics.
+    pub clients_max: usize,
+    /// Connections that the admin port may have.
+    pub connections_max: usize,
 }
 
 /// Serves until `shutdown` ends and open calls have ended. The caller limits how long that may take.
@@ -67,26 +85,30 @@ where
     N: Grpc,
     <N as Service<http::Request<Body>>>::Future: Send,
 {
-    let Services { control, raft, node, secret, source, leased } = services;
+    let Services { control, raft, node, secret, refused, source, leased, report, clients_max, connections_max } =
+        services;
     let leadership = control.log.leadership();
+    let forwarded = ForwardedAuth(control.log.clone());
     let api = Api { control, leaders: Leaders::new(secret.clone()).calling_from(source) };
-    let auth = ServerAuth(secret);
+    let counted = metrics::Counted { report, refused: refused.clone(), clients_max };
+    let metrics = metrics::routes(secret.clone(), counted);
+    let auth = ServerAuth { secret, refused };
     let admin = AdminServer::new(api).max_decoding_message_size(REQUEST_MAX);
     let v1 = reflection().build_v1()?;
     let v1alpha = reflection().build_v1alpha()?;
+    let admin = InterceptedService::new(admin, forwarded);
     let routes = Routes::new(InterceptedService::new(admin, auth.clone()))
         .add_service(InterceptedService::new(raft, auth.clone()))
         .add_service(InterceptedService::new(node, auth.clone()))
         // Older clients (grpcurl before 1.9, grpcio-reflection) use the old name.
         .add_service(InterceptedService::new(v1, auth.clone()))
         .add_service(InterceptedService::new(v1alpha, auth));
-    let router = routes.prepare().into_axum_router().merge(health::routes(leased, leadership));
+    let router = routes.prepare().into_axum_router().merge(health::routes(leased, leadership)).merge(metrics);
     let address = listener.local_addr()?;
     info!(%address, "calls are answered");
-    // The builder's own setting applies only to a listener that it opened. Without TCP_NODELAY an answer sometimes
-    // waits 40 ms for the other side's delayed TCP acknowledgement of the previous one, and commits and holds consist
-    // of such answers.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let connections = Connections::new(connections_max);
+    let incoming = Incoming::new(listener)
+        .map(move |accepted| accepted.map(|stream| silence::Connection::new(stream, connections.open())));
     Server::builder()
         .accept_http1(true)
         .concurrency_limit_per_connection(CALLS_MAX)

@@ -9,12 +9,12 @@ use super::{
 };
 use crate::{
     model::{
-        change::{Change, SetGroup, SetServer},
+        change::{Change, SetGroup, SetImpaired, SetServer},
         ids::{GroupId, HostPort, ProductId},
         ports::addr_key,
         state::ClusterState,
     },
-    wire::pb::admin::{ChangeReply, SetGroupRequest, SetServerRequest},
+    wire::pb::admin::{self, ChangeReply, SetGroupRequest, SetServerRequest},
 };
 
 impl MutationHandler for SetGroupRequest {
@@ -25,8 +25,12 @@ impl MutationHandler for SetGroupRequest {
         let down_after_ms = self.down_after_ms.map(validate::down_after_ms).transpose()?;
         let maintenance = self.maintenance;
         let eject_after_ms = self.eject_after_ms.map(validate::eject_after_ms).transpose()?;
-        if down_after_ms.is_none() && maintenance.is_none() && eject_after_ms.is_none() {
-            let all = "down-after=3s, maintenance=on|off or, in a cache, eject-after=10s|off";
+        let impaired = impaired(self.impaired.unwrap_or_default())?;
+        let none = down_after_ms.is_none() && maintenance.is_none() && eject_after_ms.is_none();
+        if none && impaired == SetImpaired::default() {
+            let all = "down-after=3s, busy-failover-after=1m|off, loading-failover-after=1m|off, \
+                       misconf-failover-after=1m|off, script-kill-after=10s|off, maintenance=on|off or, in a cache, \
+                       eject-after=10s|off";
             return Err(CallFailure::Bad(format!("nothing to set; give {all}")));
         }
         let state = api.state();
@@ -41,13 +45,50 @@ impl MutationHandler for SetGroupRequest {
                 format!("group {group} is ejected when it has been down for {ms} ms and no replica can be promoted")
             }
         }));
+        summary.done.extend(impaired_texts(impaired, group));
         summary.done.extend(maintenance.map(|on| change::maintenance(on, &format!("group {group}"))));
         if maintenance == Some(false) && state.settings.maintenance {
             summary.warnings.push("the whole cluster stays in maintenance (pontoon maintenance off)".into());
         }
-        let change = Change::SetGroup(SetGroup { product, group, down_after_ms, maintenance, eject_after_ms });
+        let change =
+            Change::SetGroup(SetGroup { product, group, down_after_ms, maintenance, eject_after_ms, impaired });
         api.make(call, change, summary.about(&self.product)).await
     }
+}
+
+fn impaired(wanted: admin::SetImpaired) -> Result<SetImpaired, CallFailure> {
+    let of = |setting: &str, ms: Option<u32>| ms.map(|ms| validate::impaired_after_ms(setting, ms)).transpose();
+    Ok(SetImpaired {
+        busy_failover_after_ms: of("busy-failover-after", wanted.busy_failover_after_ms)?,
+        loading_failover_after_ms: of("loading-failover-after", wanted.loading_failover_after_ms)?,
+        misconf_failover_after_ms: of("misconf-failover-after", wanted.misconf_failover_after_ms)?,
+        script_kill_after_ms: of("script-kill-after", wanted.script_kill_after_ms)?,
+    })
+}
+
+/// What the changed options mean, one sentence each.
+fn impaired_texts(set: SetImpaired, group: GroupId) -> Vec<String> {
+    let replaced = |ms: Option<u32>, which: &str| {
+        ms.map(|ms| match ms {
+            0 => format!("the primary of group {group} is not replaced because it {which}"),
+            ms => format!("the primary of group {group} is replaced when it {which} for {ms} ms"),
+        })
+    };
+    let script = set.script_kill_after_ms.map(|ms| match ms {
+        0 => format!("scripts at the servers of group {group} are never ended"),
+        ms => {
+            format!("a script that keeps a server of group {group} busy for {ms} ms and has written nothing is ended")
+        }
+    });
+    [
+        replaced(set.busy_failover_after_ms, "is busy with a script"),
+        replaced(set.loading_failover_after_ms, "loads its data"),
+        replaced(set.misconf_failover_after_ms, "refuses writes"),
+        script,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 impl MutationHandler for SetServerRequest {

@@ -112,8 +112,10 @@ pub fn product(product: &Product) -> admin::Product {
             ReadFrom::Nearest => admin::ReadFrom::Nearest,
         }
         .into(),
+        clients_max: product.clients_max,
         max_lag_ms: product.reads.max_lag_ms,
         read_your_writes: product.reads.own_writes,
+        read_confirmed: product.reads.confirmed,
     }
 }
 

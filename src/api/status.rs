@@ -47,6 +47,7 @@ impl Api {
                 }
             }
             warnings.extend(self.servers_down());
+            warnings.extend(self.primaries_impaired());
         }
         StatusReply {
             cluster_id: self.control.log.cluster_id().map(|id| id.to_string()),

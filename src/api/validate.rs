@@ -12,8 +12,8 @@ use crate::{
     model::{
         ids::{GroupId, HostPort, MigrationId, NodeId, SlotId},
         limits::{
-            CREDENTIAL_LEN_MAX, DATABASES_MAX, DOWN_AFTER_MS, EJECT_AFTER_MS, FAILOVER_SHARE, HOLD_MS, MIN_ACKS_MAX,
-            MIN_ACKS_MS, NAME_LEN_MAX, VOTERS_MAX, ZONE_LEN_MAX,
+            CREDENTIAL_LEN_MAX, DATABASES_MAX, DOWN_AFTER_MS, EJECT_AFTER_MS, FAILOVER_SHARE, HOLD_MS,
+            IMPAIRED_AFTER_MS, MIN_ACKS_MAX, MIN_ACKS_MS, NAME_LEN_MAX, VOTERS_MAX, ZONE_LEN_MAX,
         },
         migration::{Limits, Verify},
         reads::ReadFrom,
@@ -277,6 +277,18 @@ pub fn eject_after_ms(ms: u32) -> Result<u32, CallFailure> {
         EJECT_AFTER_MS.start(),
         EJECT_AFTER_MS.end() / 1000
     ))
+}
+
+/// How long an impaired server is left alone, milliseconds; 0: forever. `setting` names it.
+///
+/// # Errors
+/// [`CallFailure::Bad`] if it is neither 0 nor inside of [`IMPAIRED_AFTER_MS`].
+pub fn impaired_after_ms(setting: &str, ms: u32) -> Result<u32, CallFailure> {
+    if ms == 0 || IMPAIRED_AFTER_MS.contains(&ms) {
+        return Ok(ms);
+    }
+    let (least, most) = (IMPAIRED_AFTER_MS.start() / 1000, IMPAIRED_AFTER_MS.end() / 1000);
+    bad(format!("{setting} is {least} to {most} s, or off, not {ms} ms"))
 }
 
 /// Share of the primaries that may be down at the same time, percent.

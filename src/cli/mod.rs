@@ -14,6 +14,7 @@ mod node;
 mod output;
 mod playground;
 mod product;
+mod protect;
 mod rebalance;
 mod recover;
 mod serve;

@@ -55,7 +55,8 @@ pub enum ProductCommand {
     /// min-acks=N (replicas that must have a write; 0: off), min-acks-timeout=TIME
     ///
     /// Where reads go: read-from=primary|prefer-replica|replica|nearest, max-lag=1s (a replica that is further behind
-    /// serves no reads; 0: no limit), read-your-writes=on|off (a session sees its own writes)
+    /// serves no reads; 0: no limit), read-your-writes=on|off (a session sees its own writes), read-confirmed=on|off (with min-acks: a read waits for
+    /// replicas, too)
     Set {
         /// Its name
         name: String,
@@ -186,6 +187,12 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
             "read-from" => wanted.read_from = Some(read_from(value)?.into()),
             "max-lag" => wanted.max_lag_ms = Some(max_lag(value)?),
             "read-your-writes" => wanted.read_your_writes = Some(setting::on_off(key, value)?),
+            "clients-max" => {
+                wanted.clients_max = Some(
+                    value.parse().map_err(|_| format!("clients-max: 0 (off) to 1000000 is expected, not '{value}'"))?,
+                )
+            }
+            "read-confirmed" => wanted.read_confirmed = Some(setting::on_off(key, value)?),
             "username" => wanted.username = Some(value.to_owned()),
             "password" if value.is_empty() => wanted.password = Some(String::new()),
             // Every user of the machine can read arguments, and they stay in the shell's history.
@@ -200,7 +207,8 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
             _ => {
                 return Err(format!(
                     "'{key}' is not a setting of a product; the settings are port, databases, username, password= (none), \
-                     auto-rebalance, min-acks, min-acks-timeout, read-from, max-lag and read-your-writes"
+                     auto-rebalance, min-acks, min-acks-timeout, read-from, max-lag, read-your-writes, read-confirmed and \
+                     clients-max"
                 ));
             }
         }
@@ -249,6 +257,7 @@ fn to_table(products: &[Product]) -> String {
                 p.group_count.to_string(),
                 format!("{} of {}", p.assigned_slot_count, p.slot_count),
                 reads(p),
+                if p.clients_max == 0 { "-".into() } else { p.clients_max.to_string() },
             ]
         })
         .collect();
@@ -264,6 +273,7 @@ fn to_table(products: &[Product]) -> String {
         "groups",
         "slots assigned",
         "reads from",
+        "clients-max",
     ];
     let mut out = output::table(&headings, &rows);
     for p in products {
@@ -288,7 +298,7 @@ fn acks(p: &Product) -> String {
 fn reads(p: &Product) -> String {
     let from = output::name(p.read_from());
     if p.read_from() == ReadFrom::Primary {
-        return from;
+        return from + if p.read_confirmed { ", confirmed" } else { "" };
     }
     let lag = match p.max_lag_ms {
         0 => "any lag".to_owned(),
@@ -321,6 +331,8 @@ mod tests {
         assert_eq!((wanted.min_acks, wanted.min_acks_timeout_ms), (Some(1), Some(500)));
         check("read-your-writes=perhaps", "on or off");
         check("max-lag=soon", "max-lag: ");
+        assert_eq!(parse("p".into(), &["clients-max=5".into()]).unwrap().clients_max, Some(5));
+        check("clients-max=many", "0 (off) to 1000000");
         check("colour=red", "not a setting");
         let reads = ["read-from=nearest".into(), "max-lag=250ms".into(), "read-your-writes=on".into()];
         let wanted = parse("p".into(), &reads).unwrap();

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{
     Common,
     error::{CliError, failed},
-    output,
+    output, protect,
 };
 use crate::{
     config::{Config, log::LogConfig, log::LogFormat},
@@ -122,6 +122,7 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
         output::print_text("the configuration is valid\n");
         return Ok(());
     }
+    protect::process();
     start_log(&config.log)?;
     // The runtime of the control plane. Two threads, so that heartbeats do not wait for a thread that is busy with the
     // log.

@@ -57,8 +57,10 @@ pub enum KeySpec {
 /// Why the keys of a call cannot be found. Nothing was executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeysError {
-    /// Too few arguments, or not the pairs or triples that the command requires.
+    /// Too few arguments, or options that the command does not have.
     Syntax,
+    /// Not the pairs or triples that the command requires.
+    Arity,
     /// The number of keys is not a number or is greater than the arguments allow.
     Numkeys,
     /// The call has no keys and so no slot, such as a script without declared keys.
@@ -72,6 +74,7 @@ impl std::fmt::Display for KeysError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             KeysError::Syntax => "syntax error: the arguments do not fit the command, not executed",
+            KeysError::Arity => "the arguments are not complete pairs or triples, not executed",
             KeysError::Numkeys => {
                 "the number of keys is not a positive integer, or greater than the number of arguments after it, \
                     not executed"
@@ -164,7 +167,7 @@ fn range<A: Args + ?Sized>(
     }
     // For example `MSET a 1 b`: the last key has no value.
     if step > 1 && !(end - first).is_multiple_of(step) {
-        return Err(KeysError::Syntax);
+        return Err(KeysError::Arity);
     }
     out.extend((first..end).step_by(step.max(1)));
     Ok(())
@@ -195,7 +198,7 @@ fn number(text: &[u8]) -> Option<usize> {
     text.iter().try_fold(0usize, |n, c| c.is_ascii_digit().then(|| n * 10 + (c - b'0') as usize))
 }
 
-fn is(text: &[u8], keyword: &[u8]) -> bool {
+pub(super) fn is(text: &[u8], keyword: &[u8]) -> bool {
     text.eq_ignore_ascii_case(keyword)
 }
 

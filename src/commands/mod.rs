@@ -1,12 +1,14 @@
 //! The table of Redis commands: arity and flags of a command, the positions of its keys, and how the proxy handles it.
 //! Knows nothing of slots, servers, sessions or how bytes arrive.
 
+mod invalid;
 mod keys;
 mod lookup;
 mod routing;
 mod spec;
 mod table;
 
+pub use invalid::InvalidCall;
 pub use keys::{Args, KeySpec, KeysError};
 pub use lookup::{ResolveError, all, lookup, resolve};
 pub use routing::is_blocking_call;

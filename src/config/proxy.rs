@@ -16,11 +16,21 @@ section! {
         pipeline_max "pipeline_max": usize = 1024, "1024";
         /// Bytes of requests of one client that wait to be sent to servers; then the node reads no more from it.
         session_queue_max "session_queue_max": usize = 32 << 20, "33554432";
-        /// Bytes of replies that one client has not read; then it is closed.
-        session_output_max "session_output_max": usize = 64 << 20, "67108864";
-        /// Bytes that wait to be sent on one connection to a server; then requests for it are refused, not executed.
+        /// Bytes of replies that one client has not read; then the node executes no further request of it.
+        session_output_max "session_output_max": usize = 16 << 20, "16777216";
+        /// A client above session_output_max that has read nothing for this many milliseconds is closed.
+        client_stalled_max "client_stalled_max_ms": Duration = Duration::from_secs(30), "30000";
+        /// Requests and replies of this many bytes use a connection to the server that no other client shares.
+        large_message "large_message": usize = 1 << 20, "1048576";
+        /// Such connections of one product, on this node; beyond, large requests are refused, not executed.
+        dedicated_max "dedicated_max": usize = 1600, "1600";
+        /// Bytes that all buffers for clients and servers may hold; 0: a quarter of the memory of the machine or control group.
+        memory_max "memory_max": usize = 0, "0";
+        /// A client is closed if a reply to it is larger than this, unless it has a connection to the server of its own.
+        reply_max "reply_max": usize = 1 << 30, "1073741824";
+        /// Bytes that wait to be sent on one connection to a server; then clients whose next request is for it wait.
         backend_queue_max "backend_queue_max": usize = 64 << 20, "67108864";
-        /// A server answers a request within this many milliseconds, or its connection is closed and the outcome is unknown.
+        /// Milliseconds in which no byte of a request or its reply moves; then the connection is closed, the outcome unknown.
         request_deadline "request_deadline_ms": Duration = Duration::from_secs(5), "5000";
         /// A server accepts a connection within this many milliseconds.
         connect_deadline "connect_deadline_ms": Duration = Duration::from_secs(1), "1000";
@@ -46,8 +56,14 @@ impl ProxyConfig {
         check((1..=1_000_000).contains(&self.pipeline_max), "proxy.pipeline_max", "1 to 1000000")?;
         check(self.session_queue_max >= 64 << 10, "proxy.session_queue_max", "at least 65536")?;
         check(self.session_output_max >= 64 << 10, "proxy.session_output_max", "at least 65536")?;
+        check(self.large_message >= 64 << 10, "proxy.large_message", "at least 65536")?;
+        let memory = self.memory_max == 0 || self.memory_max >= 32 << 20;
+        check(memory, "proxy.memory_max", "0, or at least 33554432")?;
+        check(self.reply_max >= 1 << 20, "proxy.reply_max", "at least 1048576")?;
+        check((1..=1_000_000).contains(&self.dedicated_max), "proxy.dedicated_max", "1 to 1000000")?;
         check(self.backend_queue_max >= 64 << 10, "proxy.backend_queue_max", "at least 65536")?;
         let sane = Duration::from_millis(10)..=Duration::from_secs(3600);
+        check(sane.contains(&self.client_stalled_max), "proxy.client_stalled_max_ms", "10 to 3600000")?;
         check(sane.contains(&self.request_deadline), "proxy.request_deadline_ms", "10 to 3600000")?;
         check(sane.contains(&self.connect_deadline), "proxy.connect_deadline_ms", "10 to 3600000")
     }

@@ -8,6 +8,8 @@ use std::{
     path::Path,
 };
 
+use secrecy::zeroize::Zeroizing;
+
 use crate::{model::secret::Secret, wire::auth::ClusterSecret};
 
 /// Longest secret file that is read; several times the longest secret.
@@ -23,13 +25,7 @@ const MODE_OTHERS: u32 = 0o077;
 pub fn cluster_secret(path: &Path) -> Result<ClusterSecret, String> {
     let show = path.display();
     let file = File::open(path).map_err(|e| format!("secret file {show} cannot be read: {e}"))?;
-    let mode = file.metadata().map_err(|e| format!("secret file {show}: {e}"))?.mode();
-    if mode & MODE_OTHERS != 0 {
-        return Err(format!(
-            "secret file {show} can be read by others (mode {:04o}); run: chmod 600 {show}",
-            mode & 0o7777
-        ));
-    }
+    closed_to_others(&file, path, "secret")?;
     let text = line(file.take(FILE_LEN_MAX)).map_err(|e| format!("secret file {show}: {e}"))?;
     ClusterSecret::new(&text).map_err(|e| format!("secret file {show}: {e}"))
 }
@@ -37,21 +33,37 @@ pub fn cluster_secret(path: &Path) -> Result<ClusterSecret, String> {
 /// A password from a file, or from standard input if `path` is `-`.
 ///
 /// # Errors
-/// Returns why, as text for the operator, if it cannot be read, is empty, or has more than one line.
+/// Returns why, as text for the operator, if it cannot be read, others may read it (with the command that changes this),
+/// it is empty, or has more than one line.
 pub fn password(path: &Path) -> Result<Secret, String> {
     let text = if path == Path::new("-") {
         line(std::io::stdin().lock().take(FILE_LEN_MAX)).map_err(|e| format!("password on standard input: {e}"))?
     } else {
         let show = path.display();
         let file = File::open(path).map_err(|e| format!("password file {show} cannot be read: {e}"))?;
+        closed_to_others(&file, path, "password")?;
         line(file.take(FILE_LEN_MAX)).map_err(|e| format!("password file {show}: {e}"))?
     };
-    Ok(Secret::new(text))
+    Ok(Secret::new(text.to_string()))
 }
 
-/// The only line of a text, without its end.
-fn line<R: Read>(mut from: Take<R>) -> Result<String, String> {
-    let mut text = String::new();
+/// Refuses a file that others than its owner may read. `what` is in it.
+fn closed_to_others(file: &File, path: &Path, what: &str) -> Result<(), String> {
+    let show = path.display();
+    let found = file.metadata().map_err(|e| format!("{what} file {show}: {e}"))?;
+    if found.mode() & MODE_OTHERS != 0 {
+        return Err(format!(
+            "{what} file {show} can be read by others (mode {:04o}); run: chmod 600 {show}",
+            found.mode() & 0o7777
+        ));
+    }
+    Ok(())
+}
+
+/// The only line of a text, without its end. Its memory is erased when it is dropped.
+fn line<R: Read>(mut from: Take<R>) -> Result<Zeroizing<String>, String> {
+    // With room for all of it, so that it does not move while it grows.
+    let mut text = Zeroizing::new(String::with_capacity(FILE_LEN_MAX as usize));
     from.read_to_string(&mut text).map_err(|e| match e.kind() {
         std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
         _ => e.to_string(),
@@ -59,12 +71,12 @@ fn line<R: Read>(mut from: Take<R>) -> Result<String, String> {
     if from.limit() == 0 {
         return Err(format!("it is longer than {FILE_LEN_MAX} bytes"));
     }
-    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\n').unwrap_or(text.as_str());
     let text = text.strip_suffix('\r').unwrap_or(text);
     match text {
         "" => Err("it is empty".into()),
         _ if text.contains(['\n', '\r', '\0']) => Err("one line is expected".into()),
-        _ => Ok(text.to_owned()),
+        _ => Ok(Zeroizing::new(text.to_owned())),
     }
 }
 
@@ -86,6 +98,10 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         assert!(cluster_secret(&path).unwrap().is_some());
         assert_eq!(password(&path).unwrap().reveal(), "0123456789abcdef");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
+        let refused = password(&path).unwrap_err();
+        assert!(refused.contains("password file") && refused.contains("chmod 600"), "{refused}");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
 
         for (content, part) in [
             ("", "empty"),

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::{CommittedLeaderId, EntryPayload};
 
-use super::types::{LogEntry, LogId, Membership, Proposal, RaftNode, SnapshotMeta, StoredMembership, Vote};
+use super::{
+    checks::INDEX_MAX,
+    types::{LogEntry, LogId, Membership, Proposal, RaftNode, SnapshotMeta, StoredMembership, Vote},
+};
 use crate::{
     model::ids::Uuid,
     wire::{entry, pb::raft as pb},
@@ -29,9 +32,17 @@ pub fn log_id_pb(id: &LogId) -> pb::LogId {
     pb::LogId { term: id.leader_id.term, leader: id.leader_id.node_id, index: id.index }
 }
 
-/// From the wire.
-pub fn log_id(id: &pb::LogId) -> LogId {
-    LogId::new(CommittedLeaderId::new(id.term, id.leader), id.index)
+/// From the wire and from the disk. An index that nothing can be added to is an error.
+pub fn log_id(id: &pb::LogId) -> Result<LogId, String> {
+    if id.index > INDEX_MAX {
+        return Err(format!("log index {} is above 2^62", id.index));
+    }
+    Ok(LogId::new(CommittedLeaderId::new(id.term, id.leader), id.index))
+}
+
+/// From the wire and from the disk, if it is present.
+pub fn optional_log_id(id: Option<&pb::LogId>) -> Result<Option<LogId>, String> {
+    id.map(log_id).transpose()
 }
 
 /// To the wire.
@@ -74,7 +85,9 @@ pub fn membership(m: &pb::Membership) -> Result<Membership, String> {
         let port_offset = u16::try_from(n.port_offset).map_err(|_| format!("port offset {}", n.port_offset))?;
         let node =
             RaftNode { uuid: uuid(&n.uuid)?, admin: n.admin.clone(), advertise: n.advertise.clone(), port_offset };
-        nodes.insert(n.id, node);
+        if nodes.insert(n.id, node).is_some() {
+            return Err(format!("a membership that names node {} twice", n.id));
+        }
     }
     let configs: Vec<BTreeSet<u64>> = m.configs.iter().map(|c| c.ids.iter().copied().collect()).collect();
     if configs.iter().flatten().any(|id| !nodes.contains_key(id)) {
@@ -102,8 +115,8 @@ pub fn snapshot_meta(m: &pb::SnapshotMeta) -> Result<SnapshotMeta, String> {
     let stored = m.last_membership.as_ref().ok_or("a snapshot without membership")?;
     let inner = stored.membership.as_ref().map_or_else(|| Ok(Membership::default()), membership)?;
     Ok(SnapshotMeta {
-        last_log_id: m.last_log_id.as_ref().map(log_id),
-        last_membership: StoredMembership::new(stored.log_id.as_ref().map(log_id), inner),
+        last_log_id: optional_log_id(m.last_log_id.as_ref())?,
+        last_membership: StoredMembership::new(optional_log_id(stored.log_id.as_ref())?, inner),
         snapshot_id: m.snapshot_id.clone(),
     })
 }
@@ -120,7 +133,7 @@ pub fn log_entry_pb(e: &LogEntry) -> pb::LogEntry {
 
 /// From the wire and from the disk; a change that this version does not know is an error.
 pub fn log_entry(e: &pb::LogEntry) -> Result<LogEntry, String> {
-    let id = log_id(e.log_id.as_ref().ok_or("an entry without position")?);
+    let id = log_id(e.log_id.as_ref().ok_or("an entry without position")?)?;
     let payload = match &e.payload {
         None => EntryPayload::Blank,
         Some(pb::log_entry::Payload::Change(bytes)) => {

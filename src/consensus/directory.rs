@@ -19,6 +19,11 @@ use crate::model::ids::Uuid;
 /// Name of the lock file. The file is never removed; what counts is the kernel's lock on it.
 const LOCK: &str = "lock";
 
+/// Bits of a mode that give access to others than the owner.
+const MODE_OTHERS: u32 = 0o077;
+/// Folders below the data directory: `raft` and the one of sled's large values.
+const DEPTH_MAX: u32 = 2;
+
 /// Holds the data directory for this process. It is free again when this is dropped or the process has ended.
 #[derive(Debug)]
 pub struct DirLock {
@@ -35,7 +40,13 @@ pub fn lock(data_dir: &Path) -> Result<DirLock, OpenError> {
     prepare(data_dir)?;
     let path = data_dir.join(LOCK);
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = file.map_err(|e| OpenError(format!("cannot open {}: {e}", path.display())))?;
+    let file = file.map_err(|e| {
+        OpenError(format!(
+            "cannot open the lock file {}: {e}; see that it is a file that this user may write, or move it away, and start \
+             this node again",
+            path.display()
+        ))
+    })?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(DirLock { _file: file }),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError(format!(
@@ -64,7 +75,7 @@ pub fn identity(data_dir: &Path) -> Result<Uuid, OpenError> {
             let what = if e.kind() == ErrorKind::NotFound { "is missing".into() } else { e.to_string() };
             Err(disk::remedy(data_dir, &format!("its witness file {what}")))
         }
-        Err(e) => Err(OpenError(format!("cannot open the witness file in {}: {e}", data_dir.display()))),
+        Err(e) => Err(disk::unreadable_witness(data_dir, &e)),
     }
 }
 
@@ -79,6 +90,11 @@ fn prepare(data_dir: &Path) -> Result<(), OpenError> {
         }
     }
     let found = fs::metadata(data_dir).map_err(failed)?;
+    if !found.is_dir() {
+        return Err(OpenError(format!(
+            "the data directory {shown} is not a directory; move it away, or give another --data-dir"
+        )));
+    }
     let me = rustix::process::geteuid().as_raw();
     if found.uid() != me {
         let owner = found.uid();
@@ -86,11 +102,34 @@ fn prepare(data_dir: &Path) -> Result<(), OpenError> {
             "the data directory {shown} belongs to user {owner}, and this process runs as user {me}; run it as that user"
         )));
     }
-    if found.permissions().mode() & 0o077 != 0 {
+    if found.permissions().mode() & MODE_OTHERS != 0 {
         tracing::warn!(data_dir = %shown, "the data directory could be read by others; its mode is now 0700");
         fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
     }
+    let corrected = close_to_others(data_dir, DEPTH_MAX).map_err(failed)?;
+    if corrected > 0 {
+        tracing::warn!(data_dir = %shown, files = corrected, "files could be read by others; their mode is now 0600");
+    }
     Ok(())
+}
+
+/// Takes the rights of others from all files below a directory; returns how many had some. Symbolic links are not
+/// followed: what they lead to is the operator's.
+fn close_to_others(dir: &Path, depth: u32) -> std::io::Result<usize> {
+    let mut corrected = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let mode = entry.metadata()?.permissions().mode();
+        let kind = entry.file_type()?;
+        if kind.is_dir() && depth > 0 {
+            corrected += close_to_others(&entry.path(), depth - 1)?;
+        }
+        if !kind.is_symlink() && mode & MODE_OTHERS != 0 {
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode & 0o7777 & !MODE_OTHERS))?;
+            corrected += 1;
+        }
+    }
+    Ok(corrected)
 }
 
 #[cfg(test)]
@@ -116,8 +155,15 @@ mod tests {
     #[test]
     fn a_mode_that_is_too_wide_is_corrected() {
         let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let (folder, file) = (dir.path().join("raft"), dir.path().join("raft/db"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, "").unwrap();
+        set(&file, 0o644);
+        set(&folder, 0o755);
+        set(dir.path(), 0o755);
         lock(dir.path()).unwrap();
-        assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!([dir.path(), &folder, &file].map(mode), [0o700, 0o700, 0o600]);
     }
 }

@@ -269,6 +269,15 @@ impl Disk {
         self.update_witness(&mut w, |facts| facts.vote = Some(*vote))
     }
 
+    /// Replaces the vote by a lower one. For `recover` only.
+    pub fn lower_vote(&self, vote: &Vote) -> Result<(), Failure> {
+        // The witness is first: a crash in between leaves a log that has more than the witness asks for.
+        let mut w = self.ready()?;
+        self.update_witness(&mut w, |facts| facts.vote = Some(*vote))?;
+        drop(w);
+        self.save_vote(vote)
+    }
+
     /// The last vote.
     pub fn vote(&self) -> Result<Option<Vote>, Failure> {
         let bytes = self.meta(VOTE)?;
@@ -310,7 +319,9 @@ impl Disk {
         blob.extend_from_slice(&(meta.len() as u32).to_be_bytes());
         blob.extend_from_slice(&meta);
         blob.extend_from_slice(data);
-        let generation = w.generation + 1;
+        let Some(generation) = w.generation.checked_add(1) else {
+            return Err(w.fail("store the snapshot", &"the stored one has the last generation"));
+        };
         // Otherwise pieces that a crash left would follow a shorter snapshot of the same generation.
         let done = remove(&trees.snapshot, Bound::Included(chunk_key(generation, 0).to_vec()), Bound::Unbounded);
         w.check("store the snapshot", done)?;
@@ -350,7 +361,8 @@ impl Disk {
         }
         let meta_len =
             blob.get(..4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes).ok_or_else(|| bad("is empty"))?;
-        let split = 4 + meta_len as usize;
+        let split =
+            usize::try_from(meta_len).ok().and_then(|len| len.checked_add(4)).ok_or_else(|| bad("is cut off"))?;
         let meta = blob.get(4..split).ok_or_else(|| bad("is cut off"))?;
         let meta = pb::SnapshotMeta::decode(meta).map_err(|e| bad(&format!("cannot be decoded: {e}")))?;
         let meta = convert::snapshot_meta(&meta)?;
@@ -366,7 +378,7 @@ impl Disk {
 
     fn position(&self, key: &[u8]) -> Result<Option<LogId>, Failure> {
         let bytes = self.meta(key)?;
-        bytes.map(|b| decode::<pb::LogId>(&b, "position").map(|id| convert::log_id(&id))).transpose()
+        bytes.map(|b| convert::log_id(&decode::<pb::LogId>(&b, "position")?)).transpose()
     }
 
     /// Checks that everything is there, intact, without gaps, and not behind the witness.
@@ -446,8 +458,20 @@ fn open_witness(data_dir: &Path) -> Result<Witness, OpenError> {
     Witness::open(data_dir).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => remedy(data_dir, "its witness file is missing"),
         std::io::ErrorKind::InvalidData => remedy(data_dir, &format!("its witness file {e}")),
-        _ => OpenError(format!("cannot open {}: {e}", super::witness::path(data_dir).display())),
+        _ => unreadable_witness(data_dir, &e),
     })
+}
+
+/// The error for a witness file that the system does not let this process open.
+pub fn unreadable_witness(data_dir: &Path, error: &std::io::Error) -> OpenError {
+    if error.kind() == std::io::ErrorKind::IsADirectory {
+        return remedy(data_dir, "its witness file is a directory");
+    }
+    OpenError(format!(
+        "cannot open the witness file {}: {error}. It is not known to be damaged: see that this user may read and write it, \
+         then start this node again",
+        super::witness::path(data_dir).display()
+    ))
 }
 
 /// Whether there is a log below the directory.

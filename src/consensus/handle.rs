@@ -4,8 +4,9 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -16,14 +17,18 @@ use openraft::{
     error::{CheckIsLeaderError, ClientWriteError, Fatal, InitializeError, RaftError},
 };
 use tokio::{
-    sync::watch,
+    sync::{Mutex, watch},
     time::{Instant, timeout, timeout_at},
 };
 
 use super::{
     Applied, ConsensusConfig, Leadership, OpenError, ProposeError,
+    callers::Callers,
+    checks::TERM_MAX,
     disk::{Disk, ENTRY_MAX},
+    incoming::IncomingSnapshot,
     log_store::{LogStore, blocking},
+    membership,
     network::{Network, PeerIdentity},
     service::RaftService,
     state_machine::StateMachine,
@@ -37,7 +42,11 @@ use crate::{
         ids::{HostPort, NodeId, Term, Uuid},
         state::{ClusterState, Entry},
     },
-    wire::{entry, hash::change_hash, pb::raft::raft_server::RaftServer},
+    wire::{
+        entry,
+        hash::change_hash,
+        pb::raft::{Header, raft_server::RaftServer},
+    },
 };
 
 /// How long a piece of a snapshot (512 KB) may take until it is accepted.
@@ -78,7 +87,9 @@ pub(super) struct ConsensusInner {
     pub(super) stopping: AtomicBool,
     /// Set while the leadership is transferred: nothing is proposed or confirmed here meanwhile.
     pub(super) transferring: AtomicBool,
-    refused: Arc<Mutex<BTreeMap<Uuid, String>>>,
+    callers: Callers,
+    turn: Arc<Mutex<()>>,
+    incoming: Arc<Mutex<IncomingSnapshot>>,
 }
 
 impl std::fmt::Debug for Consensus {
@@ -103,9 +114,11 @@ impl Consensus {
         let opened = tokio::task::spawn_blocking(move || {
             let disk = Arc::new(Disk::open(&data_dir)?);
             let machine = StateMachine::load(disk.clone(), publish).map_err(OpenError)?;
-            Ok::<_, OpenError>((disk, machine))
+            let named = membership::id_in_log(&disk, machine.membership(), disk.facts().uuid).map_err(OpenError)?;
+            Ok::<_, OpenError>((disk, machine, named))
         });
-        let (disk, machine) = opened.await.map_err(|e| OpenError(format!("the log cannot be opened: {e}")))??;
+        let (disk, machine, named) =
+            opened.await.map_err(|e| OpenError(format!("the log cannot be opened: {e}")))??;
         let facts = disk.facts();
         if facts.uuid != config.me.uuid {
             return Err(OpenError(format!(
@@ -115,15 +128,28 @@ impl Consensus {
                 config.me.uuid
             )));
         }
+        if let Some(named) = named.filter(|named| *named != config.me.id.0) {
+            return Err(OpenError(format!(
+                "the data directory {} belongs to node {named}, and this process was started as node {}: start it with --id \
+                 {named}, or with the data directory of node {}. Two nodes must not share one",
+                config.data_dir.display(),
+                config.me.id,
+                config.me.id
+            )));
+        }
         // A cluster id without a log is left by a bootstrap or a first call that was interrupted.
         let pristine = facts.vote.is_none() && disk.ends().last.is_none();
         if !pristine && facts.cluster_id.is_none() {
             return Err(super::disk::remedy(&config.data_dir, "there is a log, and no cluster it belongs to"));
         }
+        let (voted, last) = (facts.vote.map(|v| v.leader_id.term), disk.ends().last.map(|l| l.leader_id.term));
+        if let Some(term) = voted.max(last).filter(|term| *term > TERM_MAX) {
+            return Err(OpenError(exhausted(&config.data_dir, config.me.id, term)));
+        }
         let id = config.me.id.0;
         let cluster = if pristine { None } else { facts.cluster_id };
         let me = Arc::new(PeerIdentity { id, uuid: facts.uuid, cluster: cluster.into() });
-        let network = Network::new(me.clone(), config.secret.clone(), config.source);
+        let network = Network::new(me.clone(), config.secret.clone(), config.source, state.clone());
         let millis = |d: Duration| d.as_millis() as u64;
         let raft_config = openraft::Config {
             cluster_name: "pontoon".into(),
@@ -141,6 +167,13 @@ impl Consensus {
         let store = LogStore { disk: disk.clone(), node: id };
         let raft = Raft::new(id, Arc::new(raft_config), network.clone(), store, machine).await;
         let raft = raft.map_err(|e| OpenError(format!("Raft cannot start: {e}")))?;
+        let callers = Callers {
+            me: me.clone(),
+            state: state.clone(),
+            metrics: raft.metrics(),
+            refused: Arc::default(),
+            remembered: Arc::default(),
+        };
         let (leadership, stopped) = watcher::spawn(id, raft.metrics(), network.clone());
         let inner = ConsensusInner {
             raft,
@@ -153,7 +186,9 @@ impl Consensus {
             stopped,
             stopping: AtomicBool::new(false),
             transferring: AtomicBool::new(false),
-            refused: Arc::default(),
+            callers,
+            turn: Arc::default(),
+            incoming: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -319,9 +354,22 @@ impl Consensus {
         RaftServer::new(RaftService {
             raft: self.inner.raft.clone(),
             disk: self.inner.disk.clone(),
-            me: self.inner.me.clone(),
-            refused: self.inner.refused.clone(),
+            callers: self.inner.callers.clone(),
+            turn: self.inner.turn.clone(),
+            incoming: self.inner.incoming.clone(),
         })
+    }
+
+    /// The check of callers, for the other calls between nodes.
+    #[must_use]
+    pub fn callers(&self) -> Callers {
+        self.inner.callers.clone()
+    }
+
+    /// The header of a call from this node to another one.
+    #[must_use]
+    pub fn header_for(&self, to: NodeId, uuid: Uuid) -> Header {
+        self.inner.network.header(to.0, uuid)
     }
 
     /// Whether this node proposes and confirms nothing now: it stops, or transfers the leadership.
@@ -355,4 +403,16 @@ impl Consensus {
     pub(crate) fn raft(&self) -> &Raft {
         &self.inner.raft
     }
+}
+
+/// The error for a term that no election can follow.
+fn exhausted(data_dir: &Path, node: NodeId, term: u64) -> String {
+    let dir = data_dir.display();
+    format!(
+        "the log in {dir} names term {term}, which no elections explain: a process that is no node of this cluster called \
+         this one, or the data is damaged. No entry is lost. If other nodes are alive and serve: run `pontoon node remove \
+         {node}` there, move this directory away, and start this node with --join. If none is: run `pontoon recover \
+         --data-dir {dir} --from-survivor --the-others-are-gone` for the node with the newest log, which gives its log a \
+         term that can go on. Change the cluster secret"
+    )
 }

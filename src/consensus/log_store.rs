@@ -12,6 +12,7 @@ use super::{
     disk::{BATCH_BYTES, Disk, Failure},
     types::{LogEntry, LogId, StorageError, StorageIOError, TypeConfig, Vote},
 };
+use crate::faults;
 
 /// The log as openraft sees it. Clones share the disk. openraft calls the writing half one call at a time, and each
 /// call returns only when its work is done, so that the order is kept although other threads do the work.
@@ -30,7 +31,11 @@ where
     F: FnOnce(&Disk) -> Result<T, Failure> + Send + 'static,
 {
     let disk = disk.clone();
-    match tokio::task::spawn_blocking(move || work(&disk)).await {
+    let work = move || {
+        faults::panic_if_asked("disk");
+        work(&disk)
+    };
+    match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(e) => Err(format!("the disk thread failed: {e}")),
     }
@@ -109,6 +114,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = LogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        faults::panic_if_asked("raft-core");
         let entries: Vec<LogEntry> = entries.into_iter().collect();
         for entry in &entries {
             if let EntryPayload::Normal(proposal) = &entry.payload {

@@ -7,13 +7,20 @@ use std::{
 };
 
 use openraft::{
-    ChangeMembers, RaftMetrics, ServerState,
+    ChangeMembers, EntryPayload, RaftMetrics, ServerState,
     error::{ClientWriteError, RaftError},
 };
 use tokio::time::timeout;
 
-use super::{Consensus, ProposeError, types::RaftNode};
-use crate::model::{change::NewMember, ids::NodeId};
+use super::{
+    Consensus, ProposeError,
+    disk::{Disk, Failure},
+    types::{Membership, RaftNode, StoredMembership},
+};
+use crate::model::{
+    change::NewMember,
+    ids::{NodeId, Uuid},
+};
 
 /// A change of membership is two entries; when they are not committed by then, the outcome is unknown.
 const MEMBERSHIP_DEADLINE: Duration = Duration::from_secs(10);
@@ -88,6 +95,20 @@ impl Consensus {
             Err(_) => Err(ProposeError::Unknown("the change of membership was not committed in time".into())),
         }
     }
+}
+
+/// The id under which the newest membership of a log that names this uuid has it.
+///
+/// # Errors
+/// The log cannot be read.
+pub(super) fn id_in_log(disk: &Disk, snapshot: &StoredMembership, uuid: Uuid) -> Result<Option<u64>, Failure> {
+    let named = |m: &Membership| m.nodes().find(|(_, node)| node.uuid == uuid).map(|(id, _)| *id);
+    let entries = disk.entries(0, None, 0)?;
+    let newest = entries.iter().rev().find_map(|entry| match &entry.payload {
+        EntryPayload::Membership(m) => named(m),
+        _ => None,
+    });
+    Ok(newest.or_else(|| named(snapshot.membership())))
 }
 
 /// Decides the next step to a membership with the voters `wanted` and the voters and learners `all`.

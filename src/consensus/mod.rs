@@ -1,6 +1,8 @@
 //! The replicated log: openraft over sled. The only module that names either.
 //! Knows nothing of what a change means: it hands entries to `model::apply` and publishes the state that results.
 
+mod callers;
+mod checks;
 mod convert;
 #[cfg(any(test, debug_assertions))]
 #[doc(hidden)]
@@ -8,12 +10,14 @@ pub mod crash_test;
 mod directory;
 mod disk;
 mod handle;
+mod incoming;
 mod log_store;
 mod membership;
 mod network;
 mod recover;
 mod service;
 mod state_machine;
+mod threads;
 mod transfer;
 mod trees;
 mod types;
@@ -25,15 +29,17 @@ mod tests;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
+pub use callers::Callers;
 pub use directory::{DirLock, identity, lock};
 pub use handle::Consensus;
 pub use recover::RecoverReport;
 pub use service::RaftService;
+pub use threads::on_panic as on_storage_panic;
 
 use crate::{
     model::{
         change::NewMember,
-        ids::{Epoch, NodeId, Term},
+        ids::{Epoch, NodeId, Term, Uuid},
         outcome::Outcome,
         reject::Reject,
     },
@@ -76,6 +82,8 @@ pub struct Leadership {
     pub leader: Option<NodeId>,
     /// Its admin address, if known.
     pub leader_admin: Option<String>,
+    /// Its uuid; known if the address is.
+    pub leader_uuid: Option<Uuid>,
     /// Whether this node believes that it leads, and has applied an entry of its own term.
     pub is_me: bool,
     /// Raft's voters.

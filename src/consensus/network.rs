@@ -19,14 +19,18 @@ use openraft::{
         VoteResponse,
     },
 };
+use tokio::sync::watch;
 use tonic::{Code, Request, Status, service::interceptor::InterceptedService, transport::Channel};
 
 use super::{
-    convert,
+    checks, convert,
     types::{RaftNode, TypeConfig, Vote},
 };
 use crate::{
-    model::ids::{HostPort, Uuid},
+    model::{
+        ids::{HostPort, NodeId, Uuid},
+        state::ClusterState,
+    },
     wire::{
         auth::{ClientAuth, ClusterSecret},
         channels::{ChannelSettings, Channels},
@@ -81,6 +85,8 @@ struct SharedNetwork {
     me: Arc<PeerIdentity>,
     auth: ClientAuth,
     channels: Channels,
+    /// The newest state, for the index at which this start was admitted.
+    state: watch::Receiver<Arc<ClusterState>>,
     links: Mutex<PeerLinks>,
 }
 
@@ -100,9 +106,14 @@ const LEARNED_MAX: usize = 1024;
 impl Network {
     /// A network without connections. Connections come from the address `source` of this machine; `None`: the system
     /// chooses it.
-    pub fn new(me: Arc<PeerIdentity>, secret: ClusterSecret, source: Option<IpAddr>) -> Self {
-        let channels = Channels::new(CHANNELS).calling_from(source);
-        Self { shared: Arc::new(SharedNetwork { me, auth: ClientAuth(secret), channels, links: Mutex::default() }) }
+    pub fn new(
+        me: Arc<PeerIdentity>,
+        secret: ClusterSecret,
+        source: Option<IpAddr>,
+        state: watch::Receiver<Arc<ClusterState>>,
+    ) -> Self {
+        let (auth, channels) = (ClientAuth(secret), Channels::new(CHANNELS).calling_from(source));
+        Self { shared: Arc::new(SharedNetwork { me, auth, channels, state, links: Mutex::default() }) }
     }
 
     /// Notes that a node is at `admin` now.
@@ -144,14 +155,17 @@ impl Network {
     }
 
     /// The header of a call to a node.
-    pub fn header(&self, to: u64, node: &RaftNode) -> pb::Header {
+    pub fn header(&self, to: u64, to_uuid: Uuid) -> pb::Header {
         let me = &self.shared.me;
+        let state = self.shared.state.borrow();
+        let own = state.members.get(&NodeId(me.id)).filter(|m| m.uuid == me.uuid);
         pb::Header {
             cluster_id: me.cluster().map(convert::uuid_bytes).unwrap_or_default(),
             from_id: me.id,
             from_uuid: convert::uuid_bytes(me.uuid),
             to_id: to,
-            to_uuid: convert::uuid_bytes(node.uuid),
+            to_uuid: convert::uuid_bytes(to_uuid),
+            admitted: own.and_then(|m| m.admitted).map_or(0, |a| a.incarnation.0),
         }
     }
 }
@@ -229,9 +243,13 @@ impl PeerLink {
     }
 }
 
-/// The vote in a reply.
-fn their_vote(vote: Option<&pb::BallotVote>) -> Result<Vote, NetworkError> {
-    convert::vote(vote).map_err(|e| NetworkError::from(AnyError::error(e)))
+/// The vote in a reply to a message with the vote `sent`.
+fn their_vote(vote: Option<&pb::BallotVote>, sent: &Vote) -> Result<Vote, NetworkError> {
+    let checked = convert::vote(vote).and_then(|vote| {
+        checks::replied_vote(&vote, sent).map_err(|refusal| refusal.text)?;
+        Ok(vote)
+    });
+    checked.map_err(|e| NetworkError::from(AnyError::error(e)))
 }
 
 fn timed<T>(message: T, ttl: Duration) -> Request<T> {
@@ -248,7 +266,7 @@ impl RaftNetwork<TypeConfig> for PeerLink {
     ) -> Rpc<AppendEntriesResponse<u64>> {
         let (action, ttl) = (RPCTypes::AppendEntries, option.hard_ttl());
         let message = pb::AppendEntriesRequest {
-            header: Some(self.network.header(self.target, &self.node)),
+            header: Some(self.network.header(self.target, self.node.uuid)),
             vote: Some(convert::vote_pb(&rpc.vote)),
             prev_log_id: rpc.prev_log_id.as_ref().map(convert::log_id_pb),
             entries: rpc.entries.iter().map(convert::log_entry_pb).collect(),
@@ -261,7 +279,7 @@ impl RaftNetwork<TypeConfig> for PeerLink {
             pb::append_entries_reply::Result::Success => AppendEntriesResponse::Success,
             pb::append_entries_reply::Result::Conflict => AppendEntriesResponse::Conflict,
             pb::append_entries_reply::Result::HigherVote => {
-                AppendEntriesResponse::HigherVote(their_vote(reply.vote.as_ref())?)
+                AppendEntriesResponse::HigherVote(their_vote(reply.vote.as_ref(), &rpc.vote)?)
             }
         })
     }
@@ -273,7 +291,7 @@ impl RaftNetwork<TypeConfig> for PeerLink {
     ) -> Rpc<InstallSnapshotResponse<u64>, InstallSnapshotError> {
         let (action, ttl) = (RPCTypes::InstallSnapshot, option.hard_ttl());
         let message = pb::InstallSnapshotRequest {
-            header: Some(self.network.header(self.target, &self.node)),
+            header: Some(self.network.header(self.target, self.node.uuid)),
             vote: Some(convert::vote_pb(&rpc.vote)),
             meta: Some(convert::snapshot_meta_pb(&rpc.meta)),
             offset: rpc.offset,
@@ -289,21 +307,22 @@ impl RaftNetwork<TypeConfig> for PeerLink {
             let mismatch = InstallSnapshotError::SnapshotMismatch(SnapshotMismatch { expect, got });
             return Err(RPCError::RemoteError(RemoteError::new(self.target, RaftError::APIError(mismatch))));
         }
-        Ok(InstallSnapshotResponse { vote: their_vote(reply.vote.as_ref())? })
+        Ok(InstallSnapshotResponse { vote: their_vote(reply.vote.as_ref(), &rpc.vote)? })
     }
 
     async fn vote(&mut self, rpc: VoteRequest<u64>, option: RPCOption) -> Rpc<VoteResponse<u64>> {
         let (action, ttl) = (RPCTypes::Vote, option.hard_ttl());
         let message = pb::VoteRequest {
-            header: Some(self.network.header(self.target, &self.node)),
+            header: Some(self.network.header(self.target, self.node.uuid)),
             vote: Some(convert::vote_pb(&rpc.vote)),
             last_log_id: rpc.last_log_id.as_ref().map(convert::log_id_pb),
         };
         let mut client = self.network.client(&self.node).map_err(|s| self.failed(action, ttl, &s))?;
         let reply = client.vote(timed(message, ttl)).await.map_err(|s| self.failed(action, ttl, &s))?;
         let reply = self.answered(reply);
-        let last = reply.last_log_id.as_ref().map(convert::log_id);
-        Ok(VoteResponse::new(their_vote(reply.vote.as_ref())?, last, reply.granted))
+        let last = convert::optional_log_id(reply.last_log_id.as_ref());
+        let last = last.map_err(|e| NetworkError::from(AnyError::error(e)))?;
+        Ok(VoteResponse::new(their_vote(reply.vote.as_ref(), &rpc.vote)?, last, reply.granted))
     }
 
     fn backoff(&self) -> Backoff {
@@ -319,7 +338,7 @@ mod tests {
     #[test]
     fn a_learned_address_counts_until_the_log_has_a_newer_one() {
         let me = Arc::new(PeerIdentity { id: 1, uuid: Uuid(1), cluster: None.into() });
-        let network = Network::new(me, ClusterSecret::none(), None);
+        let network = Network::new(me, ClusterSecret::none(), None, watch::channel(Arc::default()).1);
         let at = |port: u16| format!("127.0.0.1:{port}");
         let node = |port| RaftNode { uuid: Uuid(2), admin: at(port), ..RaftNode::default() };
         let learn = |port| network.learn(Uuid(2), &HostPort::parse(&at(port)).unwrap());

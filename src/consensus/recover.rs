@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::{
     Consensus, DirLock, OpenError,
+    checks::TERM_MAX,
     disk::Disk,
     state_machine::StateMachine,
     types::{LogEntry, LogId, Membership, Proposal, Vote},
@@ -99,7 +100,14 @@ fn recover(disk: &Arc<Disk>) -> Result<RecoverReport, String> {
             facts.uuid
         ));
     };
-    let term = facts.vote.map_or(0, |v| v.leader_id.term).max(last.leader_id.term) + 1;
+    let voted = facts.vote.map_or(0, |v| v.leader_id.term);
+    let Some(term) = next_term(voted, last.leader_id.term) else {
+        return Err(format!(
+            "its log ends with term {}, which no term can follow: this log cannot go on. Recover another node, or restore \
+             all of this directory from one copy",
+            last.leader_id.term
+        ));
+    };
     let at = |index| LogId::new(CommittedLeaderId::new(term, me), index);
     let alone = Membership::new(vec![[me].into()], std::collections::BTreeMap::from([(me, own)]));
     let recover = Change::Recover(Recover { keep: NodeId(me) });
@@ -123,7 +131,12 @@ fn recover(disk: &Arc<Disk>) -> Result<RecoverReport, String> {
     // of its own, until recover is run again. The other order could give two clusters of one id.
     let cluster_id = Uuid(uuid::Uuid::new_v4().as_u128());
     disk.replace_cluster(cluster_id)?;
-    disk.save_vote(&Vote::new(term, me))?;
+    let vote = Vote::new(term, me);
+    if facts.vote.is_some_and(|before| vote < before) {
+        disk.lower_vote(&vote)?
+    } else {
+        disk.save_vote(&vote)?
+    }
     disk.append(&entries)?;
     disk.save_committed(Some(at(last.index + 2)))?;
     Ok(RecoverReport {
@@ -134,4 +147,26 @@ fn recover(disk: &Arc<Disk>) -> Result<RecoverReport, String> {
         committed: Epoch(committed.map_or(snapshot.0, |c| c.index.max(snapshot.0))),
         dropped: nodes.iter().filter(|(id, _)| *id != me).map(|(id, _)| NodeId(*id)).collect(),
     })
+}
+
+/// The term of a cluster of one that keeps a log which ends with the term `last`. A vote in a term that no election can
+/// follow is forgotten: those whom it was promised to are in another cluster. `None`: no term can follow.
+fn next_term(voted: u64, last: u64) -> Option<u64> {
+    let highest = if voted > TERM_MAX { last } else { voted.max(last) };
+    highest.checked_add(1).filter(|term| *term <= TERM_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_term_leaves_room_for_elections() {
+        assert_eq!(next_term(7, 5), Some(8));
+        assert_eq!(next_term(5, 7), Some(8));
+        assert_eq!(next_term(u64::MAX, 7), Some(8));
+        assert_eq!(next_term(TERM_MAX + 1, 7), Some(8));
+        assert_eq!(next_term(TERM_MAX, 7), None);
+        assert_eq!(next_term(7, u64::MAX), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! Applies committed entries through `model::apply`, publishes the state, and makes snapshots of it.
 //! Knows nothing of what a change means.
 
-use std::{io::Cursor, sync::Arc};
+use std::{io::Cursor, panic::AssertUnwindSafe, sync::Arc};
 
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, storage::RaftStateMachine};
 use tokio::sync::watch;
@@ -15,11 +15,13 @@ use super::{
     },
 };
 use crate::{
+    faults,
     model::{
         apply,
         ids::{Epoch, Term},
         state::{ClusterState, Position},
     },
+    panics,
     wire::snapshot,
 };
 
@@ -103,7 +105,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         I: IntoIterator<Item = LogEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let answers = entries.into_iter().map(|e| self.apply_one(&e)).collect();
+        let last = self.last;
+        // openraft would wait for a worker that has panicked, and the node would look healthy.
+        let applied = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            faults::panic_if_asked("state-machine");
+            entries.into_iter().map(|e| self.apply_one(&e)).collect()
+        }));
+        let answers = applied.map_err(|payload| {
+            let why = format!("an entry after {last:?} could not be applied: it panicked: {}", panics::text(&*payload));
+            StorageIOError::write_state_machine(any(&why))
+        })?;
         self.publish();
         Ok(answers)
     }

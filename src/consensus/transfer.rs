@@ -83,7 +83,7 @@ impl Consensus {
                 break;
             }
             let mut request =
-                Request::new(pb::StandForElectionRequest { header: Some(inner.network.header(candidate, node)) });
+                Request::new(pb::StandForElectionRequest { header: Some(inner.network.header(candidate, node.uuid)) });
             request.set_timeout(STAND_DEADLINE.min(end - now));
             let asked = match inner.network.client(node) {
                 Ok(mut client) => client.stand_for_election(request).await.map(|_| ()),

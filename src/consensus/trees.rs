@@ -43,6 +43,7 @@ impl Trees {
     /// # Errors
     /// See [`Unopened`].
     pub fn open(folder: &Path) -> Result<Self, Unopened> {
+        remove_unfinished(folder).map_err(Unopened::System)?;
         open_until(folder, Instant::now() + LOCKED_MAX)
     }
 
@@ -98,6 +99,24 @@ pub enum Unopened {
     System(std::io::Error),
     /// The data on disk is damaged.
     Damaged(Failure),
+}
+
+/// Removes indexes that a crash left unfinished. sled writes each under a name with this end and renames it; at a start it
+/// would take the unfinished one for a damaged index.
+fn remove_unfinished(folder: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            tracing::info!(file = %entry.path().display(), "an unfinished index of the log, left by a crash, is removed");
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// sled reports a lock that is taken as an error of its own, with this text in it.

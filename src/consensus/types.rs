@@ -34,6 +34,7 @@ pub type Membership = openraft::Membership<u64, RaftNode>;
 pub type StoredMembership = openraft::StoredMembership<u64, RaftNode>;
 pub type SnapshotMeta = openraft::SnapshotMeta<u64, RaftNode>;
 pub type Snapshot = openraft::Snapshot<TypeConfig>;
+pub type Metrics = openraft::RaftMetrics<u64, RaftNode>;
 pub type StorageError = openraft::StorageError<u64>;
 pub type StorageIOError = openraft::StorageIOError<u64>;
 

@@ -5,7 +5,10 @@ use openraft::{RaftMetrics, ServerState, error::Fatal};
 use tokio::sync::watch;
 
 use super::{Leadership, network::Network, types::RaftNode};
-use crate::model::ids::{NodeId, Term};
+use crate::{
+    faults,
+    model::ids::{NodeId, Term},
+};
 
 /// Follows the metrics until Raft ends.
 pub fn spawn(
@@ -15,7 +18,7 @@ pub fn spawn(
 ) -> (watch::Receiver<Leadership>, watch::Receiver<Option<String>>) {
     let (leads, leadership) = watch::channel(derive(me, &metrics.borrow_and_update(), &network));
     let (stops, stopped) = watch::channel(None);
-    tokio::spawn(async move {
+    let watching = async move {
         loop {
             let (now, running) = {
                 let seen = metrics.borrow_and_update();
@@ -49,7 +52,8 @@ pub fn spawn(
                 return;
             }
         }
-    });
+    };
+    tokio::spawn(faults::or_panic("raft-watcher", watching));
     (leadership, stopped)
 }
 
@@ -58,10 +62,12 @@ fn derive(me: u64, m: &RaftMetrics<u64, RaftNode>, network: &Network) -> Leaders
     let applied = m.last_applied.as_ref();
     let own_term_applied = applied.is_some_and(|a| a.leader_id.term == m.current_term && a.leader_id.node_id == me);
     let is_me = m.state == ServerState::Leader && m.current_leader == Some(me) && own_term_applied;
+    let leader = m.current_leader.and_then(|l| membership.get_node(&l));
     Leadership {
         term: Term(m.current_term),
         leader: m.current_leader.map(NodeId),
-        leader_admin: m.current_leader.and_then(|l| membership.get_node(&l)).map(|n| network.address(n)),
+        leader_admin: leader.map(|n| network.address(n)),
+        leader_uuid: leader.map(|n| n.uuid),
         is_me,
         voters: membership.voter_ids().map(NodeId).collect(),
         learners: membership.learner_ids().map(NodeId).collect(),

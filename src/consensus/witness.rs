@@ -124,7 +124,7 @@ impl Witness {
         }
         // Without this a power cut could tear both slots.
         self.settle()?;
-        let sequence = self.sequence + 1;
+        let sequence = self.sequence.checked_add(1).ok_or_else(|| damaged("has the last sequence number"))?;
         // Odd numbers are in the first slot, so that the newest slot is never overwritten.
         let at = if sequence % 2 == 1 { 0 } else { SLOT as u64 };
         self.file.write_all_at(&encode(sequence, &facts), at)?;

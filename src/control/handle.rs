@@ -18,6 +18,7 @@ use crate::{
         migration::{EndPhase, MigrationPhase},
         state::{ClusterState, EndedAssignment},
     },
+    wire::{caller::Caller, pb::raft::Header},
 };
 
 /// The replicated log as the API uses it. `consensus::Consensus` implements it; tests have a log of one node without a
@@ -29,6 +30,13 @@ pub trait Log: Send + Sync + 'static {
     fn state(&self) -> watch::Receiver<Arc<ClusterState>>;
     /// Which node leads.
     fn leadership(&self) -> watch::Receiver<Leadership>;
+    /// The header of a call from this node to another one.
+    fn header_for(&self, to: NodeId, uuid: Uuid) -> Header;
+    /// Checks the node that has forwarded a call, as its header names it: only members forward calls.
+    ///
+    /// # Errors
+    /// Returns why it is refused, as text for the operator.
+    fn admit_forwarder(&self, caller: Result<Caller, String>) -> Result<(), String>;
     /// Appends a change if this node leads, and waits until it is applied here. Never forwards.
     fn propose(
         &self,
@@ -50,6 +58,14 @@ impl Log for Consensus {
 
     fn leadership(&self) -> watch::Receiver<Leadership> {
         Self::leadership(self)
+    }
+
+    fn header_for(&self, to: NodeId, uuid: Uuid) -> Header {
+        Self::header_for(self, to, uuid)
+    }
+
+    fn admit_forwarder(&self, caller: Result<Caller, String>) -> Result<(), String> {
+        self.callers().admit_member(caller).map(drop).map_err(|status| status.message().to_owned())
     }
 
     fn propose(

@@ -78,6 +78,7 @@ fn product(state: &ClusterState, product: &Product) -> ProductRoutes {
         min_acks: product.min_acks,
         min_acks_ms: product.min_acks_ms,
         auth: product.auth.clone(),
+        clients_max: product.clients_max,
         reads: product.reads,
         groups: product.groups.values().filter_map(group).collect(),
         slots,

@@ -83,11 +83,21 @@ pub enum EventKind {
     Reinstated,
     /// A server was made what the log says: the primary of its group, or a replica of it.
     Reconciled,
+    /// The guard keeps a group from an automatic failover.
+    FailoverHeldBack,
+    /// A script that kept a server busy for too long was ended.
+    ScriptEnded,
+    /// A primary refuses writes because it cannot write to its disk.
+    WritesRefused,
+    /// A node closes clients because its memory budget is used up.
+    ClientsClosed,
+    /// A group needs another primary, and no server can replace the present one.
+    NotFailedOver,
 }
 
 impl EventKind {
     /// All kinds, in the order of the durable format.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 35] = [
         Self::Planned,
         Self::Started,
         Self::Copying,
@@ -118,6 +128,11 @@ impl EventKind {
         Self::Ejected,
         Self::Reinstated,
         Self::Reconciled,
+        Self::FailoverHeldBack,
+        Self::ScriptEnded,
+        Self::WritesRefused,
+        Self::ClientsClosed,
+        Self::NotFailedOver,
     ];
 
     /// The name that people and machines read.
@@ -154,6 +169,11 @@ impl EventKind {
             Self::Ejected => "ejected",
             Self::Reinstated => "reinstated",
             Self::Reconciled => "reconciled",
+            Self::FailoverHeldBack => "failover-held-back",
+            Self::ScriptEnded => "script-ended",
+            Self::WritesRefused => "writes-refused",
+            Self::ClientsClosed => "clients-closed",
+            Self::NotFailedOver => "not-failed-over",
         }
     }
 }

@@ -3,6 +3,9 @@
 
 /// Nodes. Each is a Raft member; a leader talks to all of them every 100 ms.
 pub const MEMBERS_MAX: usize = 128;
+/// Nodes that were removed and are remembered, so that they are refused when they come back: two generations of a full
+/// cluster.
+pub const REMOVED_MAX: usize = 2 * MEMBERS_MAX;
 /// Voters: seven survive three failures; more make every commit slower.
 pub const VOTERS_MAX: u8 = 7;
 /// Products. The largest slot table takes 256 KB, so that a full state stays near 32 MB.
@@ -41,12 +44,17 @@ pub const MIN_ACKS_MAX: u8 = SERVERS_MAX as u8 - 1;
 pub const MIN_ACKS_MS: std::ops::RangeInclusive<u32> = 10..=60_000;
 /// The default: a replica that is up confirms in a millisecond or two, a fork takes some hundred.
 pub const DEFAULT_MIN_ACKS_MS: u32 = 1_000;
+/// Clients of a product on one node, unless only the node's own limit applies: no node has more file descriptors.
+pub const CLIENTS_MAX: u32 = 1_000_000;
 /// Bytes of a replication id; Redis' has 40.
 pub const REPLID_LEN_MAX: usize = 64;
 /// Bytes of a zone's name: tables show it.
 pub const ZONE_LEN_MAX: usize = 64;
 /// Events: some dozens for a migration, so the last migrations are recorded completely; together below half a megabyte.
 pub const EVENTS_MAX: usize = 1000;
+/// How long a condition (a group that is held back, a node that closes clients) must have been absent to begin anew,
+/// with another event, milliseconds: one that comes and goes must not displace all other events.
+pub const CONDITION_ABSENT_MS: u64 = 60_000;
 /// First results by change id. A repeat comes within minutes; this many changes take longer than that.
 pub const RESULTS_MAX: usize = 4096;
 /// Removed groups with leftovers: as many as an operator would ever read.
@@ -57,6 +65,9 @@ pub const HOLD_MS: std::ops::RangeInclusive<u32> = 10..=10_000;
 /// How long a primary must not have answered to be down, milliseconds: probes are 500 ms apart, so with less one lost
 /// packet would fail a group over; with more than ten minutes an operator is quicker.
 pub const DOWN_AFTER_MS: std::ops::RangeInclusive<u32> = 500..=600_000;
+/// How long a primary may answer without serving before something is done, milliseconds, unless nothing is: with less,
+/// every slow script or short restart would count; data that loads for more than an hour is for an operator.
+pub const IMPAIRED_AFTER_MS: std::ops::RangeInclusive<u32> = 1_000..=3_600_000;
 /// How long a cache waits for a group before it ejects its slots, milliseconds, unless it never does. For the same
 /// reasons as [`DOWN_AFTER_MS`].
 pub const EJECT_AFTER_MS: std::ops::RangeInclusive<u32> = DOWN_AFTER_MS;

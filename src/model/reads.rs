@@ -30,13 +30,15 @@ pub struct ReadPolicy {
     pub max_lag_ms: u32,
     /// A session reads its own writes, whichever server it reads from.
     pub own_writes: bool,
+    /// With min-acks: the reply to a read waits for the same confirmation as a write's. Only for reads from primaries.
+    pub confirmed: bool,
 }
 
 impl Default for ReadPolicy {
     fn default() -> Self {
         // One second: twice the interval between two probes of a server, so that a replica in sync is not left out
         // between them.
-        Self { from: ReadFrom::Primary, max_lag_ms: 1000, own_writes: false }
+        Self { from: ReadFrom::Primary, max_lag_ms: 1000, own_writes: false, confirmed: false }
     }
 }
 
@@ -69,7 +71,12 @@ impl fmt::Display for ReadPolicy {
             0 => f.write_str("; however far a replica is behind")?,
             ms => write!(f, "; a replica more than {ms} ms behind serves nothing")?,
         }
-        f.write_str(if self.own_writes { "; a session finds what it has written" } else { "" })
+        f.write_str(if self.own_writes { "; a session finds what it has written" } else { "" })?;
+        f.write_str(if self.confirmed {
+            "; a read waits until replicas have what it has seen (with min-acks)"
+        } else {
+            ""
+        })
     }
 }
 
@@ -82,6 +89,8 @@ pub struct SetReads {
     pub max_lag_ms: Option<u32>,
     /// Whether a session reads its own writes.
     pub own_writes: Option<bool>,
+    /// With min-acks: whether reads are confirmed like writes.
+    pub confirmed: Option<bool>,
 }
 
 impl SetReads {
@@ -98,6 +107,7 @@ impl SetReads {
             from: self.from.unwrap_or(before.from),
             max_lag_ms: self.max_lag_ms.unwrap_or(before.max_lag_ms),
             own_writes: self.own_writes.unwrap_or(before.own_writes),
+            confirmed: self.confirmed.unwrap_or(before.confirmed),
         }
     }
 }

@@ -84,6 +84,8 @@ pub struct ProductRoutes {
     pub min_acks_ms: u32,
     /// The credentials that clients log in with; `None`: none, and then the port is bound on loopback only.
     pub auth: Option<Credentials>,
+    /// Clients that a node accepts; 0: only the limit of the node.
+    pub clients_max: u32,
     /// Where reads go. A `ReadTable` says which replicas may serve them.
     pub reads: ReadPolicy,
     /// Groups, ascending by id.

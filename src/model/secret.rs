@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use subtle::ConstantTimeEq;
 
 /// A password. `Debug` and `Display` print stars, so that no log line and no error text can contain it. Its memory is
@@ -14,7 +14,8 @@ impl Secret {
     /// Wraps a password.
     #[must_use]
     pub fn new(text: String) -> Self {
-        Self(text.into())
+        // Copied, since a string that has more room than it needs would be moved, and leave what it held behind.
+        Self(Zeroizing::new(text).as_str().into())
     }
 
     /// The password itself, to send it to a server and to write it into the log.

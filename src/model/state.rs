@@ -10,6 +10,7 @@ use super::{
         AssignmentId, Epoch, GroupId, HoldId, HostPort, Incarnation, MigrationId, NodeId, ProductId, PromotionId,
         SlotId, Term, Uuid,
     },
+    limits::IMPAIRED_AFTER_MS,
     migration::{EndedMigration, Migration, Sweep},
     outcome::Outcome,
     promotion::{EndedPromotion, Promotion, ReplicationOffset},
@@ -30,6 +31,8 @@ pub struct ClusterState {
     pub settings: Settings,
     /// The possible servers: every node that may hold a lease, by id.
     pub members: BTreeMap<NodeId, Member>,
+    /// The last `REMOVED_MAX` nodes that were removed, oldest first. Their uuids never return.
+    pub removed: VecDeque<RemovedMember>,
     /// Products by id.
     pub products: BTreeMap<ProductId, Product>,
     /// The id the next product gets.
@@ -56,6 +59,14 @@ pub struct ClusterState {
     pub results_order: VecDeque<Uuid>,
     /// Removed groups that had leftovers, for the operator; at most `NOT_CLEANED_MAX`.
     pub not_cleaned: VecDeque<NotCleaned>,
+}
+
+impl ClusterState {
+    /// Whether a node with this uuid was removed.
+    #[must_use]
+    pub fn was_removed(&self, uuid: Uuid) -> bool {
+        self.removed.iter().any(|m| m.uuid == uuid)
+    }
 }
 
 /// The first result of a change, kept so that a repeat under the same id returns it.
@@ -102,6 +113,17 @@ pub enum Role {
     Voter,
     /// Made a learner by the operator; stays one.
     Learner,
+}
+
+/// A node that was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemovedMember {
+    /// The id that it had. Another node may have it now.
+    pub id: NodeId,
+    /// Its uuid.
+    pub uuid: Uuid,
+    /// Log index of its removal.
+    pub at: Epoch,
 }
 
 /// A node that may serve.
@@ -172,6 +194,8 @@ pub struct Product {
     pub min_acks_ms: u32,
     /// Where reads go.
     pub reads: ReadPolicy,
+    /// Clients that each node accepts for it; 0: only the limit of the node.
+    pub clients_max: u32,
     /// Runs of sweeps so far, of all its groups. Their numbers are never used twice, even if the id of a group is.
     pub sweep_runs: u32,
     /// Owner and slot epoch of each slot; length `layout.slots()`.
@@ -228,6 +252,55 @@ pub struct GroupOptions {
     /// A group of a cache is ejected when its primary has been down for this long and no replica can replace it, and
     /// reinstated when it has been up for this long. Milliseconds, 500 to 600000; 0: never.
     pub eject_after_ms: u32,
+    /// What is done about servers that answer and cannot serve.
+    pub impaired: ImpairedOptions,
+}
+
+/// After which time something is done about servers of a group that answer and cannot serve. Milliseconds, 1000 to
+/// 3600000; 0: never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImpairedOptions {
+    /// A primary that is busy with a script for this long is replaced by a failover.
+    pub busy_failover_after_ms: u32,
+    /// A primary that loads its data for this long is replaced by a failover.
+    pub loading_failover_after_ms: u32,
+    /// A primary that refuses writes for this long, because it cannot write to its disk, is replaced by a switchover.
+    pub misconf_failover_after_ms: u32,
+    /// A script that keeps a server busy for this long is ended, if it has written nothing.
+    pub script_kill_after_ms: u32,
+}
+
+impl ImpairedOptions {
+    /// The options with their names, in the order of their declaration.
+    #[must_use]
+    pub const fn named(&self) -> [(&'static str, u32); 4] {
+        [
+            ("busy-failover-after", self.busy_failover_after_ms),
+            ("loading-failover-after", self.loading_failover_after_ms),
+            ("misconf-failover-after", self.misconf_failover_after_ms),
+            ("script-kill-after", self.script_kill_after_ms),
+        ]
+    }
+
+    /// The first value that is neither 0 nor in [`IMPAIRED_AFTER_MS`].
+    #[must_use]
+    pub fn out_of_range(&self) -> Option<u32> {
+        self.named().into_iter().map(|(_, ms)| ms).find(|ms| *ms != 0 && !IMPAIRED_AFTER_MS.contains(ms))
+    }
+}
+
+impl Default for ImpairedOptions {
+    fn default() -> Self {
+        // A script that has written cannot be ended, and a failover would lose what it does: the operator decides. A
+        // minute of loading is longer than a restart of most servers; in-step replicas have the data already. A full
+        // disk may be that of the replicas, too. A script of ten seconds keeps all clients of the server waiting.
+        Self {
+            busy_failover_after_ms: 0,
+            loading_failover_after_ms: 60_000,
+            misconf_failover_after_ms: 0,
+            script_kill_after_ms: 10_000,
+        }
+    }
 }
 
 impl Default for GroupOptions {
@@ -235,7 +308,8 @@ impl Default for GroupOptions {
         // Three seconds: longer than a pause for a fork or a slow command usually is, short for clients that wait.
         // Ten seconds without a part of a cache: longer than a restart without data takes, and then its keys are lost
         // anyway.
-        Self { down_after_ms: 3000, maintenance: false, eject_after_ms: 10_000 }
+        let impaired = ImpairedOptions::default();
+        Self { down_after_ms: 3000, maintenance: false, eject_after_ms: 10_000, impaired }
     }
 }
 

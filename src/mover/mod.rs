@@ -4,6 +4,7 @@
 pub mod big_key;
 mod clean;
 pub mod copy;
+pub mod expiry;
 pub mod feed;
 mod handle;
 pub mod io;
@@ -16,7 +17,7 @@ pub mod verify;
 pub use crate::model::migration::ConnectionId;
 pub use handle::MoverHandle;
 pub use report::{Finished, Report, State};
-pub use spec::{AuthorizationFuture, Authorize, CleanSpec, CopySpec, Endpoint, RunSpec, SlotSet};
+pub use spec::{AuthorizationFuture, Authorize, CleanSpec, CopySpec, Endpoint, KnownProcesses, RunSpec, SlotSet};
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

@@ -73,6 +73,17 @@ impl SlotSet {
     }
 }
 
+/// The processes (`run_id`) of a copy's primaries, as the log knows them; empty: any process will do. In a product with
+/// `min-acks`, a primary that was restarted may lack confirmed writes and be replaced by a replica. What such a source
+/// lacks must not be lost, and what is copied to such a target would be (`plan::restart`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownProcesses {
+    /// The source's primary.
+    pub source: String,
+    /// The target's primary.
+    pub target: String,
+}
+
 /// Copies slots and keeps the copy up to date until the cut-over.
 #[derive(Clone, Debug)]
 pub struct CopySpec {
@@ -90,6 +101,8 @@ pub struct CopySpec {
     pub feed: Endpoint,
     /// The target's primary: the only server that is changed.
     pub target: Endpoint,
+    /// The processes that the log knows as the primaries (`run_id`).
+    pub processes: KnownProcesses,
     /// Slots whose keys at the target are leftovers of this group and may be deleted.
     pub deletable_at_target: Arc<SlotSet>,
     /// Unexpected keys at the target may be deleted, too.

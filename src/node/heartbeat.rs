@@ -16,15 +16,15 @@ use super::{
 use crate::{
     clock::boottime_ns,
     consensus::{Consensus, Leadership},
-    control::leadership::peers::Peers,
+    control::leadership::peers::{PeerAddress, Peers},
     faults::{self, Point},
     model::{
         change::NewMember,
-        ids::{Epoch, HoldId, Term, Uuid},
+        ids::{Epoch, HoldId, NodeId, Term, Uuid},
         state::ClusterState,
     },
     proxy::{ProxyReport, permit::Permit},
-    wire::pb::node::{HeartbeatReply, HeartbeatRequest, HelloReply, HoldAck, ListenerReport},
+    wire::pb::node::{HeartbeatReply, HeartbeatRequest, HelloReply, HoldAck, ListenerReport, MemoryReport},
 };
 
 /// How long the answer to a heartbeat is awaited. A lease counts from the send, so a later answer would grant little
@@ -156,14 +156,14 @@ impl HeartbeatSender {
         if leadership.leader == Some(self.me.id) {
             return Some(self.leader_service.heartbeat(heartbeat).await);
         }
-        let target = match &leadership.leader_admin {
-            Some(admin) => admin.clone(),
+        let target = match PeerAddress::of_leader(leadership) {
+            Some(leader) => leader,
             None => self.find_leader().await?,
         };
         match self.peers.heartbeat(&target, heartbeat.clone(), ANSWER_WITHIN).await {
             Ok(answer) => Some(answer),
             Err(error) => {
-                debug!(%target, error = error.message(), "the heartbeat was not answered");
+                debug!(target = target.admin, error = error.message(), "the heartbeat was not answered");
                 // The leader or this node may have another address now; any member that answers knows the leader's.
                 let other_target = self.find_leader().await.filter(|found| *found != target)?;
                 self.peers.heartbeat(&other_target, heartbeat, ANSWER_WITHIN).await.ok()
@@ -235,12 +235,16 @@ impl HeartbeatSender {
             stopping: false,
             movers: self.movers.reports(),
             servers: batch.reports.clone(),
+            memory: Some(MemoryReport {
+                clients_closed: report.stats.over_budget,
+                budget: u64::try_from(report.memory_max).unwrap_or(u64::MAX),
+            }),
         }
     }
 
-    /// The leader's address from any member that knows it. Needed when this node has another address than before: Raft
+    /// The leader and its address from any member that knows it. Needed when this node has another address than before: Raft
     /// does not find it then.
-    async fn find_leader(&self) -> Option<String> {
+    async fn find_leader(&self) -> Option<PeerAddress> {
         let members = self.consensus.state().borrow().members.clone();
         let me = member_wire::to_wire(&self.me);
         // All members at the same time: one that is stopped or cut off would cost a second of the lease.
@@ -250,8 +254,10 @@ impl HeartbeatSender {
             asked.spawn(async move { peers.hello(member.admin.as_str(), &me, ANSWER_WITHIN).await });
         }
         while let Some(answer) = asked.join_next().await {
-            if let Ok(Ok(HelloReply { leader: Some(leader), .. })) = answer {
-                return Some(leader.admin);
+            if let Ok(Ok(HelloReply { leader: Some(leader), .. })) = answer
+                && let Some(uuid) = member_wire::uuid_from(&leader.uuid)
+            {
+                return Some(PeerAddress { id: NodeId(leader.id), uuid, admin: leader.admin });
             }
         }
         None
@@ -326,7 +332,7 @@ impl LastHeartbeat {
         };
         if leadership.leader == Some(self.me.id) {
             self.leader_service.heartbeat(heartbeat).await;
-        } else if let Some(leader) = leadership.leader_admin
+        } else if let Some(leader) = PeerAddress::of_leader(&leadership)
             && let Err(error) = self.peers.heartbeat(&leader, heartbeat, deadline).await
         {
             debug!(error = error.message(), "the leader did not learn that this node stops");

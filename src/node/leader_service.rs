@@ -11,6 +11,7 @@ use crate::{
         servers::authorizer::{AuthorizationError, Authorizer},
     },
     model::ids::{Epoch, HoldId, Incarnation, ProductId},
+    plan::closings::MemoryReport,
     wire::pb::node::{AuthorizeReply, AuthorizeRequest, HeartbeatReply, HeartbeatRequest, ListenerReport},
 };
 
@@ -87,6 +88,10 @@ fn heartbeat_from(request: HeartbeatRequest) -> Result<Heartbeat, String> {
         stopping: request.stopping,
         movers: request.movers.into_iter().map(mover_wire::view).collect::<Result<_, _>>()?,
         servers: report_wire::read(request.servers)?,
+        memory: request.memory.map_or_else(MemoryReport::default, |m| MemoryReport {
+            clients_closed: m.clients_closed,
+            budget: m.budget,
+        }),
     })
 }
 

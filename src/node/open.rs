@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use crate::{
     config::Config,
     consensus::{self, Consensus, ConsensusConfig, DirLock},
+    files,
     model::change::NewMember,
     wire::auth::ClusterSecret,
 };
@@ -24,6 +25,19 @@ pub struct OpenNode {
     pub log: Consensus,
     /// The admin port.
     pub listener: TcpListener,
+    /// What the limit of open files allows.
+    pub allowed: Allowed,
+}
+
+/// How many connections the node accepts.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowed {
+    /// Clients: the setting, or what the limit of open files allows.
+    pub clients: usize,
+    /// Dedicated connections to servers.
+    pub dedicated: usize,
+    /// Connections of the admin port.
+    pub admin_connections: usize,
 }
 
 impl OpenNode {
@@ -35,7 +49,7 @@ impl OpenNode {
         let admin = config.node.admin().map_err(|e| anyhow!(e))?.clone();
         let data_dir = config.node.data_dir().map_err(|e| anyhow!(e))?.clone();
         let secret = config.secret().map_err(|e| anyhow!(e))?;
-        raise_file_limit(config.proxy.clients_max);
+        let allowed = allowed(config.proxy.clients_max);
 
         let lock = consensus::lock(&data_dir)?;
         let me = NewMember {
@@ -61,31 +75,26 @@ impl OpenNode {
             format!("the admin port {listen} cannot be bound; is another program or node using it?")
         })?;
         info!(node = %me.id, uuid = %me.uuid, %admin, %listen, "the admin port is bound");
-        Ok(Self { lock, me, secret, log, listener })
+        Ok(Self { lock, me, secret, log, listener, allowed })
     }
 }
 
-/// Raises the limit of open files to the hard limit: each client is a file, and so is each connection to a server.
-fn raise_file_limit(clients_max: usize) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    /// Files of the log, admin connections and connections to servers.
-    const OTHER_FILES: u64 = 1_000;
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let now = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(error) => {
-            warn!(%error, "the limit of open files could not be raised");
-            limit.current
-        }
-    };
-    let wanted = clients_max as u64 + OTHER_FILES;
-    if now.is_some_and(|n| n < wanted) {
+/// How many connections the node accepts, given the limit of open files and how many clients it is to accept.
+fn allowed(wanted: usize) -> Allowed {
+    let limit = files::raise_limit();
+    let clients = files::clients_allowed(limit, wanted);
+    if clients < wanted {
         warn!(
-            limit = now.unwrap_or(0),
+            limit,
             wanted,
-            "few open files are allowed: fewer clients than the configured limit can \
-             connect; raise the hard limit (LimitNOFILE, ulimit -Hn)"
+            allowed = clients,
+            "few open files are allowed, so the node accepts fewer clients than proxy.clients_max: the rest of the \
+             files is for the log, the other nodes and the servers. Raise the hard limit (LimitNOFILE, ulimit -Hn)"
         );
+    }
+    Allowed {
+        clients,
+        dedicated: files::dedicated_allowed(limit),
+        admin_connections: files::admin_connections_allowed(limit),
     }
 }

@@ -1,15 +1,30 @@
 //! The proxy's part of the configuration.
 //! Knows nothing of what the proxy does with it.
 
+use tokio::sync::mpsc;
+
+use super::{machine_memory, open::Allowed};
 use crate::{
     config::Config,
-    model::ids::NodeId,
-    proxy::{Limits, ProxyConfig, UnmanagedReplicas},
+    model::ids::{HostPort, NodeId},
+    proxy::{Limits, ProxyConfig, ServerActivity, UnmanagedReplicas},
 };
 
-/// The settings that the proxy is started with.
+/// What the proxy shares with other parts of the node.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyLinks {
+    /// Numbers of replicas that do not count for `min-acks`.
+    pub unmanaged: UnmanagedReplicas,
+    /// When workers last received bytes from each server.
+    pub activity: ServerActivity,
+    /// Gets the address of a primary that answers as a replica.
+    pub misrouted: Option<mpsc::Sender<HostPort>>,
+}
+
+/// The settings that the proxy is started with. `allowed`: what the limit of open files allows.
 #[must_use]
-pub fn config(config: &Config, node: NodeId, unmanaged: UnmanagedReplicas) -> ProxyConfig {
+pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks) -> ProxyConfig {
+    let ProxyLinks { unmanaged, activity, misrouted } = links;
     let proxy = &config.proxy;
     ProxyConfig {
         workers: proxy.worker_count(),
@@ -18,11 +33,19 @@ pub fn config(config: &Config, node: NodeId, unmanaged: UnmanagedReplicas) -> Pr
         insecure: config.node.insecure,
         node,
         unmanaged,
+        misrouted,
+        activity,
         limits: Limits {
-            clients_max: proxy.clients_max,
+            clients_max: allowed.clients,
             pipeline_max: proxy.pipeline_max,
             session_queued_max: proxy.session_queue_max,
             session_output_max: proxy.session_output_max,
+            client_stalled_max: proxy.client_stalled_max,
+            large_message: proxy.large_message,
+            dedicated_max: proxy.dedicated_max,
+            dedicated_total_max: allowed.dedicated,
+            memory_max: memory_max(proxy.memory_max),
+            reply_max: proxy.reply_max,
             backend_queued_max: proxy.backend_queue_max,
             request_deadline: proxy.request_deadline,
             connect_deadline: proxy.connect_deadline,
@@ -33,13 +56,33 @@ pub fn config(config: &Config, node: NodeId, unmanaged: UnmanagedReplicas) -> Pr
     }
 }
 
+/// The part of the memory that buffers may take if the setting is 0: servers and other programs may run beside the node.
+const MEMORY_PART: u64 = 4;
+
+fn memory_max(setting: usize) -> usize {
+    match setting {
+        0 => usize::try_from(machine_memory::total() / MEMORY_PART).unwrap_or(usize::MAX),
+        bytes => bytes,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files;
 
     #[test]
     fn the_limits_that_are_documented_are_those_of_the_proxy() {
-        let configured = self::config(&Config::default(), NodeId(1), UnmanagedReplicas::default()).limits;
+        let config = Config::default();
+        let links = ProxyLinks::default();
+        let allowed = Allowed {
+            clients: config.proxy.clients_max,
+            dedicated: files::dedicated_allowed(None),
+            admin_connections: files::admin_connections_allowed(None),
+        };
+        let mut configured = self::config(&config, NodeId(1), allowed, links).limits;
+        assert_eq!(configured.memory_max as u64, machine_memory::total() / MEMORY_PART);
+        configured.memory_max = Limits::default().memory_max;
         assert_eq!(format!("{configured:?}"), format!("{:?}", Limits::default()));
     }
 }

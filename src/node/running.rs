@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use tokio::{
     net::TcpListener,
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::AbortHandle,
     time::{Instant, timeout},
 };
@@ -17,9 +17,10 @@ use super::{
     heartbeat::{HeartbeatEnd, HeartbeatSender, LastHeartbeat},
     leader_service::LeaderService,
     movers::Movers,
-    open::OpenNode,
-    probe::Prober,
-    proxy_config, reads, routes,
+    open::{Allowed, OpenNode},
+    probe::{Prober, misrouted},
+    proxy_config::{self, ProxyLinks},
+    reads, routes,
     service::NodeService,
     stop::{StopReason, log_stopped, signalled},
     tasks::{End, TaskEnds, Tasks, UnexpectedEnd},
@@ -37,7 +38,7 @@ use crate::{
     },
     model::{change::NewMember, ids::Uuid},
     plan::timing::Timing,
-    proxy::{Proxy, UnmanagedReplicas, permit::Permit},
+    proxy::{Proxy, ProxyReport, ServerActivity, UnmanagedReplicas, permit::Permit},
     wire::{auth::ClusterSecret, pb::node::node_server::NodeServer},
 };
 
@@ -95,6 +96,7 @@ struct Starting<'a> {
     peers: Peers,
     permit: Arc<Permit>,
     prober: Prober,
+    activity: ServerActivity,
 }
 
 /// What answers heartbeats and requests for authorization where the leader is.
@@ -111,12 +113,15 @@ impl OpenNode {
     /// # Errors
     /// A thread of the proxy could not be started.
     pub fn start(self, config: &Config) -> anyhow::Result<RunningNode> {
-        let Self { lock, me, secret, log, listener } = self;
+        let Self { lock, me, secret, log, listener, allowed } = self;
         let (tasks, ends) = Tasks::new();
+        tasks.watch_storage();
         let timing = Timing { heartbeat: config.timing.heartbeat, lease: config.timing.lease, ..Timing::default() };
+        let activity = ServerActivity::default();
         let starting = Starting {
-            peers: Peers::new(secret.clone()).calling_from(config.node.source),
-            prober: Prober::new(me.id),
+            peers: Peers::new(secret.clone(), log.clone()).calling_from(config.node.source),
+            prober: Prober::new(me.id, activity.clone()),
+            activity,
             config,
             me,
             secret,
@@ -127,10 +132,10 @@ impl OpenNode {
             permit: Arc::new(Permit::none()),
         };
         let unmanaged = UnmanagedReplicas::default();
-        let proxy = starting.proxy(&unmanaged)?;
+        let proxy = starting.proxy(&unmanaged, allowed)?;
         let leader = starting.leader_parts();
         let movers = starting.movers(&leader);
-        let calls = starting.calls(&leader, &movers, listener);
+        let calls = starting.calls(&leader, &movers, listener, (proxy.report(), allowed));
         starting.bootstrap();
         let leading = starting.leading(leader.clone());
         let (followers, last_heartbeat, heartbeat_end) = starting.followers(&leader, &proxy, &movers, unmanaged);
@@ -153,10 +158,15 @@ impl OpenNode {
 
 impl Starting<'_> {
     /// The threads that serve clients.
-    fn proxy(&self, unmanaged: &UnmanagedReplicas) -> anyhow::Result<Proxy> {
+    fn proxy(&self, unmanaged: &UnmanagedReplicas, allowed: Allowed) -> anyhow::Result<Proxy> {
         let readable =
             reads::publish(&self.tasks, self.prober.clone(), self.log.state(), self.config.node.zone.clone());
-        let hot_path = proxy_config::config(self.config, self.me.id, unmanaged.clone());
+        let (report, reports) = mpsc::channel(misrouted::REPORTS_MAX);
+        // It ends with the proxy.
+        self.tasks.spawn_finite("misrouted", misrouted::run(reports, self.prober.clone()));
+        let links =
+            ProxyLinks { unmanaged: unmanaged.clone(), activity: self.activity.clone(), misrouted: Some(report) };
+        let hot_path = proxy_config::config(self.config, self.me.id, allowed, links);
         let routes = routes::publish(&self.tasks, self.log.state());
         let proxy = Proxy::start_with_reads(hot_path, routes, self.permit.clone(), readable)
             .context("the proxy's threads could not be started")?;
@@ -181,7 +191,13 @@ impl Starting<'_> {
     }
 
     /// Answers calls on the admin port.
-    fn calls(&self, leader: &LeaderParts, movers: &Movers, listener: TcpListener) -> Calls {
+    fn calls(
+        &self,
+        leader: &LeaderParts,
+        movers: &Movers,
+        listener: TcpListener,
+        (report, allowed): (watch::Receiver<Arc<ProxyReport>>, Allowed),
+    ) -> Calls {
         let node = NodeService {
             me: self.me.clone(),
             listed: self.config.node.peers.clone(),
@@ -201,8 +217,12 @@ impl Starting<'_> {
             raft: self.log.service(),
             node: NodeServer::new(node),
             secret: self.secret.clone(),
+            refused: self.log.callers().refused_calls(),
             source: self.config.node.source,
             leased: Arc::new(move || leased.leased()),
+            report,
+            clients_max: allowed.clients,
+            connections_max: allowed.admin_connections,
         };
         let (stop, stopped) = watch::channel(false);
         let (end, ended) = oneshot::channel::<()>();

@@ -13,13 +13,18 @@ use super::{
 };
 use crate::{
     consensus::{Consensus, ProposeError},
+    faults,
     model::{
         change::{Change, NewMember},
         ids::{HoldId, HostPort, NodeId, Uuid},
     },
-    wire::pb::node::{
-        AuthorizeReply, AuthorizeRequest, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest, HelloReply,
-        HelloRequest, JoinReply, JoinRequest, Peer, PingReply, PingRequest, node_server,
+    wire::{
+        caller::Caller,
+        pb::node::{
+            AuthorizeReply, AuthorizeRequest, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest, HelloReply,
+            HelloRequest, JoinReply, JoinRequest, Peer, PingReply, PingRequest, node_server,
+        },
+        refused::{Because, Refusal},
     },
 };
 
@@ -43,8 +48,14 @@ pub struct NodeService {
 impl NodeService {
     fn leader(&self) -> Option<Peer> {
         let leadership = self.consensus.leadership().borrow().clone();
-        Some(Peer { id: leadership.leader?.0, admin: leadership.leader_admin? })
+        let uuid = leadership.leader_uuid.map(member_wire::uuid_bytes).unwrap_or_default();
+        Some(Peer { id: leadership.leader?.0, admin: leadership.leader_admin?, uuid })
     }
+}
+
+/// The answer that makes a node that was removed stop.
+fn not_a_member() -> HeartbeatReply {
+    HeartbeatReply { not_a_member: true, ..HeartbeatReply::default() }
 }
 
 #[tonic::async_trait]
@@ -61,11 +72,18 @@ impl node_server::Node for NodeService {
         Ok(Response::new(HelloReply {
             me: Some(member_wire::to_wire(&self.me)),
             cluster_id: self.consensus.cluster_id().map(member_wire::uuid_bytes).unwrap_or_default(),
-            peers: self.listed.iter().map(|(id, a)| Peer { id: id.0, admin: a.to_string() }).collect(),
+            peers: self
+                .listed
+                .iter()
+                .map(|(id, a)| Peer { id: id.0, admin: a.to_string(), ..Peer::default() })
+                .collect(),
             leader: self.leader(),
             version: env!("CARGO_PKG_VERSION").into(),
             your_uuid: known.map(member_wire::uuid_bytes).unwrap_or_default(),
-            members: first.iter().map(|m| Peer { id: m.id.0, admin: m.admin.to_string() }).collect(),
+            members: first
+                .iter()
+                .map(|m| Peer { id: m.id.0, admin: m.admin.to_string(), uuid: member_wire::uuid_bytes(m.uuid) })
+                .collect(),
         }))
     }
 
@@ -99,7 +117,24 @@ impl node_server::Node for NodeService {
     }
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatReply>, Status> {
-        let mut reply = self.leader_service.heartbeat(request.into_inner()).await;
+        faults::panic_if_asked("node-call");
+        let callers = self.consensus.callers();
+        let caller = match callers.check_heartbeat(Caller::of(request.metadata())) {
+            Ok(caller) => caller,
+            Err(refusal) => {
+                let status = callers.refuse(&refusal, None);
+                // The log says so, and it is final: no quorum needs to confirm it.
+                let removed = refusal.because == Because::Removed;
+                return if removed { Ok(Response::new(not_a_member())) } else { Err(status) };
+            }
+        };
+        let heartbeat = request.into_inner();
+        let named = heartbeat.me.as_ref().map(|me| (me.id, member_wire::uuid_from(&me.uuid)));
+        if named != Some((caller.id, Some(caller.uuid))) {
+            let text = "the heartbeat is not that of the node that sends it";
+            return Err(callers.refuse(&Refusal::new(Because::Identity, text), Some(&caller)));
+        }
+        let mut reply = self.leader_service.heartbeat(heartbeat).await;
         if !reply.granted && reply.leader.is_none() {
             let leader = self.leader().filter(|l| l.id != self.me.id.0);
             reply.leader = leader;
@@ -107,15 +142,23 @@ impl node_server::Node for NodeService {
         Ok(Response::new(reply))
     }
 
-    async fn ping(&self, _: Request<PingRequest>) -> Result<Response<PingReply>, Status> {
+    async fn ping(&self, request: Request<PingRequest>) -> Result<Response<PingReply>, Status> {
+        self.consensus.callers().admit(Caller::of(request.metadata()))?;
         Ok(Response::new(PingReply {}))
     }
 
     async fn authorize(&self, request: Request<AuthorizeRequest>) -> Result<Response<AuthorizeReply>, Status> {
-        Ok(Response::new(self.leader_service.authorize(request.into_inner()).await))
+        let caller = self.consensus.callers().admit_member(Caller::of(request.metadata()))?;
+        let asking = request.into_inner();
+        if asking.node != caller.id {
+            let text = format!("node {} asks for an authorization of node {}", caller.id, asking.node);
+            return Err(self.consensus.callers().refuse(&Refusal::new(Because::Identity, text), Some(&caller)));
+        }
+        Ok(Response::new(self.leader_service.authorize(asking).await))
     }
 
     async fn finish(&self, request: Request<FinishRequest>) -> Result<Response<FinishReply>, Status> {
+        self.consensus.callers().admit_member(Caller::of(request.metadata()))?;
         let order = request.into_inner();
         let job = mover_wire::job(order.job).map_err(Status::invalid_argument)?;
         let within = Duration::from_millis(order.within_ms.into());

@@ -11,7 +11,7 @@ use tokio::{
     task::{AbortHandle, JoinError},
 };
 
-use crate::{faults, panics, proxy::ThreadEnd};
+use crate::{consensus, faults, panics, proxy::ThreadEnd};
 
 /// Ends that wait to be read: more than a node has tasks, so that the panic that is the cause of the others is not lost
 /// behind tasks that returned because of it.
@@ -81,6 +81,15 @@ impl Tasks {
             let how = end.panic.map_or(End::Returned, End::Panicked);
             // An error: another end waits to be read, or the node stops already.
             let _ = ends.try_send(UnexpectedEnd { task: end.thread, how });
+        });
+    }
+
+    /// Watches the threads of the storage engine.
+    pub fn watch_storage(&self) {
+        let ends = self.ends.clone();
+        consensus::on_storage_panic(move |thread, text| {
+            // An error: another end waits to be read, or the node stops already.
+            let _ = ends.try_send(UnexpectedEnd { task: thread.to_owned(), how: End::Panicked(text.to_owned()) });
         });
     }
 

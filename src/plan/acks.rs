@@ -65,13 +65,13 @@ pub fn may_leave(
 
 /// Whether `to` provably has every confirmed write: enough replicas answer, and none of them has a higher offset.
 /// `offset`: the replication offset of a replica that answers and has data of the primary's history; `None` for any
-/// other.
+/// other. `failed`: how many replicas have failed with a restarted primary (`plan::restart`), so that they need not answer.
 ///
 /// # Errors
 /// See [`MissingConfirmation`].
 pub fn has_all_confirmed(
     group: &Group,
-    min_acks: u8,
+    (min_acks, failed): (u8, usize),
     to: &HostPort,
     offset: impl Fn(&HostPort) -> Option<u64>,
 ) -> Result<(), MissingConfirmation> {
@@ -80,7 +80,7 @@ pub fn has_all_confirmed(
     }
     let answer: Vec<_> =
         group.servers.iter().skip(1).filter_map(|server| Some((&server.addr, offset(&server.addr)?))).collect();
-    let needed = needed_answers(group, min_acks);
+    let needed = needed_answers(group, min_acks).saturating_sub(failed).max(1);
     let theirs = answer.iter().find(|(addr, _)| *addr == to).map(|(_, offset)| *offset);
     let (Some(theirs), true) = (theirs, answer.len() >= needed) else {
         let answering: Vec<_> = answer.iter().map(|(addr, _)| addr.to_string()).collect();
@@ -165,6 +165,9 @@ mod tests {
             ping_us: 0,
             persistent: None,
             unnamed_replicas: 0,
+            write_error: String::new(),
+            busy_reply_ms: None,
+            saves_fail: false,
         }
     }
 
@@ -231,7 +234,7 @@ mod tests {
     fn a_candidate_must_have_every_confirmed_write() {
         let check = |servers: u16, min_acks: u8, offsets: &[(u16, u64)], want: &str| {
             let offsets: BTreeMap<_, _> = offsets.iter().map(|(port, offset)| (addr(*port), *offset)).collect();
-            let got = has_all_confirmed(&group(servers), min_acks, &addr(2), |a| offsets.get(a).copied());
+            let got = has_all_confirmed(&group(servers), (min_acks, 0), &addr(2), |a| offsets.get(a).copied());
             let got = match got {
                 Ok(()) => "yes",
                 Err(MissingConfirmation::Answers(_)) => "answers",

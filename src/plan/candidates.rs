@@ -1,7 +1,12 @@
 //! Which replicas of a group may replace its primary, in which order, and why the others may not: from what nodes
 //! reported about the group. Knows nothing of whether the primary is down, nor of how a replica is promoted.
 
-use super::observation::{AgedReport, Observation, ProbeReport, ReportedRole, fresh_probe, last_in_sync_ms, newest};
+use super::{
+    observation::{
+        AgedReport, Impairment, Observation, Probe, ProbeReport, ReportedRole, fresh_probe, last_in_sync_ms, newest,
+    },
+    restart::undecided_restart,
+};
 use crate::model::{
     ids::{HostPort, NodeId},
     state::{Group, Server},
@@ -62,31 +67,53 @@ pub struct GroupHistory {
     pub replid: String,
     /// The highest replication offset that the primary was seen to have, bytes; 0: unknown, or it has written nothing.
     pub offset: u64,
-    /// How long ago a node last saw the primary alive, milliseconds; `None`: no node did.
+    /// How long ago a node last saw the primary alive and not loading, milliseconds; `None`: no node did.
     pub alive_ms: Option<u64>,
 }
 
 impl GroupHistory {
-    /// From the last probe that the primary answered as a primary; without one, from the log.
+    /// From the last probe that the primary answered as a primary; without one, and while the primary loads its data, from
+    /// the log: only when it has loaded does it know the history of its data. Of a protected group
+    /// (`confirmations`: see [`super::restart::confirmations`]) whose primary was restarted, it is the history of the former process, until it is
+    /// decided which server has the group's data; when that process was last alive is not known.
     #[must_use]
-    pub fn of(group: &Group, seen: &Observation) -> Self {
+    pub fn of(confirmations: u8, group: &Group, seen: &Observation) -> Self {
+        if undecided_restart(confirmations, group, seen).is_some() {
+            return Self { replid: group.replid.clone(), offset: 0, alive_ms: None };
+        }
         let last = group.servers.first().and_then(|primary| newest(seen, &primary.addr));
-        let known =
-            last.filter(|(probe, _)| matches!(probe.role, ReportedRole::Primary { .. }) && !probe.replid.is_empty());
+        let known = last.filter(|(probe, _)| {
+            matches!(probe.role, ReportedRole::Primary { .. }) && !probe.replid.is_empty() && !probe.loading
+        });
+        let served_ms = |(probe, age_ms): (&Probe, u64)| match probe.loading {
+            true => age_ms.saturating_add(group.servers.first().map_or(0, |primary| loading_ms(seen, &primary.addr))),
+            false => age_ms,
+        };
         Self {
             replid: known.map_or_else(|| group.replid.clone(), |(probe, _)| probe.replid.clone()),
             offset: known.map_or(0, |(probe, _)| probe.offset),
-            alive_ms: last.map(|(_, age_ms)| age_ms),
+            alive_ms: last.map(served_ms),
         }
     }
 }
 
-/// Sorts the replicas of a group into candidates and others. `me`: the node that would promote.
+/// For how long a server has been loading its data, milliseconds, by the node that noticed it first.
+fn loading_ms(seen: &Observation, addr: &HostPort) -> u64 {
+    let reports = seen.get(addr).into_iter().flat_map(|by_node| by_node.values());
+    let loading = reports.filter_map(|reported| match reported.report.impaired {
+        Some((Impairment::Loading, for_ms)) => Some(for_ms.saturating_add(reported.age_ms)),
+        _ => None,
+    });
+    loading.max().unwrap_or(0)
+}
+
+/// Sorts the replicas of a group into candidates and others. `confirmations`: as in [`GroupHistory::of`]; `me`: the node that
+/// would promote.
 #[must_use]
-pub fn choose(group: &Group, seen: &Observation, me: NodeId) -> CandidateChoice {
+pub fn choose(confirmations: u8, group: &Group, seen: &Observation, me: NodeId) -> CandidateChoice {
     let mut choice = CandidateChoice { candidates: Vec::new(), excluded: Vec::new() };
     let Some((primary, replicas)) = group.servers.split_first() else { return choice };
-    let history = GroupHistory::of(group, seen);
+    let history = GroupHistory::of(confirmations, group, seen);
     for server in replicas {
         match candidate(group, primary, server, &history, seen, me) {
             Ok(candidate) => choice.candidates.push(candidate),

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     candidates::choose,
-    failover::{DownGroup, FailoverDecision, groups_down},
+    failover::{DownGroup, FailoverDecision, FollowingPrimaries, groups_down},
     liveness::{Liveness, Watchers, liveness},
     observation::{Observation, ReportedRole, newest},
+    restart::confirmations,
 };
 use crate::model::{
     change::{CancelMigration, Change, Eject, Reinstate},
@@ -66,9 +67,10 @@ pub fn decide(
     (me, now_ns): (NodeId, u64),
 ) -> Vec<FailoverDecision> {
     let mut decisions = Vec::new();
+    let (groups_down, guard) = groups_down(state, seen, watchers, &FollowingPrimaries::new());
     // Where the guard forbids it, `failover::decide` reports why.
-    if let (groups_down, Ok(())) = groups_down(state, seen, watchers, &BTreeSet::new()) {
-        for down in groups_down {
+    for down in groups_down {
+        if guard.may_fail_over(down.lasting_ms).is_ok() {
             let decision = eject(state, seen, watchers, &down, me);
             decisions.extend(decision.map(|action| FailoverDecision {
                 product: down.product.id,
@@ -91,7 +93,7 @@ fn eject(
     state: &ClusterState,
     seen: &Observation,
     watchers: &Watchers<'_>,
-    DownGroup { product, group, primary, what, for_ms }: &DownGroup<'_>,
+    DownGroup { product, group, primary, what, for_ms, .. }: &DownGroup<'_>,
     me: NodeId,
 ) -> Option<Result<Vec<Change>, String>> {
     let after_ms = u64::from(group.options.eject_after_ms);
@@ -103,7 +105,7 @@ fn eject(
     if slots.is_empty() || state.promotion_of(product.id, group.id).is_some() {
         return None;
     }
-    let choice = choose(group, seen, me);
+    let choice = choose(confirmations(product), group, seen, me);
     if choice.best().is_some() {
         return None;
     }

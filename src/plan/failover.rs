@@ -2,13 +2,16 @@
 //! Knows nothing of how liveness is found out (`liveness`), how candidates are chosen (`candidates`), or how one is
 //! promoted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     acks::has_all_confirmed,
-    candidates::{CandidateChoice, GroupHistory, answering_offset, choose},
-    liveness::{Liveness, Watchers, liveness, majority_failing_ms, may_fail_over},
+    candidates::{Candidate, CandidateChoice, GroupHistory, answering_offset, choose},
+    guard::FailoverGuard,
+    impairment::{ImpairedPrimary, impaired_primaries},
+    liveness::{Liveness, Watchers, liveness, majority_failing_ms},
     observation::{AgedReport, Observation, PROBE_FRESH_MS, Probe, ReportedRole, failing_nodes_text, fresh_probe},
+    restart::{confirmations, failed_replicas, majority_sees_restart},
 };
 use crate::model::{
     change::{Change, NotePrimary, StartPromotion},
@@ -38,7 +41,8 @@ pub struct FailoverDecision {
     pub action: Result<Vec<Change>, String>,
 }
 
-/// A group that needs another primary: its primary is down, or has followed another server for long enough.
+/// A group that needs another primary: its primary is down, has followed another server for long enough, or answers and
+/// cannot serve.
 #[derive(Clone, Debug)]
 pub struct DownGroup<'a> {
     /// The group's product.
@@ -49,9 +53,20 @@ pub struct DownGroup<'a> {
     pub primary: HostPort,
     /// What is wrong with the primary, as a predicate: "is down: it does not answer node 1".
     pub what: String,
+    /// What an operator can do at the primary.
+    pub remedy: &'static str,
+    /// How it is to be replaced.
+    pub kind: PromotionKind,
     /// For how long a majority has not been answered, milliseconds; 0: it is answered.
     pub for_ms: u64,
+    /// For how long it has needed another primary, milliseconds; down-after included.
+    pub lasting_ms: u64,
+    /// Its primary answers as another process than the log knows (`plan::restart`).
+    pub restarted: bool,
 }
+
+/// Primaries that follow another server, and for how long, milliseconds.
+pub type FollowingPrimaries = BTreeMap<HostPort, u64>;
 
 /// Primaries that a majority of the live voters see follow another server: they were restarted with the configuration
 /// that they had before they were promoted, or REPLICAOF was run by hand. They accept no writes. One that has been
@@ -72,44 +87,132 @@ pub fn following_primaries(state: &ClusterState, watchers: &Watchers<'_>) -> BTr
     primaries.map(|primary| primary.addr.clone()).filter(majority_sees_it_follow).collect()
 }
 
-/// All groups whose primary is down or among `following_primaries`, and whether they may be failed over automatically:
-/// `Err` is the guard's reason (see [`may_fail_over`]). The guard counts primaries for which something could be done.
-/// It does not count the primary of an ejected group, which nobody uses, nor one that nothing can replace: it may have
-/// been down for weeks, which says nothing about the others. It counts a primary from the moment at which a majority is
-/// not answered, so that when several fail together the first is not failed over before the others count as down.
+/// All groups that need another primary, and the guard. The guard counts primaries for which something could be done. It
+/// does not count the primary of an ejected group, which nobody uses, nor one that nothing can replace: that says nothing
+/// about the others. It counts a primary from the moment at which a majority is not answered, so that when several fail
+/// together the first is not failed over before the others count as down.
 pub fn groups_down<'a>(
     state: &'a ClusterState,
     seen: &Observation,
     watchers: &Watchers<'_>,
-    following_primaries: &BTreeSet<HostPort>,
-) -> (Vec<DownGroup<'a>>, Result<(), String>) {
+    following_primaries: &FollowingPrimaries,
+) -> (Vec<DownGroup<'a>>, FailoverGuard) {
     let groups = || state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
+    let kind = PromotionKind::Failover;
     let down = |(product, group): (&'a Product, &'a Group)| {
         let primary = group.servers.first()?.addr.clone();
-        if following_primaries.contains(&primary) {
+        if let Some(lasting_ms) = following_primaries.get(&primary).copied() {
             let ReportedRole::Replica { of, .. } = &fresh_probe(seen, &primary)?.role else { return None };
             let what =
                 format!("is a replica of {of} and accepts no writes (it was restarted as one, or made one by hand)");
-            return Some(DownGroup { product, group, primary, what, for_ms: 0 });
+            let remedy = "make it a primary again";
+            return Some(DownGroup {
+                product,
+                group,
+                primary,
+                what,
+                remedy,
+                kind,
+                for_ms: 0,
+                lasting_ms,
+                restarted: false,
+            });
         }
         let Liveness::Down { for_ms, .. } = liveness(watchers, &primary, group.options.down_after_ms) else {
             return None;
         };
         let nodes = seen.get(&primary).map_or_else(|| "nobody".into(), failing_nodes_text);
-        Some(DownGroup { product, group, primary, what: format!("is down: it does not answer {nodes}"), for_ms })
+        let what = format!("is down: it does not answer {nodes}");
+        let remedy = "start it again";
+        Some(DownGroup { product, group, primary, what, remedy, kind, for_ms, lasting_ms: for_ms, restarted: false })
     };
-    let all: Vec<DownGroup<'a>> = groups().filter_map(down).collect();
-    let counts = |product: &Product, group: &Group| {
-        group.ejection.is_none() && (group.servers.len() > 1 || ejects(product, group))
+    let mut all: Vec<DownGroup<'a>> = groups().filter_map(down).collect();
+    all.extend(impaired_primaries(state, watchers).into_iter().filter_map(|impaired| {
+        let (kind, remedy) = (impaired.replaced_by()?, impaired.remedy());
+        let ImpairedPrimary { product, group, addr: primary, what, for_ms: lasting_ms, .. } = impaired;
+        Some(DownGroup { product, group, primary, what, remedy, kind, for_ms: 0, lasting_ms, restarted: false })
+    }));
+    let failing_ms = |group: &Group| {
+        let primary = &group.servers.first()?.addr;
+        let needs = all.iter().find(|down| down.primary == *primary && down.kind == PromotionKind::Failover);
+        let failing = needs.map(|down| down.lasting_ms);
+        failing.or_else(|| following_primaries.get(primary).copied()).or_else(|| majority_failing_ms(watchers, primary))
     };
-    let fails = |group: &Group| {
-        let primary = group.servers.first().map(|server| &server.addr);
-        primary.is_some_and(|addr| following_primaries.contains(addr) || majority_failing_ms(watchers, addr).is_some())
+    let counting = || groups().filter(|(product, group)| replaceable(product, group) && group.ejection.is_none());
+    let guard = FailoverGuard {
+        primaries: counting().count(),
+        failing_ms: counting().filter_map(|(_, group)| failing_ms(group)).collect(),
+        share_max: state.settings.failover_share_max,
     };
-    let counting = || groups().filter(|(product, group)| counts(product, group));
-    let (primaries, counted) = (counting().count(), counting().filter(|(_, group)| fails(group)).count());
-    let guard = may_fail_over(counted, primaries, state.settings.failover_share_max);
+    let restarted: Vec<_> =
+        groups().filter_map(|(product, group)| restarted_primary(product, group, watchers)).collect();
+    // One decision for each group.
+    all.retain(|down| restarted.iter().all(|other| other.primary != down.primary));
+    all.extend(restarted);
     (all, guard)
+}
+
+/// A group whose primary was restarted while replicas may have more than it. The guard neither counts it nor holds it
+/// back: that the former process is gone is proven, whatever the network does.
+fn restarted_primary<'a>(product: &'a Product, group: &'a Group, watchers: &Watchers<'_>) -> Option<DownGroup<'a>> {
+    if !majority_sees_restart(confirmations(product), group, watchers) {
+        return None;
+    }
+    let primary = group.servers.first()?.addr.clone();
+    let what = format!(
+        "was restarted, and may have less than min-acks={} confirmed; no replica copies its data",
+        product.min_acks
+    );
+    let remedy = "start its replicas again; or give up what only they have (pontoon product set .. min-acks=0)";
+    let kind = PromotionKind::Failover;
+    Some(DownGroup { product, group, primary, what, remedy, kind, for_ms: 0, lasting_ms: 0, restarted: true })
+}
+
+/// Whether something can be done when the primary of a group is down.
+fn replaceable(product: &Product, group: &Group) -> bool {
+    group.servers.len() > 1 || ejects(product, group)
+}
+
+/// The groups that the guard holds back, each with the reason, for the operator.
+#[must_use]
+pub fn held_back(
+    state: &ClusterState,
+    seen: &Observation,
+    watchers: &Watchers<'_>,
+    following_primaries: &FollowingPrimaries,
+) -> Vec<(ProductId, GroupId, String)> {
+    let (groups_down, guard) = groups_down(state, seen, watchers, following_primaries);
+    let counted = groups_down.into_iter().filter(|down| !down.restarted);
+    let held = |DownGroup { product, group, primary, what, lasting_ms, .. }: DownGroup<'_>| {
+        let idle = group.ejection.is_some() || state.promotion_of(product.id, group.id).is_some();
+        let maintained = is_maintained(state, group);
+        let why = guard.may_fail_over(lasting_ms).err().filter(|_| replaceable(product, group))?;
+        (!idle && !maintained).then(|| (product.id, group.id, format!("{primary} {what}; {why}")))
+    };
+    counted.filter_map(held).collect()
+}
+
+/// The groups of `decisions` whose primary nothing can replace, each with the reason, for the operator: neither the guard
+/// (`held_back`) nor maintenance keeps them from a failover, and their slots are not ejected either.
+#[must_use]
+pub fn not_failed_over(
+    state: &ClusterState,
+    decisions: &[FailoverDecision],
+    held_back: &[(ProductId, GroupId, String)],
+) -> Vec<(ProductId, GroupId, String)> {
+    let stuck = |decision: &FailoverDecision| {
+        let why = decision.action.as_ref().err()?;
+        let (product, group) = (state.products.get(&decision.product)?, decision.group);
+        let waits = |group: &Group| is_maintained(state, group) || ejects(product, group);
+        let held = held_back.iter().any(|(of, id, _)| (*of, *id) == (product.id, group));
+        (!held && !product.groups.get(&group).is_none_or(waits)).then(|| (product.id, group, why.clone()))
+    };
+    decisions.iter().filter_map(stuck).collect()
+}
+
+/// Whether nothing is done automatically about a group.
+fn is_maintained(state: &ClusterState, group: &Group) -> bool {
+    state.settings.maintenance || group.options.maintenance
 }
 
 /// Whether a group ejects its slots when nothing can replace its primary.
@@ -123,27 +226,40 @@ pub fn decide(
     state: &ClusterState,
     seen: &Observation,
     watchers: &Watchers<'_>,
-    following_primaries: &BTreeSet<HostPort>,
+    following_primaries: &FollowingPrimaries,
     me: NodeId,
 ) -> Vec<FailoverDecision> {
     let (groups_down, guard) = groups_down(state, seen, watchers, following_primaries);
     let mut decisions = Vec::new();
     for down in groups_down {
-        let DownGroup { product, group, .. } = &down;
+        let DownGroup { product, group, lasting_ms, .. } = &down;
         if state.promotion_of(product.id, group.id).is_some() {
             continue;
         }
-        let mut choice = choose(group, seen, me);
+        let mut choice = choose(confirmations(product), group, seen, me);
         choice.candidates.sort_by_key(|candidate| {
             failed_promotions(state, product.id, group, &candidate.addr) >= FAILED_PROMOTIONS_MAX
         });
+        if down.kind == PromotionKind::Switchover {
+            exclude_failing_saves(&mut choice, seen);
+        }
         if group.ejection.is_some() && choice.best().is_none() {
             continue;
         }
-        let action = fail_over(state, seen, &down, &choice, guard.as_ref().err());
+        let held_back = guard.may_fail_over(*lasting_ms).err().filter(|_| !down.restarted);
+        let action = fail_over(state, seen, &down, &choice, held_back);
         decisions.push(FailoverDecision { product: product.id, group: group.id, action });
     }
     decisions
+}
+
+/// Excludes the candidates that could not write to their disk either: they would refuse writes, too.
+fn exclude_failing_saves(choice: &mut CandidateChoice, seen: &Observation) {
+    let fails = |addr: &HostPort| fresh_probe(seen, addr).is_some_and(|probe| probe.saves_fail);
+    let (failing, fit) = std::mem::take(&mut choice.candidates).into_iter().partition(|c| fails(&c.addr));
+    choice.candidates = fit;
+    let why = "its last write to its disk has failed, too";
+    choice.excluded.extend(Vec::into_iter(failing).map(|candidate: Candidate| (candidate.addr, why.into())));
 }
 
 /// The changes that begin the promotion of the best candidate.
@@ -153,34 +269,39 @@ pub fn decide(
 fn fail_over(
     state: &ClusterState,
     seen: &Observation,
-    DownGroup { product, group, primary, what, .. }: &DownGroup<'_>,
+    DownGroup { product, group, primary, what, remedy, kind, for_ms, .. }: &DownGroup<'_>,
     choice: &CandidateChoice,
-    guard: Option<&String>,
+    guard: Option<String>,
 ) -> Result<Vec<Change>, String> {
     let down = format!("{primary}, primary of group {} of product '{}', {what}", group.id, product.name);
     let by_hand = format!("pontoon group promote {} HOST:PORT --force", group.id);
-    let ejects = ejects(product, group);
-    let remedy = if ejects {
+    // Only a group that is down is ejected.
+    let ejects = ejects(product, group) && *for_ms > 0;
+    let remedy_text = if *kind == PromotionKind::Switchover {
+        // It answers, so nothing need be lost.
+        (*remedy).to_owned()
+    } else if ejects {
         let seconds = f64::from(group.options.eject_after_ms) / 1000.0;
         format!("its slots are ejected to other groups when that has lasted {seconds} s")
     } else {
-        format!("start it again, or accept the loss: {by_hand}")
+        format!("{remedy}, or accept the loss: {by_hand}")
     };
-    if state.settings.maintenance || group.options.maintenance {
+    if is_maintained(state, group) {
         return Err(format!("{down}; maintenance is on, so nothing is done automatically ({by_hand})"));
     }
-    if let Some(guard) = guard.filter(|_| ejects || group.servers.len() > 1) {
+    if let Some(guard) = guard.filter(|_| replaceable(product, group)) {
         return Err(format!("{down}; {guard}"));
     }
     if group.servers.len() < 2 {
-        let waits = if ejects { remedy } else { "its slots wait for it: start it again".into() };
+        let waits = if ejects { remedy_text } else { format!("its slots wait for it: {remedy}") };
         return Err(format!("{down}; it has no replica, so {waits}"));
     }
     let Some(best) = choice.best() else {
-        return Err(format!("{down}; no replica can replace it: {}; {remedy}", choice.evidence()));
+        return Err(format!("{down}; no replica can replace it: {}; {remedy_text}", choice.evidence()));
     };
-    let history = GroupHistory::of(group, seen);
-    has_all_confirmed(group, product.min_acks, &best.addr, |addr| answering_offset(addr, &history, seen)).map_err(
+    let history = GroupHistory::of(confirmations(product), group, seen);
+    let required = (product.min_acks, failed_replicas(confirmations(product), group, seen));
+    has_all_confirmed(group, required, &best.addr, |addr| answering_offset(addr, &history, seen)).map_err(
         |missing| {
             let (missing, evidence) = (missing.into_text(), choice.evidence());
             format!("{down}; {missing} ({evidence}); start them again, or accept the loss: {by_hand}")
@@ -192,7 +313,7 @@ fn fail_over(
         product: product.id,
         group: group.id,
         to: best.addr.clone(),
-        kind: PromotionKind::Failover,
+        kind: *kind,
         group_epoch: epoch,
         required_offset: group.required_offset.clone(),
         forced: false,
@@ -217,6 +338,9 @@ fn failed_promotions(state: &ClusterState, product: ProductId, group: &Group, ad
 /// - has the data that it had; or
 /// - the candidate has copied its data; or
 /// - has some data, and the candidate is down or has data of another history.
+///
+/// The last also holds when it was restarted as a replica and has copied nothing yet: it is made a primary again when
+/// the promotion is over (`plan::replication`). While the candidate is fit, it replaces such a primary.
 #[must_use]
 pub fn primary_back(
     group: &Group,
@@ -229,10 +353,15 @@ pub fn primary_back(
         watchers.reports(from).filter(|(node, r)| r.report.failing_ms.is_none() && watchers.alive().contains(node));
     let majority = answered.count() > watchers.alive().len() / 2;
     let probe = fresh_probe(seen, from).filter(|_| majority)?;
-    if probe.loading || !matches!(probe.role, ReportedRole::Primary { .. }) {
+    let primary = match &probe.role {
+        ReportedRole::Primary { .. } => true,
+        ReportedRole::Replica { link_up: false, link_down_ms: u64::MAX, syncing: false, .. } => false,
+        ReportedRole::Replica { .. } => return None,
+    };
+    if probe.loading {
         return None;
     }
-    let same = !group.replid.is_empty() && probe.replid == group.replid;
+    let same = primary && !group.replid.is_empty() && probe.replid == group.replid;
     // When an operator forced the promotion, the primary may have been up all the time.
     if same && !promotion.forced {
         return Some(format!("{from} answers again, with the data that it had"));
@@ -245,7 +374,7 @@ pub fn primary_back(
         }
         ReportedRole::Primary { .. } => false,
     };
-    if !promotion.forced && to.is_some_and(copied) {
+    if primary && !promotion.forced && to.is_some_and(copied) {
         return Some(format!("{from} is a primary again, and {} has copied its data", promotion.to));
     }
     let candidate = liveness(watchers, &promotion.to, group.options.down_after_ms);

@@ -6,14 +6,15 @@ use std::collections::BTreeSet;
 use super::{
     acks::has_all_confirmed,
     candidates::{GroupHistory, answering_offset, choose},
-    failover::{DownGroup, groups_down},
+    failover::{DownGroup, FollowingPrimaries, groups_down},
     liveness::Watchers,
     observation::Observation,
+    restart::{confirmations, failed_replicas},
 };
 use crate::model::{
     ids::{HostPort, NodeId},
     promotion::{Promotion, PromotionKind},
-    state::{ClusterState, Group},
+    state::{ClusterState, Group, Product},
 };
 
 /// The voters that can do what the leader cannot.
@@ -25,6 +26,15 @@ pub struct TransferCandidates {
     pub why: String,
 }
 
+/// The transfer candidates of a leader that has no file descriptor left: it cannot open connections, not even to the
+/// replica that is to replace a primary. Any other voter can do more.
+#[must_use]
+pub fn without_files(voters: &BTreeSet<NodeId>, me: NodeId) -> Option<TransferCandidates> {
+    let nodes: BTreeSet<NodeId> = voters.iter().copied().filter(|node| *node != me).collect();
+    let why = format!("node {me} has no file descriptor left, so that it can open no connection");
+    (!nodes.is_empty()).then_some(TransferCandidates { nodes, why })
+}
+
 /// The transfer candidates of the first group that has some. A server counts as out of the leader's reach (`me`) when
 /// it has not answered for the group's `down-after`, so that one slow answer does not depose the leader. `None` while
 /// slots are held: the next leader would have to release them while clients wait.
@@ -33,15 +43,17 @@ pub fn transfer_candidates(
     state: &ClusterState,
     seen: &Observation,
     watchers: &Watchers<'_>,
-    following_primaries: &BTreeSet<HostPort>,
+    following_primaries: &FollowingPrimaries,
     me: NodeId,
 ) -> Option<TransferCandidates> {
     let (groups_down, guard) = groups_down(state, seen, watchers, following_primaries);
-    guard.ok()?;
     if !state.holds.is_empty() {
         return None;
     }
-    groups_down.into_iter().find_map(|DownGroup { product, group, .. }| {
+    groups_down.into_iter().find_map(|DownGroup { product, group, lasting_ms, restarted, .. }| {
+        if !restarted {
+            guard.may_fail_over(lasting_ms).ok()?;
+        }
         if state.settings.maintenance || group.options.maintenance || group.ejection.is_some() {
             return None;
         }
@@ -55,7 +67,7 @@ pub fn transfer_candidates(
         let open = state.promotion_of(product.id, group.id);
         let can = |node: NodeId| match open {
             Some(open) => reaches_more(seen, group, open, product.min_acks, node, &unreached),
-            None => can_begin_failover(seen, group, product.min_acks, node),
+            None => can_begin_failover(seen, product, group, node),
         };
         if can(me) {
             return None;
@@ -71,10 +83,11 @@ pub fn transfer_candidates(
 }
 
 /// Whether this node would begin a failover of the group if it led.
-fn can_begin_failover(seen: &Observation, group: &Group, min_acks: u8, node: NodeId) -> bool {
-    let history = GroupHistory::of(group, seen);
-    let choice = choose(group, seen, node);
-    let all = |to| has_all_confirmed(group, min_acks, to, |addr| answering_offset(addr, &history, seen));
+fn can_begin_failover(seen: &Observation, product: &Product, group: &Group, node: NodeId) -> bool {
+    let history = GroupHistory::of(confirmations(product), group, seen);
+    let choice = choose(confirmations(product), group, seen, node);
+    let required = (product.min_acks, failed_replicas(confirmations(product), group, seen));
+    let all = |to| has_all_confirmed(group, required, to, |addr| answering_offset(addr, &history, seen));
     choice.best().is_some_and(|best| all(&best.addr).is_ok())
 }
 

@@ -224,6 +224,7 @@ mod tests {
             auto_rebalance: false,
             min_acks: 0,
             min_acks_ms: 1000,
+            clients_max: 0,
             reads: crate::model::reads::ReadPolicy::default(),
             sweep_runs: 0,
             slots: Vec::new(),

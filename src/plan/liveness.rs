@@ -9,9 +9,6 @@ use crate::model::ids::{HostPort, NodeId};
 /// For how long a report counts, milliseconds: three heartbeats. A node reports immediately when a server begins or
 /// ceases to fail, so that its last report holds in between.
 pub const REPORT_FRESH_MS: u64 = 1_500;
-/// The number of primaries that may be down at once whatever the failover share is: in a small cluster one machine may
-/// carry two of them.
-pub const DOWN_AT_ONCE: usize = 2;
 /// From this number of probed servers on, a node that none of them answers does not count: two servers rarely fail
 /// together while others answer, a node's network does.
 const BLIND_FROM: u32 = 2;
@@ -66,6 +63,12 @@ impl<'a> Watchers<'a> {
             blind.clear();
         }
         Self { observation, alive, blind }
+    }
+
+    /// All reports.
+    #[must_use]
+    pub fn observation(&self) -> &'a Observation {
+        self.observation
     }
 
     /// The voters that are alive.
@@ -125,22 +128,4 @@ pub fn liveness(watchers: &Watchers<'_>, server: &HostPort, down_after_ms: u32) 
         _ if answered => Liveness::Loading,
         _ => Liveness::Unknown,
     }
-}
-
-/// Whether groups may be failed over without an operator while `down` of `primaries` primaries do not answer: at most
-/// [`DOWN_AT_ONCE`], or `share_max` percent of all if that is more. When many fail at once, the cause is a network or a
-/// rack, and promotions use up candidates without making anything reachable.
-///
-/// # Errors
-/// Returns why not, and what the operator can do, as text for the operator.
-pub fn may_fail_over(down: usize, primaries: usize, share_max: u8) -> Result<(), String> {
-    let most = (primaries.saturating_mul(share_max.into()) / 100).max(DOWN_AT_ONCE);
-    if down <= most {
-        return Ok(());
-    }
-    Err(format!(
-        "{down} of {primaries} primaries do not answer, and nothing is failed over automatically when more than {most} \
-         do not (`pontoon cluster set failover-share-max=..`); check what they have in common, or promote by hand: \
-         `pontoon group promote`"
-    ))
 }

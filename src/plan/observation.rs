@@ -20,8 +20,27 @@ pub struct ProbeReport {
     /// be probed: it refuses the password or a command, or answers every command with `LOADING`. Then `probe` is an
     /// earlier one.
     pub error: String,
+    /// Why the server cannot serve although it answers, and for how long without a break, milliseconds; `None`: it can, as
+    /// far as is known.
+    pub impaired: Option<(Impairment, u64)>,
     /// When the node last saw it as a replica whose link was up and that was neither loading nor syncing.
     pub in_sync: Option<InSync>,
+}
+
+/// Why a server that answers cannot serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Impairment {
+    /// It is busy with a script (`-BUSY`).
+    Busy,
+    /// It loads its data (`-LOADING`).
+    Loading,
+    /// It refuses writes because it cannot write to its disk (`-MISCONF`).
+    RefusesWrites,
+}
+
+impl Impairment {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Busy, Self::Loading, Self::RefusesWrites];
 }
 
 /// An answered probe of a server.
@@ -54,6 +73,14 @@ pub struct Probe {
     /// Of a primary: replicas that announced no port, so that they are servers of no group, and that have acknowledged
     /// something. The primary counts them in WAIT like any other.
     pub unnamed_replicas: u32,
+    /// Why it refuses writes, as it says (`MISCONF ..`: it cannot write to its disk); empty: it does not.
+    pub write_error: String,
+    /// Its last write to its disk has failed (a snapshot or the append-only file). A primary then refuses writes, a replica
+    /// would if it were promoted.
+    pub saves_fail: bool,
+    /// From which time on it answers -BUSY while a script runs, milliseconds; 0 and less: never. `None`: it does not report
+    /// this.
+    pub busy_reply_ms: Option<i64>,
 }
 
 /// A server's role as it reports it.

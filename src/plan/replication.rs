@@ -2,11 +2,11 @@
 //! what is done about it. It covers only servers of groups, begins nothing in maintenance, and leaves a group alone
 //! while its promotion is open. Knows nothing of how a server is changed.
 
-use std::collections::BTreeSet;
-
 use super::{
     candidates::choose,
-    observation::{Observation, Probe, ReportedRole, fresh_probe},
+    failover::FollowingPrimaries,
+    observation::{Observation, Probe, ReportedRole, fresh_probe, last_in_sync_ms},
+    restart::{confirmations, is_protected, undecided_restart},
 };
 use crate::model::{
     ids::{Epoch, GroupId, HostPort, NodeId, ProductId},
@@ -52,26 +52,81 @@ pub enum ReplicationAction {
         /// The number of its keys.
         keys: u64,
     },
-    /// It follows its primary, which answers, but its link is down: set the group's password there again.
+    /// It follows its primary, which answers, but its link is down: let it log in there, and set its credentials again.
     Login,
-    /// It seems to be in sync with its primary again: check this at the server, and note it in the log.
+    /// Its link is up: set the credentials with which it logs in at its primary, once for each pair of processes. The
+    /// caller has to remember for which it has done so.
+    SetLogin(LoginProcesses),
+    /// It seems to have copied the data of its primary: check this at the server, and note it in the log.
     Resynced {
         /// The primary.
         of: HostPort,
-        /// The primary's replication id.
+        /// The primary's replication id; if the primary was restarted and that is not decided, that of its former process.
         replid: String,
     },
-    /// It is the primary, but follows a server that it has never reached since it was started: make it a primary again.
+    /// It is the primary, but follows another server: make it a primary again, if it still is this process and its data
+    /// is still what `data` says.
     RestorePrimary {
-        /// The `run_id` of its process, which has the data that it was started with.
+        /// The `run_id` of its process.
         run_id: String,
+        /// What its data is.
+        data: RestoredData,
     },
     /// It was promoted: save that in its own configuration, once. Otherwise it follows another server again after a
-    /// restart. A promotion itself does not save it, since clients wait for its end.
+    /// restart. The promotion has done so too, but may not have received the answer.
     SaveConfig {
         /// The log index of the entry that made it the primary.
         promoted: Epoch,
     },
+}
+
+/// For which processes the credentials of a replica are set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginProcesses {
+    /// The `run_id` of the replica.
+    pub replica: String,
+    /// The `run_id` of the primary.
+    pub primary: String,
+    /// The replica logs in with the replication user, see [`is_protected`].
+    pub protected: bool,
+}
+
+/// A [`ReplicationAction::SetLogin`] for each replica that answers and follows its primary, if the primary is the process
+/// that the log knows. Not in maintenance.
+#[must_use]
+pub fn logins(state: &ClusterState, seen: &Observation) -> Vec<ReplicationFix> {
+    let groups = || state.products.values().flat_map(|p| p.groups.values().map(move |g| (p, g)));
+    let mut fixes = Vec::new();
+    for (product, group) in groups() {
+        let maintenance = state.settings.maintenance || group.options.maintenance;
+        let Some((primary, replicas)) = group.servers.split_first() else { continue };
+        let Some(probe) = fresh_probe(seen, &primary.addr).filter(|probe| !probe.loading) else { continue };
+        let known = !probe.run_id.is_empty() && probe.run_id == group.run_id;
+        if maintenance || !known || state.promotion_of(product.id, group.id).is_some() {
+            continue;
+        }
+        for server in replicas {
+            let Some(theirs) = fresh_probe(seen, &server.addr) else { continue };
+            let linked =
+                matches!(&theirs.role, ReportedRole::Replica { of, link_up, .. } if *of == primary.addr && *link_up);
+            if !linked || theirs.run_id.is_empty() {
+                continue;
+            }
+            let processes = LoginProcesses {
+                replica: theirs.run_id.clone(),
+                primary: probe.run_id.clone(),
+                protected: is_protected(product),
+            };
+            fixes.push(ReplicationFix {
+                product: product.id,
+                group: group.id,
+                epoch: group.epoch,
+                addr: server.addr.clone(),
+                action: ReplicationAction::SetLogin(processes),
+            });
+        }
+    }
+    fixes
 }
 
 /// A [`ReplicationAction::SaveConfig`] for each primary that answers and that was promoted as far as the log remembers.
@@ -92,38 +147,121 @@ fn configs_to_save<'a>(state: &'a ClusterState, seen: &'a Observation) -> impl I
     })
 }
 
-/// Primaries among `following_primaries` (see `plan::failover`) that no replica can replace, and whose data is what
-/// they were started with: their link was never up since. Such a primary is in the same state as one that was simply
-/// restarted, so that restoring it loses nothing that was not lost before, while the server that it follows may come
-/// back at any moment and overwrite its data. An operator has to choose where another server of the group answers and
-/// has data that may be better (the data of a diverged server is not), and where this one has no keys. `me`: the
-/// leader.
+/// What the data of a primary is that is to be restored: the condition under which that is safe, to be checked at the
+/// server again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestoredData {
+    /// What its process was started with. No other server has data that may be better.
+    Loaded,
+    /// What its process was started with. Others have data from before the promotion, or data that they copied from the
+    /// former process, so that it must have lost nothing: it keeps an append-only file.
+    LoadedFromAof,
+    /// It has copied the data of another server of the group, under this replication id.
+    Copied {
+        /// The replication id.
+        replid: String,
+    },
+}
+
+/// Of primaries among `following_primaries` (see `plan::failover`) that no replica can replace: what makes them
+/// primaries again; or why that is left to the operator. `me`: the leader.
 #[must_use]
 pub fn to_restore_as_primary(
     state: &ClusterState,
     seen: &Observation,
-    following_primaries: &BTreeSet<HostPort>,
+    following_primaries: &FollowingPrimaries,
     me: NodeId,
-) -> Vec<ReplicationFix> {
-    let groups = state.products.values().flat_map(|p| p.groups.values().map(move |g| (p.id, g)));
-    let fix = |(product, group): (ProductId, &Group)| {
-        let addr = &group.servers.first()?.addr;
-        let maintenance = state.settings.maintenance || group.options.maintenance;
-        if maintenance || !following_primaries.contains(addr) || state.promotion_of(product, group.id).is_some() {
-            return None;
+) -> (Vec<ReplicationFix>, Vec<String>) {
+    let (mut fixes, mut left) = (Vec::new(), Vec::new());
+    for product in state.products.values() {
+        for group in product.groups.values() {
+            let Some(addr) = group.servers.first().map(|server| &server.addr) else { continue };
+            let maintenance = state.settings.maintenance || group.options.maintenance;
+            let promoted = state.promotion_of(product.id, group.id).is_some();
+            if maintenance || promoted || !following_primaries.contains_key(addr) {
+                continue;
+            }
+            let Some(probe) = fresh_probe(seen, addr).filter(|probe| !probe.loading) else { continue };
+            if choose(confirmations(product), group, seen, me).best().is_some() {
+                continue;
+            }
+            match restored_data(group, addr, probe, seen) {
+                Ok(data) => fixes.push(ReplicationFix {
+                    product: product.id,
+                    group: group.id,
+                    epoch: group.epoch,
+                    addr: addr.clone(),
+                    action: ReplicationAction::RestorePrimary { run_id: probe.run_id.clone(), data },
+                }),
+                Err(why) => left.push(format!(
+                    "{addr}, primary of group {} of product '{}', is not made a primary again automatically: {why}",
+                    group.id, product.name
+                )),
+            }
         }
-        let probe = fresh_probe(seen, addr).filter(|probe| !probe.loading)?;
-        let own =
-            matches!(probe.role, ReportedRole::Replica { link_up: false, link_down_ms: u64::MAX, syncing: false, .. });
-        let has_data = |server: &Server| {
-            !server.diverged && fresh_probe(seen, &server.addr).is_some_and(|l| l.keys > 0 || l.loading)
-        };
-        let best = probe.keys > 0 && !group.servers.iter().skip(1).any(has_data);
-        let action = ReplicationAction::RestorePrimary { run_id: probe.run_id.clone() };
-        let fix = ReplicationFix { product, group: group.id, epoch: group.epoch, addr: addr.clone(), action };
-        (own && best && !probe.run_id.is_empty() && choose(group, seen, me).best().is_none()).then_some(fix)
+    }
+    (fixes, left)
+}
+
+/// Whether the primary of a group, which follows another server, may be made a primary again, and what its data is
+/// then. It is in the state of a primary that was restarted, and such a one stays the primary. But here the other
+/// servers still have their data, so it must not be worse than that of any of them (docs/design/failover.md, "A primary
+/// that follows another server"). What diverged servers have beyond the promotion does not count: it was given up.
+///
+/// # Errors
+/// Returns why not, as text for the operator.
+fn restored_data(group: &Group, addr: &HostPort, probe: &Probe, seen: &Observation) -> Result<RestoredData, String> {
+    let ReportedRole::Replica { of, link_up, link_down_ms, syncing } = &probe.role else {
+        return Err("it is a primary".into());
     };
-    groups.filter_map(fix).collect()
+    if *syncing || probe.run_id.is_empty() {
+        return Err(format!("it copies the data of {of}"));
+    }
+    let others = || group.servers.iter().skip(1).map(|server| (server, fresh_probe(seen, &server.addr)));
+    let loaded = !link_up && *link_down_ms == u64::MAX;
+    if !loaded {
+        // What it had acknowledged itself is gone from it, and that server has what is left.
+        let copied = others().any(|(server, theirs)| {
+            let same = theirs.is_some_and(|theirs| theirs.replid == probe.replid)
+                || last_in_sync_ms(seen, addr, of, &probe.replid, &probe.run_id).is_some();
+            server.addr == *of && same
+        });
+        if !copied {
+            return Err(format!("it may have the data of {of}"));
+        }
+        if let Some((silent, _)) = others().find(|(server, theirs)| !server.diverged && theirs.is_none()) {
+            return Err(format!("{} does not answer and may have newer data", silent.addr));
+        }
+    }
+    let empty = |probe: Option<&Probe>| probe.is_some_and(|probe| probe.keys == 0 && !probe.loading);
+    if probe.keys == 0 && !others().all(|(_, theirs)| empty(theirs)) {
+        return Err("it has no keys, and other servers of the group have some or do not answer".into());
+    }
+    let mut data = match loaded {
+        true => RestoredData::Loaded,
+        false => RestoredData::Copied { replid: probe.replid.clone() },
+    };
+    for (server, theirs) in others().filter_map(|(server, theirs)| Some((server, theirs?))) {
+        let same = theirs.replid == probe.replid;
+        let behind = same && theirs.offset <= probe.offset && !theirs.loading;
+        if empty(Some(theirs)) || behind || (server.diverged && (same || !loaded)) {
+            continue;
+        }
+        if theirs.loading || same || !loaded || lost_keys(probe.keys, theirs.keys) {
+            return Err(format!(
+                "{} may have newer data ({} keys, and it has {})",
+                server.addr, theirs.keys, probe.keys
+            ));
+        }
+        data = RestoredData::LoadedFromAof;
+    }
+    Ok(data)
+}
+
+/// Whether a server that was started with `began` keys must have lost some, compared with another one that has `keys`.
+/// A few fewer are normal: clients delete keys.
+fn lost_keys(began: u64, keys: u64) -> bool {
+    began <= keys / 2
 }
 
 /// What is done in all groups, and texts about differences that are left to the operator.
@@ -161,11 +299,23 @@ fn reconcile_group(
         addr: addr.clone(),
         action,
     };
+    if undecided_restart(confirmations(product), group, seen).is_some() {
+        // A replica replaces it, or the operator decides (`plan::failover`). Until then the log keeps the process and the
+        // history of which the replicas have data, and no replica copies the present one. A diverged server that had
+        // copied the former process can be the one that replaces it.
+        let copied = replicas.iter().filter(|server| server.diverged && had_copied(group, server, seen));
+        fixes.extend(copied.map(|server| {
+            let resynced = ReplicationAction::Resynced { of: primary.addr.clone(), replid: group.replid.clone() };
+            fix(&server.addr, resynced)
+        }));
+        return;
+    }
     let name = format!("group {} of product '{}'", group.id, product.name);
     if let ReportedRole::Replica { of, .. } = &probe.role {
         left.push(format!(
             "{}, primary of {name}, is a replica of {of} and accepts no writes; if its data is the right data, run \
-             REPLICAOF NO ONE there, otherwise promote another server (pontoon group promote)",
+             REPLICAOF NO ONE there and then CONFIG REWRITE (else it is a replica again after its next restart), \
+             otherwise promote another server (pontoon group promote)",
             primary.addr
         ));
         return;
@@ -178,15 +328,24 @@ fn reconcile_group(
     let restarts = other_process && !group.run_id.is_empty();
     let began_with = if restarts { Some(probe.keys) } else { group.restarted_with };
     let primary_view = PrimaryView { addr: &primary.addr, probe, began_with, cache: product.mode == Mode::Cache };
-    let password = group.credentials.is_some();
     for server in replicas {
         let Some(theirs) = fresh_probe(seen, &server.addr).filter(|probe| !probe.loading) else { continue };
-        match replica(server, theirs, &primary_view, password, seen) {
+        match replica(server, theirs, &primary_view, seen) {
             Ok(Some(action)) => fixes.push(fix(&server.addr, action)),
             Ok(None) => {}
             Err(why) => left.push(format!("{} of {name} {why}", server.addr)),
         }
     }
+}
+
+/// Whether a replica has data that it has copied from the process that the log knows as its primary.
+fn had_copied(group: &Group, server: &Server, seen: &Observation) -> bool {
+    let Some(primary) = group.servers.first().map(|primary| &primary.addr) else { return false };
+    let Some(theirs) = fresh_probe(seen, &server.addr).filter(|probe| !probe.loading) else { return false };
+    let follows = matches!(&theirs.role, ReportedRole::Replica { of, syncing: false, .. } if of == primary);
+    follows
+        && theirs.replid == group.replid
+        && last_in_sync_ms(seen, &server.addr, primary, &group.replid, &theirs.run_id).is_some()
 }
 
 /// A group's primary that answers as a primary.
@@ -223,7 +382,7 @@ impl PrimaryView<'_> {
         }
         let has = match self.began_with {
             _ if now == 0 => "has none".to_owned(),
-            Some(began) if !self.cache && (now < keys || began <= keys / 2) => {
+            Some(began) if !self.cache && (now < keys || lost_keys(began, keys)) => {
                 if self.was_followed_by(&server.addr, seen) {
                     return None;
                 }
@@ -248,7 +407,6 @@ fn replica(
     server: &Server,
     theirs: &Probe,
     primary: &PrimaryView<'_>,
-    password: bool,
     seen: &Observation,
 ) -> Result<Option<ReplicationAction>, String> {
     let repoint = |why: String, own: bool| match primary.must_not_wipe(server, theirs, seen).filter(|_| own) {
@@ -261,7 +419,9 @@ fn replica(
             repoint(format!("it follows {of}"), !link_up)
         }
         ReportedRole::Replica { link_up: false, link_down_ms, syncing: false, .. } => {
-            Ok((password && *link_down_ms >= LINK_DOWN_MS).then_some(ReplicationAction::Login))
+            // Also in a group without credentials: the replica may still have those of the replication user, which the
+            // primary does not know any more if it was restarted before `min-acks` was set to 0.
+            Ok((*link_down_ms >= LINK_DOWN_MS).then_some(ReplicationAction::Login))
         }
         ReportedRole::Replica { link_up, syncing, .. } => {
             let in_sync = *link_up && !syncing && theirs.replid == primary.probe.replid;

@@ -12,7 +12,31 @@ pub(super) struct ClientState {
     pub(super) library: String,
     pub(super) library_version: String,
     pub(super) logged_in: bool,
+    /// Whether MULTI was refused, and neither EXEC nor DISCARD has followed.
+    pub(super) multi_refused: bool,
     pub(super) replies: ReplyMode,
+}
+
+impl ClientState {
+    /// What the client may send now.
+    #[inline]
+    pub(super) fn access(&self) -> Access {
+        match (self.logged_in, self.multi_refused) {
+            (true, false) => Access::Open,
+            (true, true) => Access::RefusedTransaction,
+            (false, _) => Access::NotLoggedIn,
+        }
+    }
+}
+
+/// What a client may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Only commands with which it logs in.
+    NotLoggedIn,
+    Open,
+    /// MULTI was refused: nothing is executed up to EXEC or DISCARD.
+    RefusedTransaction,
 }
 
 /// The setting of `CLIENT REPLY`.

@@ -3,9 +3,9 @@
 
 use std::fmt;
 
-use super::check::ServeCheck;
+use super::{check::ServeCheck, client::Access};
 use crate::{
-    commands::{Args, Handling, KeysError, Local, ResolveError, Spec, Split, is_blocking_call, resolve},
+    commands::{Args, Handling, InvalidCall, KeysError, Local, ResolveError, Spec, Split, is_blocking_call, resolve},
     model::{
         ids::{Epoch, SlotId},
         route::ProductRoutes,
@@ -62,6 +62,8 @@ pub(super) enum Dispatch {
     Forward(DispatchTarget),
     /// Scatter-gather: send parts to several servers. The routes of the keys are in the scratch space.
     Split { kind: Split, spec: &'static Spec },
+    /// The same in sections, because it has many keys: their routes are looked up as the sections are sent.
+    LargeSplit { kind: Split, spec: &'static Spec },
     /// The node answers it.
     Local(Local),
     /// Park it: one of its slots is held.
@@ -76,11 +78,18 @@ pub(super) enum Dispatch {
 #[derive(Debug)]
 pub(super) enum RefusalReason {
     Unresolved(ResolveError),
-    Keys(KeysError),
-    NotOffered { name: &'static str, why: &'static str },
+    Invalid(InvalidCall),
+    NotOffered {
+        name: &'static str,
+        why: &'static str,
+    },
     Blocking(&'static str),
     CrossSlot,
     NotLoggedIn,
+    /// The node would answer this command itself.
+    TooManyArguments(&'static str),
+    /// MULTI was refused before, and this command is a part of the transaction.
+    RefusedTransaction(&'static str),
     ServeCheck(ServeCheck),
     Unassigned(SlotId),
     NoServers,
@@ -90,13 +99,23 @@ impl fmt::Display for RefusalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unresolved(error) => write!(f, "ERR {error}"),
-            Self::Keys(error) => write!(f, "ERR {error}"),
+            Self::Invalid(error) => error.fmt(f),
             Self::NotOffered { name, why } => write!(f, "ERR '{name}': {why}"),
             Self::Blocking(name) => {
                 write!(f, "ERR '{name}' may block and is not executed: blocking commands are not supported yet")
             }
-            Self::CrossSlot => f.write_str("CROSSSLOT Keys in request don't hash to the same slot"),
+            Self::CrossSlot => f.write_str(
+                "CROSSSLOT Keys in request don't hash to the same slot, not executed. Use a hash tag: of {a}b only a \
+                    is hashed",
+            ),
             Self::NotLoggedIn => f.write_str("NOAUTH Authentication required."),
+            Self::TooManyArguments(name) => {
+                write!(f, "ERR '{name}' with more than {LOCAL_ARGS_MAX} arguments is not executed. Use several calls")
+            }
+            Self::RefusedTransaction(name) => write!(
+                f,
+                "ERR '{name}' is not executed: MULTI was refused, and with it every command up to EXEC or DISCARD"
+            ),
             Self::ServeCheck(ServeCheck::OldTable) => {
                 f.write_str("CLUSTERDOWN this node is still learning the newest routes, not executed")
             }
@@ -119,6 +138,14 @@ pub(super) struct Scratch {
     pub(super) keys: Vec<KeyRoute>,
 }
 
+/// Arguments of a command that the node answers itself. A million names of COMMAND INFO took 1.4 s, in which no other
+/// client of the worker was served.
+const LOCAL_ARGS_MAX: usize = 1024;
+
+/// Keys of one section of a large split command: about a millisecond of work, and enough that the waits for servers do
+/// not dominate.
+pub(super) const SECTION_KEYS: usize = 1024;
+
 /// Number of keys for which the scratch space is kept: 32 KB of positions per worker. The memory of a command with more
 /// keys is freed at the next command.
 const KEEP_KEYS: usize = 4096;
@@ -137,17 +164,19 @@ impl Scratch {
 pub(super) fn dispatch(
     routes: &ProductRoutes,
     serve_check: ServeCheck,
-    logged_in: bool,
+    access: Access,
     call: &CallContext<'_>,
     scratch: &mut Scratch,
 ) -> Dispatch {
     let spec = match resolve(call) {
         Ok(spec) => spec,
-        Err(_) if !logged_in => return Dispatch::Refuse(RefusalReason::NotLoggedIn),
+        Err(_) if access == Access::NotLoggedIn => return Dispatch::Refuse(RefusalReason::NotLoggedIn),
         Err(error) => return Dispatch::Refuse(RefusalReason::Unresolved(error)),
     };
-    if !logged_in && !may_before_login(spec) {
-        return Dispatch::Refuse(RefusalReason::NotLoggedIn);
+    if access != Access::Open
+        && let Some(reason) = refused_by(access, spec)
+    {
+        return Dispatch::Refuse(reason);
     }
     match spec.handling {
         Handling::Slot if spec.is_single_key_at_1() => {
@@ -160,6 +189,9 @@ pub(super) fn dispatch(
         Handling::Slot | Handling::Split(_) => by_keys(routes, serve_check, spec, call, scratch),
         // Only a server knows the filters (module, category, pattern); it lists its own commands, as it does for DOCS.
         Handling::Local(Local::CommandList) if call.args.len() > 2 => any_server(routes, serve_check, spec),
+        Handling::Local(_) if call.args.len() > LOCAL_ARGS_MAX => {
+            Dispatch::Refuse(RefusalReason::TooManyArguments(spec.name))
+        }
         Handling::Local(local) => Dispatch::Local(local),
         Handling::AnyServer => any_server(routes, serve_check, spec),
         Handling::Unsupported(why) | Handling::Refused(why) => {
@@ -170,12 +202,18 @@ pub(super) fn dispatch(
     }
 }
 
-/// AUTH, HELLO, QUIT and RESET (`local` checks their arguments), and commands that close the connection.
-fn may_before_login(spec: &Spec) -> bool {
-    matches!(
-        spec.handling,
-        Handling::Local(Local::Auth | Local::Hello | Local::Quit | Local::Reset) | Handling::Close(_)
-    )
+/// Why a client whose access is not open may not send the command. `local` checks the arguments of those that pass.
+#[cold]
+fn refused_by(access: Access, spec: &Spec) -> Option<RefusalReason> {
+    match (access, spec.handling) {
+        // As in Redis, a transaction does not queue QUIT and RESET.
+        (_, Handling::Local(Local::Quit | Local::Reset) | Handling::Close(_)) => None,
+        (Access::NotLoggedIn, Handling::Local(Local::Auth | Local::Hello)) => None,
+        (Access::RefusedTransaction, Handling::Local(Local::Multi | Local::Exec | Local::Discard)) => None,
+        (Access::NotLoggedIn, _) => Some(RefusalReason::NotLoggedIn),
+        (Access::RefusedTransaction, _) => Some(RefusalReason::RefusedTransaction(spec.name)),
+        (Access::Open, _) => None,
+    }
 }
 
 fn forward(routes: &ProductRoutes, serve_check: ServeCheck, slot: SlotId, spec: &Spec) -> Dispatch {
@@ -227,16 +265,13 @@ fn by_keys(
     if is_blocking_call(spec, call) {
         return Dispatch::Refuse(RefusalReason::Blocking(spec.name));
     }
-    if spec.handling == Handling::Split(Split::Mset) && call.args.len().is_multiple_of(2) {
-        return Dispatch::Refuse(RefusalReason::Unresolved(ResolveError::WrongArity(spec)));
-    }
     scratch.shrink();
     scratch.positions.clear();
     if let Err(error) = spec.routing_keys(call, &mut scratch.positions) {
-        return Dispatch::Refuse(RefusalReason::Keys(error));
+        return Dispatch::Refuse(RefusalReason::Invalid(InvalidCall::new(spec, call, error)));
     }
     let Some((&first, others)) = scratch.positions.split_first() else {
-        return Dispatch::Refuse(RefusalReason::Keys(KeysError::NoKeys));
+        return Dispatch::Refuse(RefusalReason::Invalid(InvalidCall::new(spec, call, KeysError::NoKeys)));
     };
     let slot = routes.layout.slot(call.get(first));
     let Handling::Split(kind) = spec.handling else {
@@ -246,6 +281,12 @@ fn by_keys(
             Dispatch::Refuse(RefusalReason::CrossSlot)
         };
     };
+    // A command of one slot stays whole, because then it is atomic.
+    if scratch.positions.len() > SECTION_KEYS
+        && scratch.positions.iter().any(|arg| routes.layout.slot(call.get(*arg)) != slot)
+    {
+        return Dispatch::LargeSplit { kind, spec };
+    }
     split(routes, serve_check, (spec, kind), call, scratch)
 }
 
@@ -298,7 +339,8 @@ pub struct DispatchBench {
 impl DispatchBench {
     /// Whether the request `bytes` with the arguments `args` would be forwarded whole.
     pub fn forwards(&mut self, routes: &ProductRoutes, bytes: &[u8], args: &[Arg]) -> bool {
-        let decision = dispatch(routes, ServeCheck::Open, true, &CallContext { bytes, args }, &mut self.scratch);
+        let decision =
+            dispatch(routes, ServeCheck::Open, Access::Open, &CallContext { bytes, args }, &mut self.scratch);
         matches!(decision, Dispatch::Forward(_))
     }
 }
@@ -337,6 +379,7 @@ mod tests {
             isolated: Isolated::Refuse,
             min_acks: 0,
             min_acks_ms: 1000,
+            clients_max: 0,
             databases: 16,
             port: 1,
             auth: None,
@@ -346,16 +389,17 @@ mod tests {
         }
     }
 
-    fn decision(words: &str, serve_check: ServeCheck, logged_in: bool) -> String {
+    fn decision(words: &str, serve_check: ServeCheck, access: Access) -> String {
         let words: Vec<&[u8]> = words.split(' ').map(str::as_bytes).collect();
         let mut bytes = Vec::new();
         write::request(&mut bytes, &words);
         let mut scanner = RequestScanner::default();
         scanner.scan(&bytes).unwrap();
         let call = CallContext { bytes: &bytes, args: scanner.args() };
-        match dispatch(&routes(), serve_check, logged_in, &call, &mut Scratch::default()) {
+        match dispatch(&routes(), serve_check, access, &call, &mut Scratch::default()) {
             Dispatch::Forward(t) => format!("group {} write {}", t.group, t.is_write),
             Dispatch::Split { kind, .. } => format!("split {kind:?}"),
+            Dispatch::LargeSplit { kind, .. } => format!("large split {kind:?}"),
             Dispatch::Local(local) => format!("local {local:?}"),
             Dispatch::Held => "held".into(),
             Dispatch::Refuse(refusal) => refusal.to_string().split([' ', ',']).take(3).collect::<Vec<_>>().join(" "),
@@ -399,7 +443,7 @@ mod tests {
                 "CLUSTERDOWN slot 0" => &format!("CLUSTERDOWN slot {}", Layout::Codis.slot(b"free")),
                 other => other,
             };
-            let got = decision(words, ServeCheck::Open, true);
+            let got = decision(words, ServeCheck::Open, Access::Open);
             assert_eq!(got, *want, "{words}");
         }
         for (words, want) in [
@@ -408,8 +452,8 @@ mod tests {
             ("GET held", "CLUSTERDOWN this node"),
             ("PING", "local Ping"),
         ] {
-            assert_eq!(decision(words, ServeCheck::NoLease, true), want, "{words} without a lease");
-            assert_eq!(decision(words, ServeCheck::OldTable, true), want, "{words} with an old table");
+            assert_eq!(decision(words, ServeCheck::NoLease, Access::Open), want, "{words} without a lease");
+            assert_eq!(decision(words, ServeCheck::OldTable, Access::Open), want, "{words} with an old table");
         }
         for (words, want) in [
             ("GET foo", "NOAUTH Authentication required."),
@@ -419,7 +463,24 @@ mod tests {
             ("HELLO 3", "local Hello"),
             ("QUIT", "local Quit"),
         ] {
-            assert_eq!(decision(words, ServeCheck::Open, false), want, "{words} before login");
+            assert_eq!(decision(words, ServeCheck::Open, Access::NotLoggedIn), want, "{words} before login");
+        }
+        for (words, want) in [
+            ("GET foo", "ERR 'get' is"),
+            ("MGET foo hello", "ERR 'mget' is"),
+            ("PING", "ERR 'ping' is"),
+            ("AUTH x", "ERR 'auth' is"),
+            ("WATCH foo", "ERR 'watch' is"),
+            ("MULTI", "local Multi"),
+            ("EXEC", "local Exec"),
+            ("DISCARD", "local Discard"),
+            ("RESET", "local Reset"),
+            ("QUIT", "local Quit"),
+            ("POST /", "close"),
+            ("NONSENSE", "ERR unknown command"),
+        ] {
+            let got = decision(words, ServeCheck::Open, Access::RefusedTransaction);
+            assert_eq!(got, want, "{words} after a refused MULTI");
         }
     }
 }

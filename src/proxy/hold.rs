@@ -28,7 +28,8 @@ impl Holds {
 }
 
 impl Worker {
-    /// Takes over the holds of a new table. Closes the connections to the primaries of new holds of kind Abandon.
+    /// Takes over the holds of a new table. Closes the connections to the primaries of new holds of kind Abandon; cuts
+    /// off the unsent requests of those of kind Wait.
     pub(super) fn swap_holds(&self, table: &RouteTable) {
         let mut new = Vec::new();
         {
@@ -41,8 +42,34 @@ impl Worker {
                 });
             }
         }
-        for hold in new.iter().filter(|hold| hold.kind == HoldKind::Abandon) {
-            self.abandon(hold);
+        for hold in &new {
+            match hold.kind {
+                HoldKind::Abandon => self.abandon(hold),
+                HoldKind::Wait => self.cut_off_unsent(hold, true),
+            }
+        }
+    }
+
+    /// Cuts off the requests that are not completely written, so that a slow link does not hold up the hold.
+    fn cut_off_unsent(&self, hold: &HoldRoutes, begins: bool) {
+        let Some(product) = self.routes.product(hold.product) else { return };
+        let held = |slot: SlotId| hold.slots.binary_search(&slot).is_ok();
+        for backend in product.backends_and_retired() {
+            backend.cut_off(self, begins, &held);
+        }
+        self.flush_replied();
+    }
+
+    /// Cuts off what is still not written. Called in each tick.
+    pub(super) fn cut_off_again(&self) {
+        let undrained: Vec<HoldRoutes> = {
+            let holds = self.holds.borrow();
+            let waiting =
+                |(hold, progress): &&(HoldRoutes, HoldProgress)| hold.kind == HoldKind::Wait && !progress.drained;
+            holds.open.values().filter(waiting).map(|(hold, _)| hold.clone()).collect()
+        };
+        for hold in &undrained {
+            self.cut_off_unsent(hold, false);
         }
     }
 
@@ -88,7 +115,9 @@ impl Worker {
         // Reads at replicas do not count: check 2 withholds their replies once another group owns the slot.
         for backend in product.backends_and_retired().iter().filter(|backend| !backend.replica) {
             let inflight = backend.inflight.borrow();
-            if let Some(entry) = inflight.iter().find(|entry| entry.concerns(&held)) {
+            // What is passed on already was executed before the hold and has passed check 2.
+            let passed_on = usize::from(backend.passing_on.get());
+            if let Some(entry) = inflight.iter().skip(passed_on).find(|entry| entry.concerns(&held)) {
                 let what = if entry.is_write { "a write" } else { "a read" };
                 let slot = entry.slot.map_or_else(String::new, |slot| format!(" of slot {slot}"));
                 let age = self.clock.age(entry.tick).as_millis();

@@ -5,7 +5,8 @@ use std::{
     collections::BTreeMap,
     io::{self, Write},
     net::{SocketAddr, TcpStream as StdStream, ToSocketAddrs},
-    sync::{Arc, atomic::Ordering},
+    ops::Bound::{Excluded, Unbounded},
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -17,10 +18,11 @@ use tokio::{
 
 use super::{
     ProxyConfig, ProxyPhase,
+    clients::ClientPlace,
     report::{ListenerReport, SharedReport},
 };
 use crate::{
-    faults,
+    counters, faults,
     model::{
         ids::ProductId,
         route::{ProductRoutes, RouteTable},
@@ -30,9 +32,12 @@ use crate::{
 /// Time between attempts to bind a port that another program holds.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Pause after an `accept` that failed for lack of file descriptors or memory: without it, the loop would use a whole
-/// core.
+/// First pause after an `accept` that failed for lack of file descriptors or memory: without it, the loop would use a
+/// whole core. The pause doubles with each failure.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Longest pause: clients wait as long when descriptors are free again.
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Connections that the kernel may queue between two turns.
 const BACKLOG: i32 = 1024;
@@ -46,9 +51,12 @@ pub(super) struct Accepted {
     pub(super) product: ProductId,
     pub(super) stream: StdStream,
     pub(super) from: SocketAddr,
+    pub(super) place: ClientPlace,
 }
 
 struct Bound {
+    name: String,
+    clients_max: u32,
     address: String,
     socket: Option<TcpListener>,
     report: ListenerReport,
@@ -59,6 +67,8 @@ struct Acceptor<'a> {
     shared: &'a SharedReport,
     inboxes: Vec<mpsc::Sender<Accepted>>,
     bound: BTreeMap<ProductId, Bound>,
+    /// The product whose client was accepted last.
+    last: ProductId,
 }
 
 /// Runs the acceptor until the proxy drains.
@@ -69,7 +79,7 @@ pub(super) fn run(
     inboxes: Vec<mpsc::Sender<Accepted>>,
     phase: watch::Receiver<ProxyPhase>,
 ) {
-    let acceptor = Acceptor { config, shared, inboxes, bound: BTreeMap::new() };
+    let acceptor = Acceptor { config, shared, inboxes, bound: BTreeMap::new(), last: ProductId(0) };
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(acceptor.serve(routes, phase)),
         Err(error) => tracing::error!(%error, "the acceptor could not be started"),
@@ -81,6 +91,7 @@ impl Acceptor<'_> {
         let table = routes.borrow_and_update().clone();
         self.rebind(&table);
         let mut retry = tokio::time::interval(RETRY);
+        let mut pause = ACCEPT_PAUSE;
         let mut fault = std::pin::pin!(faults::panic_when_asked("acceptor"));
         loop {
             tokio::select! {
@@ -101,11 +112,19 @@ impl Acceptor<'_> {
                         self.rebind(&table);
                     }
                 }
-                (product, accepted) = accept(&self.bound) => match accepted {
-                    Ok((stream, from)) => self.hand_over(product, stream, from),
+                (product, accepted) = accept(&self.bound, self.last) => match accepted {
+                    Ok((stream, from)) => {
+                        pause = ACCEPT_PAUSE;
+                        self.last = product;
+                        self.hand_over(product, stream, from);
+                    }
                     Err(error) => {
-                        tracing::warn!(%error, "cannot accept a client");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        counters::CLIENT_ACCEPTS_FAILED.increment();
+                        if pause == ACCEPT_PAUSE {
+                            tracing::warn!(%error, "cannot accept clients");
+                        }
+                        tokio::time::sleep(pause).await;
+                        pause = (2 * pause).min(ACCEPT_PAUSE_MAX);
                     }
                 },
             }
@@ -115,9 +134,11 @@ impl Acceptor<'_> {
     /// Opens and closes listeners so that they match the table.
     fn rebind(&mut self, table: &RouteTable) {
         self.bound.retain(|id, _| table.products.contains_key(id));
+        self.shared.clients.retain(|id| table.products.contains_key(&id));
         for (id, product) in &table.products {
             let (address, note) = self.wanted(product);
-            if self.bound.get(id).is_some_and(|b| b.address == address && b.socket.is_some()) {
+            if let Some(bound) = self.bound.get_mut(id).filter(|b| b.address == address && b.socket.is_some()) {
+                bound.clients_max = product.clients_max;
                 continue;
             }
             // Close the old socket first: the new address may have the same port.
@@ -136,7 +157,8 @@ impl Acceptor<'_> {
                     None => tracing::info!(product = %product.name, address, note = report.note, "serving clients"),
                 }
             }
-            self.bound.insert(*id, Bound { address, socket, report });
+            let (name, clients_max) = (product.name.clone(), product.clients_max);
+            self.bound.insert(*id, Bound { name, clients_max, address, socket, report });
         }
         let reports = self.bound.iter().map(|(id, b)| (*id, b.report.clone())).collect();
         self.shared.set_listeners(reports);
@@ -162,17 +184,19 @@ impl Acceptor<'_> {
 
     /// Gives a connection to the worker with the fewest, or refuses it.
     fn hand_over(&self, product: ProductId, stream: StdStream, from: SocketAddr) {
-        if self.shared.clients() >= self.config.limits.clients_max {
-            // A small write into the empty buffer of a new socket does not block.
-            let _ = (&stream).write(b"-ERR max number of clients reached\r\n");
-            return;
-        }
-        let counts = self.shared.clients.iter().map(|c| c.load(Ordering::Relaxed));
-        let Some((index, _)) = counts.enumerate().min_by_key(|(_, count)| *count) else { return };
-        self.shared.clients[index].fetch_add(1, Ordering::Relaxed);
-        if self.inboxes[index].try_send(Accepted { product, stream, from }).is_err() {
-            // The worker is far behind or has ended: close the connection.
-            self.shared.clients[index].fetch_sub(1, Ordering::Relaxed);
+        let Some(Bound { name, clients_max, .. }) = self.bound.get(&product) else { return };
+        match self.shared.clients.admit((product, name), self.config.limits.clients_max, *clients_max) {
+            Ok(place) => {
+                let worker = place.worker;
+                if let Err(refused) = self.inboxes[worker].try_send(Accepted { product, stream, from, place }) {
+                    // The worker is far behind or has ended: close the connection.
+                    refused.into_inner().place.refuse();
+                }
+            }
+            Err(_) => {
+                // A small write into the empty buffer of a new socket does not block.
+                let _ = (&stream).write(b"-ERR max number of clients reached\r\n");
+            }
         }
     }
 }
@@ -198,24 +222,37 @@ fn bind(address: &str) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts the next connection of any listener.
-async fn accept(bound: &BTreeMap<ProductId, Bound>) -> (ProductId, io::Result<(StdStream, SocketAddr)>) {
+/// Accepts the next connection of any listener. The product after `last` comes first, so that one with many new
+/// connections does not delay the others.
+async fn accept(
+    bound: &BTreeMap<ProductId, Bound>,
+    last: ProductId,
+) -> (ProductId, io::Result<(StdStream, SocketAddr)>) {
     std::future::poll_fn(|cx| {
-        for (id, b) in bound {
+        let after = bound.range((Excluded(last), Unbounded));
+        for (id, b) in after.chain(bound.range(..=last)) {
             let Some(socket) = &b.socket else { continue };
-            if let Poll::Ready(accepted) = socket.poll_accept(cx) {
-                let accepted = accepted.and_then(|(stream, from)| {
-                    stream.set_nodelay(true)?;
-                    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
-                    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-                    Ok((stream.into_std()?, from))
-                });
-                return Poll::Ready((*id, accepted));
+            while let Poll::Ready(accepted) = socket.poll_accept(cx) {
+                match accepted.map(|(stream, from)| (prepare(stream), from)) {
+                    Ok((Ok(stream), from)) => return Poll::Ready((*id, Ok((stream, from)))),
+                    // The client has closed the connection already: no reason to pause.
+                    Ok((Err(_), _)) => {}
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(error) => return Poll::Ready((*id, Err(error))),
+                }
             }
         }
         Poll::Pending
     })
     .await
+}
+
+/// Sets the options of a new connection.
+fn prepare(stream: tokio::net::TcpStream) -> io::Result<StdStream> {
+    stream.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
+    socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    stream.into_std()
 }
 
 #[cfg(test)]
@@ -238,5 +275,34 @@ mod tests {
         assert!(!is_loopback("::") && !is_loopback("0.0.0.0"));
         let address: SocketAddr = format!("{}:7000", host_of_address("::1")).to_socket_addrs().unwrap().next().unwrap();
         assert!(address.is_ipv6());
+    }
+
+    #[test]
+    fn a_product_with_many_new_connections_does_not_delay_another() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listen = |name: &str| {
+                let socket = bind("127.0.0.1:0").unwrap();
+                let address = socket.local_addr().unwrap().to_string();
+                Bound {
+                    name: name.into(),
+                    clients_max: 0,
+                    address,
+                    socket: Some(socket),
+                    report: ListenerReport::default(),
+                }
+            };
+            let bound = BTreeMap::from([(ProductId(1), listen("busy")), (ProductId(2), listen("quiet"))]);
+            let connect = |id: u32| StdStream::connect(&bound[&ProductId(id)].address).unwrap();
+            let _clients = [connect(1), connect(1), connect(1), connect(2)];
+            let (mut last, mut order) = (ProductId(0), Vec::new());
+            for _ in 0..4 {
+                let (product, accepted) = accept(&bound, last).await;
+                accepted.unwrap();
+                last = product;
+                order.push(product.0);
+            }
+            assert_eq!(order, [1, 2, 1, 1]);
+        });
     }
 }

@@ -15,16 +15,23 @@
 //! ```
 
 mod acks;
+mod activity;
 pub mod backend;
+mod backend_set;
 mod check;
 mod client;
+mod clients;
+mod counters;
+mod dedicated;
 mod dispatch;
 mod gather;
 mod hold;
 mod limits;
 mod listener;
 mod local;
+mod memory;
 pub mod permit;
+mod pieces;
 mod product;
 mod reads;
 mod replies;
@@ -43,16 +50,24 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use activity::{ProcessActivity, ServerActivity};
+pub use clients::{ClientRefusal, ProductClients};
+pub use counters::StatsSnapshot;
 #[doc(hidden)]
 pub use dispatch::DispatchBench;
 pub use limits::Limits;
-pub use report::{HoldProgress, ListenerReport, ProxyReport, StatsSnapshot};
+pub use report::{HoldProgress, ListenerReport, ProxyReport};
 pub use unmanaged::UnmanagedReplicas;
 
 use crate::{
-    model::{ids::NodeId, reads::ReadTable, route::RouteTable},
+    model::{
+        ids::{HostPort, NodeId},
+        reads::ReadTable,
+        route::RouteTable,
+    },
     panics,
 };
+use memory::MemoryBudget;
 use permit::Permit;
 use report::SharedReport;
 
@@ -75,6 +90,10 @@ pub struct ProxyConfig {
     pub node: NodeId,
     /// Numbers of replicas that do not count for `min-acks`.
     pub unmanaged: UnmanagedReplicas,
+    /// Gets the address of a primary that answers as a replica, so that it is probed at once.
+    pub misrouted: Option<mpsc::Sender<HostPort>>,
+    /// When workers last received bytes from each server, for the prober.
+    pub activity: ServerActivity,
     /// Limits and deadlines.
     pub limits: Limits,
     /// Version of Pontoon that INFO shows.
@@ -90,6 +109,8 @@ impl Default for ProxyConfig {
             insecure: false,
             node: NodeId(1),
             unmanaged: UnmanagedReplicas::default(),
+            misrouted: None,
+            activity: ServerActivity::default(),
             limits: Limits::default(),
             version: env!("CARGO_PKG_VERSION").into(),
         }
@@ -151,8 +172,10 @@ impl Proxy {
         permit: Arc<Permit>,
         reads: watch::Receiver<Arc<ReadTable>>,
     ) -> io::Result<Self> {
-        let config = Arc::new(ProxyConfig { workers: config.workers.max(1), ..config });
-        let shared = Arc::new(SharedReport::new(config.workers));
+        let (workers, limits) = (config.workers.max(1), config.limits.clone().within_memory());
+        let config = Arc::new(ProxyConfig { workers, limits, ..config });
+        let memory = Arc::new(MemoryBudget::new(config.limits.memory_max));
+        let shared = Arc::new(SharedReport::new(config.workers, memory.clone()));
         let (phase, phases) = watch::channel(ProxyPhase::Run);
         let unexpected = Arc::new(watch::Sender::new(None));
         let (mut threads, mut inboxes) = (Vec::new(), Vec::new());
@@ -164,6 +187,7 @@ impl Proxy {
                 config: config.clone(),
                 shared: shared.clone(),
                 permit: permit.clone(),
+                memory: memory.clone(),
                 routes: routes.clone(),
                 reads: reads.clone(),
                 inbox,

@@ -10,7 +10,9 @@ use std::{
 
 use super::{
     acks::{self, Acks},
-    backend::{self, Backend},
+    backend::Backend,
+    backend_set::BackendSet,
+    dedicated::DedicatedPool,
     worker::Worker,
 };
 use crate::{
@@ -32,10 +34,14 @@ pub(super) struct ProductView {
     pub(super) routes: RefCell<Arc<ProductRoutes>>,
     /// A copy of `routes.min_acks`, so that a reply need not borrow `routes`.
     pub(super) min_acks: Cell<u8>,
+    /// A copy of `routes.reads.confirmed`.
+    pub(super) confirm_reads: Cell<bool>,
     /// The replicas that may serve reads. `None`: all reads go to primaries, or no replica has been probed yet.
     reads: RefCell<Option<Arc<ProductReads>>>,
     backend_sets: RefCell<Vec<Rc<BackendSet>>>,
-    backends: RefCell<Vec<Rc<Backend>>>,
+    /// Shared and dedicated ones.
+    pub(super) backends: RefCell<Vec<Rc<Backend>>>,
+    pub(super) dedicated: DedicatedPool,
     /// Retired backends that may still have requests in flight.
     retired: RefCell<Vec<Rc<Backend>>>,
     /// Where the replies to writes wait for replicas: one for each server that received writes.
@@ -44,24 +50,16 @@ pub(super) struct ProductView {
     retired_acks: RefCell<Vec<Rc<Acks>>>,
 }
 
-/// The backends for one database and RESP version, by index of the group. A session keeps a reference to its set.
-#[derive(Debug)]
-pub(super) struct BackendSet {
-    pub(super) db: u32,
-    pub(super) version: Version,
-    by_group: RefCell<Vec<Option<Rc<Backend>>>>,
-    /// Backends of replicas, by index of the group and index of the replica among those that may serve.
-    by_replica: RefCell<Vec<Vec<Option<Rc<Backend>>>>>,
-}
-
 impl ProductView {
     pub(super) fn new(routes: Arc<ProductRoutes>) -> Self {
         Self {
             min_acks: Cell::new(routes.min_acks),
+            confirm_reads: Cell::new(routes.reads.confirmed),
             routes: RefCell::new(routes),
             reads: RefCell::default(),
             backend_sets: RefCell::default(),
             backends: RefCell::default(),
+            dedicated: DedicatedPool::default(),
             retired: RefCell::default(),
             acks: RefCell::default(),
             retired_acks: RefCell::default(),
@@ -101,7 +99,10 @@ impl ProductView {
         for backend in stuck {
             backend.abandon(worker);
         }
-        self.retire_unless(|backend| !backend.is_idle(worker));
+        self.dedicated.drop_unusable();
+        self.retire_unless(|backend| {
+            !backend.is_idle(worker) && (!backend.is_dedicated() || backend.may_be_borrowed())
+        });
         self.retired.borrow_mut().retain(|backend| !backend.inflight.borrow().is_empty());
         self.retired_acks.borrow_mut().retain(|acks| !acks.is_empty());
     }
@@ -114,8 +115,7 @@ impl ProductView {
         {
             return backend_set.clone();
         }
-        let backend_set =
-            Rc::new(BackendSet { db, version, by_group: RefCell::default(), by_replica: RefCell::default() });
+        let backend_set = Rc::new(BackendSet::shared(db, version));
         backend_sets.push(backend_set.clone());
         backend_set
     }
@@ -143,6 +143,7 @@ impl ProductView {
             stays
         });
         self.min_acks.set(routes.min_acks);
+        self.confirm_reads.set(routes.reads.confirmed);
         // The order of the groups may differ.
         self.clear_backend_sets();
         *self.routes.borrow_mut() = routes;
@@ -165,16 +166,17 @@ impl ProductView {
     /// Retires the backends for which `stays` is false. Sessions then look up their backends again.
     fn retire_unless(&self, stays: impl Fn(&Backend) -> bool) {
         let mut retired = self.retired.borrow_mut();
-        let before = retired.len();
+        let mut shared = false;
         self.backends.borrow_mut().retain(|backend| {
             let stays = stays(backend);
             if !stays {
                 backend.retire();
+                shared |= !backend.is_dedicated();
                 retired.push(backend.clone());
             }
             stays
         });
-        if retired.len() > before {
+        if shared {
             self.clear_backend_sets();
         }
     }
@@ -203,6 +205,7 @@ impl ProductView {
         self.backend_sets.borrow_mut().clear();
         let backends = self.backends_and_retired();
         self.backends.borrow_mut().clear();
+        self.dedicated.clear();
         self.retired.borrow_mut().clear();
         let acks = self.acks_and_retired();
         self.acks.borrow_mut().clear();
@@ -230,90 +233,6 @@ impl ProductView {
     }
 }
 
-impl BackendSet {
-    /// The backend of a group's primary, made at the first use.
-    #[inline]
-    pub(super) fn backend(&self, worker: &Rc<Worker>, product: &Rc<ProductView>, group: u16) -> Rc<Backend> {
-        if let Some(Some(backend)) = self.by_group.borrow().get(usize::from(group)) {
-            return backend.clone();
-        }
-        self.find_or_make(worker, product, group)
-    }
-
-    #[cold]
-    fn find_or_make(&self, worker: &Rc<Worker>, product: &Rc<ProductView>, group: u16) -> Rc<Backend> {
-        let routes = product.routes.borrow();
-        let primary = &routes.groups[usize::from(group)];
-        let mut backends = product.backends.borrow_mut();
-        let found = backends.iter().find(|b| !b.replica && self.is_of(b) && b.addr == primary.primary);
-        let backend = match found {
-            Some(backend) => backend.clone(),
-            None => {
-                let made = self.make(worker, product, primary, &primary.primary, false);
-                backends.push(made.clone());
-                made
-            }
-        };
-        let mut by_group = self.by_group.borrow_mut();
-        if by_group.len() < routes.groups.len() {
-            by_group.resize(routes.groups.len(), None);
-        }
-        by_group[usize::from(group)] = Some(backend.clone());
-        backend
-    }
-
-    /// The backend of a replica, by index of the group and of the replica, made at the first use. `addr` is the
-    /// replica's.
-    pub(super) fn replica(
-        &self,
-        worker: &Rc<Worker>,
-        product: &Rc<ProductView>,
-        (group, index): (u16, usize),
-        (route, addr): (&GroupRoute, &HostPort),
-    ) -> Rc<Backend> {
-        let group = usize::from(group);
-        if let Some(Some(backend)) = self.by_replica.borrow().get(group).and_then(|replicas| replicas.get(index)) {
-            return backend.clone();
-        }
-        let mut backends = product.backends.borrow_mut();
-        let found = backends.iter().find(|b| b.replica && self.is_of(b) && b.addr == *addr);
-        let backend = found.cloned().unwrap_or_else(|| {
-            let made = self.make(worker, product, route, addr, true);
-            backends.push(made.clone());
-            made
-        });
-        let mut by_replica = self.by_replica.borrow_mut();
-        if by_replica.len() <= group {
-            by_replica.resize(group + 1, Vec::new());
-        }
-        let replicas = &mut by_replica[group];
-        if replicas.len() <= index {
-            replicas.resize(index + 1, None);
-        }
-        replicas[index] = Some(backend.clone());
-        backend
-    }
-
-    fn is_of(&self, backend: &Backend) -> bool {
-        backend.db == self.db && backend.version == self.version
-    }
-
-    fn make(
-        &self,
-        worker: &Rc<Worker>,
-        product: &Rc<ProductView>,
-        group: &GroupRoute,
-        addr: &HostPort,
-        replica: bool,
-    ) -> Rc<Backend> {
-        let credentials = group.credentials.clone();
-        let backend_set = (self.db, self.version);
-        let backend = Rc::new(Backend::new(product.clone(), addr.clone(), credentials, backend_set, replica));
-        worker.spawn_shared("backend", backend::run(backend.clone(), worker.clone()));
-        backend
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -336,6 +255,7 @@ mod tests {
             port: 19_000,
             min_acks: 0,
             min_acks_ms: 1000,
+            clients_max: 0,
             auth: None,
             reads: ReadPolicy::default(),
             groups: Vec::new(),

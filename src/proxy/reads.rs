@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use super::{
     backend::{Backend, InFlight, Requester},
+    backend_set::BackendSet,
     check::ServeCheck,
-    product::BackendSet,
     session::Session,
     worker::Worker,
 };
@@ -95,7 +95,7 @@ fn find(
             why = "it is not known to have the last write of this session";
         } else {
             let backend = backend_set.replica(worker, &session.product, (group, index), (route, &replica.addr));
-            if backend.may_send_read(worker, &replica.run_id) {
+            if let Some(backend) = backend.filter(|backend| backend.may_send_read(worker, &replica.run_id)) {
                 return Ok(backend);
             }
             why = "it cannot be reached";
@@ -127,7 +127,7 @@ impl InFlight {
         let now = if may { self.current_route(&product.routes.borrow()) } else { None };
         let backend = match (now, worker.weak_self.upgrade()) {
             (Some((group, _)), Some(worker)) => {
-                Some(product.backend_set(replica.db, replica.version).backend(&worker, product, group))
+                product.backend_set(replica.db, replica.version).backend(&worker, product, group)
             }
             _ => None,
         };

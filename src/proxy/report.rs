@@ -3,14 +3,16 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::watch;
 
+use super::{
+    clients::{Clients, ProductClients},
+    counters::StatsSnapshot,
+    memory::MemoryBudget,
+};
 use crate::model::ids::{Epoch, HoldId, ProductId};
 
 /// A snapshot of the state of the whole proxy.
@@ -24,6 +26,12 @@ pub struct ProxyReport {
     pub listeners: BTreeMap<ProductId, ListenerReport>,
     /// Connected clients.
     pub clients: usize,
+    /// Clients by product, of every product that had one.
+    pub product_clients: BTreeMap<ProductId, ProductClients>,
+    /// Bytes that all buffers hold, small ones not counted; at most about one second old.
+    pub memory_used: usize,
+    /// Bytes that all buffers may hold.
+    pub memory_max: usize,
     /// Counters since the start; at most about one second old.
     pub stats: StatsSnapshot,
 }
@@ -48,43 +56,6 @@ pub struct ListenerReport {
     pub note: Option<String>,
 }
 
-/// Counters of all workers since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StatsSnapshot {
-    /// Clients accepted.
-    pub accepted: u64,
-    /// Requests scanned.
-    pub requests: u64,
-    /// Requests forwarded to a server, parts of split commands included.
-    pub forwarded: u64,
-    /// Requests that the proxy refused.
-    pub refused: u64,
-    /// Requests answered "outcome unknown" or "not delivered".
-    pub unknown: u64,
-    /// Requests parked under a hold.
-    pub parked: u64,
-    /// Clients that were closed because they did not read their replies.
-    pub slow_clients: u64,
-    /// Reads sent to replicas, parts of split commands included.
-    pub replica_reads: u64,
-    /// Reads that were repeated at the primary.
-    pub replica_repeats: u64,
-}
-
-impl StatsSnapshot {
-    fn add(&mut self, other: &Self) {
-        self.accepted += other.accepted;
-        self.requests += other.requests;
-        self.forwarded += other.forwarded;
-        self.refused += other.refused;
-        self.unknown += other.unknown;
-        self.parked += other.parked;
-        self.slow_clients += other.slow_clients;
-        self.replica_reads += other.replica_reads;
-        self.replica_repeats += other.replica_repeats;
-    }
-}
-
 /// The report of one worker.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WorkerStatus {
@@ -96,8 +67,8 @@ pub(super) struct WorkerStatus {
 /// The report that the threads of a proxy share.
 #[derive(Debug)]
 pub(super) struct SharedReport {
-    /// Number of clients of each worker. The acceptor counts up, the worker counts down.
-    pub(super) clients: Vec<AtomicUsize>,
+    pub(super) clients: Arc<Clients>,
+    memory: Arc<MemoryBudget>,
     parts: Mutex<WorkerParts>,
     report: watch::Sender<Arc<ProxyReport>>,
 }
@@ -109,9 +80,10 @@ struct WorkerParts {
 }
 
 impl SharedReport {
-    pub(super) fn new(workers: usize) -> Self {
+    pub(super) fn new(workers: usize, memory: Arc<MemoryBudget>) -> Self {
         Self {
-            clients: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            clients: Arc::new(Clients::new(workers)),
+            memory,
             parts: Mutex::new(WorkerParts {
                 workers: vec![WorkerStatus::default(); workers],
                 ..WorkerParts::default()
@@ -126,10 +98,6 @@ impl SharedReport {
 
     pub(super) fn latest(&self) -> Arc<ProxyReport> {
         self.report.borrow().clone()
-    }
-
-    pub(super) fn clients(&self) -> usize {
-        self.clients.iter().map(|c| c.load(Ordering::Relaxed)).sum()
     }
 
     pub(super) fn set_worker(&self, index: usize, status: WorkerStatus) {
@@ -150,7 +118,8 @@ impl SharedReport {
     }
 
     fn publish(&self, parts: &WorkerParts) {
-        let report = merge(parts, self.clients());
+        let mut report = merge(parts, &self.clients);
+        (report.memory_used, report.memory_max) = (self.memory.used(), self.memory.max());
         self.report.send_if_modified(|old| {
             let changed = **old != report;
             if changed {
@@ -161,8 +130,13 @@ impl SharedReport {
     }
 }
 
-fn merge(parts: &WorkerParts, clients: usize) -> ProxyReport {
-    let mut report = ProxyReport { listeners: parts.listeners.clone(), clients, ..ProxyReport::default() };
+fn merge(parts: &WorkerParts, clients: &Clients) -> ProxyReport {
+    let mut report = ProxyReport {
+        listeners: parts.listeners.clone(),
+        clients: clients.connected(),
+        product_clients: clients.by_product(),
+        ..ProxyReport::default()
+    };
     report.route_epoch = parts.workers.iter().map(|w| w.epoch).min().unwrap_or_default();
     for worker in &parts.workers {
         report.stats.add(&worker.stats);
@@ -192,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_hold_is_reported_when_all_workers_have_it() {
-        let shared = SharedReport::new(2);
+        let shared = SharedReport::new(2, Arc::new(MemoryBudget::new(1 << 20)));
         let status = |epoch, hold, drained| WorkerStatus {
             epoch: Epoch(epoch),
             holds: BTreeMap::from([(HoldId(hold), HoldProgress { drained, waiting_on: String::new() })]),

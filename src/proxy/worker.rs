@@ -5,13 +5,14 @@ mod buffers;
 mod clock;
 mod parking;
 mod routes;
+mod turns;
 
 use std::{
     any::Any,
     cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::{Rc, Weak},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,23 +23,30 @@ use tokio::{
 };
 
 use buffers::Buffers;
+pub(super) use buffers::reserve;
 use clock::{TICK, WorkerClock};
 use parking::Parking;
 use routes::WorkerRoutes;
+use turns::{LargeTurnQueue, Root};
+pub(super) use turns::{TaskKind, TaskTurns, Turn};
 
 use super::{
     ProxyConfig, ProxyPhase,
     check::{ServeCheck, serve_check},
+    counters::{Stats, count},
+    dedicated::DedicatedCount,
     hold::Holds,
     listener::Accepted,
+    memory::{self, MemoryBudget, WorkerMemory},
     permit::Permit,
     product::ProductView,
-    report::{SharedReport, StatsSnapshot, WorkerStatus},
-    session::{Session, SessionTask},
+    report::{SharedReport, WorkerStatus},
+    session::{CutOff, Session, SessionTask},
 };
 use crate::{
     faults,
     model::{
+        ids::HostPort,
         reads::ReadTable,
         route::{Isolated, RouteTable},
     },
@@ -47,30 +55,21 @@ use crate::{
 /// Ticks between reports of counters: one second, which is recent enough for operators.
 const TICKS_PER_REPORT: u32 = 10;
 
+/// Ticks for which sessions may be paused for lack of memory before one is closed: three seconds, in which clients that
+/// read free theirs.
+const PAUSED_TICKS_MAX: u32 = 30;
+
 /// What a worker thread needs to start.
 pub(super) struct WorkerStart {
     pub(super) index: usize,
     pub(super) config: Arc<ProxyConfig>,
     pub(super) shared: Arc<SharedReport>,
     pub(super) permit: Arc<Permit>,
+    pub(super) memory: Arc<MemoryBudget>,
     pub(super) routes: watch::Receiver<Arc<RouteTable>>,
     pub(super) reads: watch::Receiver<Arc<ReadTable>>,
     pub(super) inbox: mpsc::Receiver<Accepted>,
     pub(super) phase: watch::Receiver<ProxyPhase>,
-}
-
-/// Counters. Cells suffice, because only one thread uses them.
-#[derive(Debug, Default)]
-pub(super) struct Stats {
-    pub(super) accepted: Cell<u64>,
-    pub(super) requests: Cell<u64>,
-    pub(super) forwarded: Cell<u64>,
-    pub(super) refused: Cell<u64>,
-    pub(super) unknown: Cell<u64>,
-    pub(super) parked: Cell<u64>,
-    pub(super) slow_clients: Cell<u64>,
-    pub(super) replica_reads: Cell<u64>,
-    pub(super) replica_repeats: Cell<u64>,
 }
 
 /// What the tasks of a worker share.
@@ -86,9 +85,20 @@ pub(super) struct Worker {
     pub(super) reply_check_disabled: bool,
     pub(super) clock: WorkerClock,
     pub(super) buffers: Buffers,
+    pub(super) turns: Rc<LargeTurnQueue>,
     pub(super) routes: WorkerRoutes,
     pub(super) holds: RefCell<Holds>,
     pub(super) parking: Parking,
+    /// Requests that are sent again when a hold ends.
+    pub(super) cut_off: RefCell<Vec<CutOff>>,
+    /// Sessions whose client does not read.
+    pub(super) slow: RefCell<Vec<Rc<Session>>>,
+    pub(super) memory: WorkerMemory,
+    pub(super) dedicated: DedicatedCount,
+    /// Sessions that are not read for lack of memory.
+    pub(super) paused: RefCell<Vec<Rc<Session>>>,
+    /// Ticks for which sessions have been paused.
+    paused_ticks: Cell<u32>,
     /// Sessions that got replies in this turn.
     pub(super) replied: RefCell<Vec<Rc<Session>>>,
     sessions: RefCell<BTreeMap<u64, Rc<Session>>>,
@@ -100,22 +110,20 @@ pub(super) struct Worker {
 
 /// Runs a worker until the proxy has drained.
 pub(super) fn run(start: WorkerStart) {
-    // Many polls between checks of the sockets: the tasks that one check made ready run before the next check.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .event_interval(256)
-        .global_queue_interval(512)
-        .build();
-    match runtime {
-        Ok(runtime) => LocalSet::new().block_on(&runtime, serve(start)),
+    match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
+        Ok(runtime) => {
+            let turns = Rc::<LargeTurnQueue>::default();
+            let root = Root { turns: turns.clone(), future: Box::pin(serve(start, turns)) };
+            LocalSet::new().block_on(&runtime, root);
+        }
         Err(error) => tracing::error!(%error, worker = start.index, "cannot start a worker"),
     }
 }
 
-async fn serve(start: WorkerStart) {
-    let WorkerStart { index, config, shared, permit, mut routes, mut reads, mut inbox, mut phase } = start;
+async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
+    let WorkerStart { index, config, shared, permit, memory, mut routes, mut reads, mut inbox, mut phase } = start;
     let (panics, mut panicked) = mpsc::channel(1);
+    let memory = WorkerMemory::new(memory, config.workers);
     let worker = Rc::new_cyclic(|weak_self| Worker {
         index,
         weak_self: weak_self.clone(),
@@ -125,9 +133,16 @@ async fn serve(start: WorkerStart) {
         reply_check_disabled: faults::without(faults::Rule::ReplyCheck),
         clock: WorkerClock::new(),
         buffers: Buffers::new(),
+        turns,
         routes: WorkerRoutes::default(),
         holds: RefCell::default(),
         parking: Parking::default(),
+        cut_off: RefCell::default(),
+        slow: RefCell::default(),
+        memory,
+        dedicated: DedicatedCount::default(),
+        paused: RefCell::default(),
+        paused_ticks: Cell::new(0),
         replied: RefCell::default(),
         sessions: RefCell::default(),
         // Unique over the workers of a node, as CLIENT ID must be.
@@ -161,6 +176,7 @@ async fn serve(start: WorkerStart) {
                 let table = reads.borrow_and_update().clone();
                 worker.routes.swap_reads(&table);
             }
+            () = worker.memory.exceeded.notified() => worker.shed(),
             _ = ticks.tick() => worker.on_tick(),
             Some(accepted) = inbox.recv() => worker.accept(accepted),
         }
@@ -187,6 +203,7 @@ async fn drain(
                 let table = routes.borrow_and_update().clone();
                 worker.swap(&table);
             }
+            () = worker.memory.exceeded.notified() => worker.shed(),
             _ = ticks.tick() => worker.on_tick(),
         }
     }
@@ -204,15 +221,97 @@ impl Worker {
         }
         self.swap_holds(table);
         self.recount_holds();
+        // Before the sessions try again, so that their requests stay in order.
+        self.resend_cut_off();
         self.parking.unpark_all();
         self.publish();
     }
 
-    fn on_tick(&self) {
+    /// Sends the requests again that a hold has cut off and whose slots are no longer held.
+    fn resend_cut_off(self: &Rc<Self>) {
+        let mut held: Vec<CutOff> = Vec::new();
+        for request in std::mem::take(&mut *self.cut_off.borrow_mut()) {
+            // The requests of a session stay in order.
+            let waits = held.iter().any(|earlier| Rc::ptr_eq(&earlier.session, &request.session));
+            if waits || !request.session.resend(self, &request) {
+                held.push(request);
+            }
+        }
+        self.cut_off.borrow_mut().extend(held);
+        self.flush_replied();
+    }
+
+    /// Bytes that a session may hold while the budget is nearly used up.
+    pub(super) fn memory_share(&self) -> usize {
+        self.memory.budget.max() / 4 / self.shared.clients.connected().max(1)
+    }
+
+    /// Closes the sessions with the most data until the budget is kept. Every worker does this for its own, so the one
+    /// with less than the average does nothing.
+    fn shed(&self) {
+        let Some(excess) = self.memory.budget.excess() else { return };
+        if self.memory.own() < self.memory.budget.used() / self.config.workers {
+            return;
+        }
+        self.close_largest(excess);
+    }
+
+    /// Closes the sessions with the most data, of `bytes` together.
+    fn close_largest(&self, bytes: usize) {
+        let mut sessions: Vec<(usize, Rc<Session>)> =
+            self.sessions.borrow().values().map(|session| (session.footprint(), session.clone())).collect();
+        sessions.retain(|(footprint, session)| *footprint > memory::SMALL && !session.is_closed());
+        sessions.sort_unstable_by_key(|(footprint, _)| std::cmp::Reverse(*footprint));
+        let mut left = bytes;
+        for (footprint, session) in sessions {
+            session.close_for_memory(self);
+            left = left.saturating_sub(footprint);
+            if left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Reads paused sessions again when there is memory. If memory stays short for too long, because each of them waits
+    /// for more, closes one.
+    fn end_pauses(&self) {
+        if self.paused.borrow().is_empty() || !self.memory.budget.is_near() {
+            self.paused_ticks.set(0);
+            self.paused.borrow_mut().drain(..).for_each(|session| session.resume());
+            return;
+        }
+        self.paused_ticks.set(self.paused_ticks.get() + 1);
+        if self.paused_ticks.get() > PAUSED_TICKS_MAX {
+            self.close_largest(1);
+        }
+    }
+
+    /// Has the group of a primary probed at once, because the primary answers as a replica.
+    pub(super) fn report_misrouted(&self, primary: &HostPort) {
+        count(&self.stats.misrouted);
+        if let Some(misrouted) = &self.config.misrouted {
+            // If the queue is full, the group is being probed already.
+            let _ = misrouted.try_send(primary.clone());
+        }
+    }
+
+    /// Closes the sessions whose clients have read nothing for too long.
+    fn close_slow(&self) {
+        let sessions = std::mem::take(&mut *self.slow.borrow_mut());
+        let slow: Vec<_> = sessions.into_iter().filter(|session| session.check_slow(self)).collect();
+        self.slow.borrow_mut().extend(slow);
+    }
+
+    fn on_tick(self: &Rc<Self>) {
         let (before, tick) = self.clock.advance();
         for product in self.routes.products().values() {
             product.tick(self);
         }
+        self.close_slow();
+        self.memory.publish();
+        self.end_pauses();
+        self.cut_off_again();
+        self.resend_cut_off();
         self.parking.unpark_expired(&self.clock, self.config.limits.parked_for_max);
         self.recount_holds();
         if tick / TICKS_PER_REPORT != before / TICKS_PER_REPORT {
@@ -223,7 +322,6 @@ impl Worker {
     fn accept(self: &Rc<Self>, accepted: Accepted) {
         let Some(product) = self.routes.product(accepted.product) else {
             // The product was removed after the acceptor accepted the connection.
-            self.shared.clients[self.index].fetch_sub(1, Ordering::Relaxed);
             return;
         };
         let id = self.next_session.get();
@@ -232,17 +330,15 @@ impl Worker {
             Ok(stream) => {
                 self.stats.accepted.set(self.stats.accepted.get() + 1);
                 // Its panic ends the session (see `SessionTask::drop`) and nothing else.
-                let session = SessionTask::new(self.clone(), product, stream, accepted.from, id);
+                let client = (stream, accepted.from, accepted.place);
+                let session = SessionTask::new(self.clone(), product, client, id);
                 if faults::enabled() {
                     tokio::task::spawn_local(faults::or_panic("session", session));
                 } else {
                     tokio::task::spawn_local(session);
                 }
             }
-            Err(error) => {
-                self.shared.clients[self.index].fetch_sub(1, Ordering::Relaxed);
-                tracing::debug!(%error, "an accepted connection was already broken");
-            }
+            Err(error) => tracing::debug!(%error, "an accepted connection was already broken"),
         }
     }
 
@@ -264,7 +360,7 @@ impl Worker {
         });
     }
 
-    /// Adds a session. (The acceptor has counted it already.)
+    /// Adds a session.
     pub(super) fn add_session(&self, session: &Rc<Session>) {
         self.sessions.borrow_mut().insert(session.id, session.clone());
     }
@@ -272,9 +368,7 @@ impl Worker {
     /// Removes a session that has ended.
     pub(super) fn remove_session(&self, session: &Rc<Session>) {
         self.parking.remove(session);
-        if self.sessions.borrow_mut().remove(&session.id).is_some() {
-            self.shared.clients[self.index].fetch_sub(1, Ordering::Relaxed);
-        }
+        self.sessions.borrow_mut().remove(&session.id);
     }
 
     /// Check 1, and the part of check 2 that concerns the lease, for a setting of `isolated`.
@@ -307,18 +401,11 @@ impl Worker {
 
     /// Publishes the report of this worker.
     pub(super) fn publish(&self) {
-        let stats = StatsSnapshot {
-            accepted: self.stats.accepted.get(),
-            requests: self.stats.requests.get(),
-            forwarded: self.stats.forwarded.get(),
-            refused: self.stats.refused.get(),
-            unknown: self.stats.unknown.get(),
-            parked: self.stats.parked.get(),
-            slow_clients: self.stats.slow_clients.get(),
-            replica_reads: self.stats.replica_reads.get(),
-            replica_repeats: self.stats.replica_repeats.get(),
+        let status = WorkerStatus {
+            epoch: self.routes.epoch(),
+            holds: self.holds.borrow().progress(),
+            stats: self.stats.snapshot(),
         };
-        let status = WorkerStatus { epoch: self.routes.epoch(), holds: self.holds.borrow().progress(), stats };
         self.shared.set_worker(self.index, status);
     }
 }

@@ -2,7 +2,10 @@
 //! Knows nothing of the purpose, and changes nothing at the server: commands are tried in forms that are refused or do
 //! nothing.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use tokio::time::Instant;
 
@@ -15,6 +18,10 @@ const NAME: &str = "pt:capabilities";
 const KEY: &[u8] = b"pt:capabilities:2f6b1c0d9a3e47d58b1f60c7e2a94d13";
 /// A channel for trying commands; likewise.
 const CHANNEL: &[u8] = b"pt:capabilities:2f6b1c0d9a3e47d58b1f60c7e2a94d13";
+
+/// Asks when a key of no application expires. An error reply: the server or its user does not have PEXPIRETIME, which
+/// came with Redis 7.0.
+pub const EXPIRE_TIME_PROBE: &[&[u8]] = &[b"PEXPIRETIME", KEY];
 
 /// Whether something is allowed, or why not, as text for the operator.
 pub type Allowed<T = ()> = Result<T, String>;
@@ -80,9 +87,9 @@ pub struct Capabilities {
     pub client_list: Allowed,
     /// CLIENT KILL ID, tried on a connection of our own.
     pub client_kill: Allowed,
-    /// SCAN, PTTL, DUMP and TYPE, which a copy uses for reading.
+    /// SCAN, DUMP, TYPE, TIME, and PEXPIRETIME or else PTTL, which a copy uses for reading.
     pub reads: Allowed,
-    /// RESTORE, tried with an invalid payload: the server is not read-only, has enough replicas and is not out of
+    /// RESTORE with ABSTTL, tried with an invalid payload: the server is not read-only, has enough replicas and is not out of
     /// memory.
     pub restore: Allowed,
     /// UNLINK.
@@ -91,6 +98,9 @@ pub struct Capabilities {
     pub memory_usage: Allowed,
     /// FUNCTION LIST.
     pub functions: Allowed,
+    /// How far its clock is ahead of this machine's, in milliseconds, give or take half a round trip. `None`: TIME is not
+    /// allowed.
+    pub clock_ahead_ms: Option<i64>,
 }
 
 /// Which feeds a server allows.
@@ -152,8 +162,11 @@ pub async fn capabilities(
         client_name = tester.allowed(&[b"CLIENT", b"ID"]).await?;
     }
     let mut reads = Ok(());
-    for command in [&[b"SCAN" as &[u8], b"0", b"COUNT", b"1"][..], &[b"PTTL", KEY], &[b"DUMP", KEY], &[b"TYPE", KEY]] {
+    for command in [&[b"SCAN" as &[u8], b"0", b"COUNT", b"1"][..], &[b"DUMP", KEY], &[b"TYPE", KEY], &[b"TIME"]] {
         reads = reads.and(tester.allowed(command).await?);
+    }
+    if tester.allowed(EXPIRE_TIME_PROBE).await?.is_err() {
+        reads = reads.and(tester.allowed(&[b"PTTL", KEY]).await?);
     }
     let capabilities = Capabilities {
         addr: addr.clone(),
@@ -170,10 +183,11 @@ pub async fn capabilities(
         client_list,
         client_kill: tester.kill(credentials).await?,
         reads,
-        restore: tester.allowed(&[b"RESTORE", KEY, b"0", b""]).await?,
+        restore: tester.allowed(&[b"RESTORE", KEY, b"0", b"", b"ABSTTL"]).await?,
         unlink: tester.allowed(&[b"UNLINK", KEY]).await?,
         memory_usage: tester.allowed(&[b"MEMORY", b"USAGE", KEY]).await?,
         functions: tester.allowed(&[b"FUNCTION", b"LIST", b"LIBRARYNAME", KEY]).await?,
+        clock_ahead_ms: tester.clock_ahead_ms().await?,
     };
     Ok(capabilities)
 }
@@ -198,6 +212,16 @@ impl CommandTester<'_> {
             Err(error) if !error.answered() => Err(error),
             Err(error) if is_permitted(&error) => Ok(Ok(())),
             Err(error) => Ok(Err(refusal(&name, error))),
+        }
+    }
+
+    async fn clock_ahead_ms(&mut self) -> Result<Option<i64>, RedisError> {
+        let ours = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        let before = ours();
+        match self.client.ask(&[b"TIME"], self.deadline).await {
+            Ok(reply) => Ok(reply.clock_ms().map(|theirs| theirs - (before + ours()) / 2)),
+            Err(error) if !error.answered() => Err(error),
+            Err(_) => Ok(None),
         }
     }
 
@@ -233,7 +257,10 @@ fn refusal(name: &str, error: RedisError) -> String {
     match error {
         RedisError::NotAllowed { addr, text, .. } => {
             let acl = name.to_ascii_lowercase().replace(' ', "|");
-            format!("{addr} does not allow this user {name}: {text}; let the user run it (ACL SETUSER ... +{acl})")
+            format!(
+                "{addr} does not allow this user {name}: {text}; let the user run it (ACL SETUSER ... \
+                 +{acl}, then ACL SAVE or CONFIG REWRITE)"
+            )
         }
         RedisError::Refused { addr, text, .. } => format!("{addr} answers {name} with an error: {text}"),
         other => other.to_string(),
@@ -272,7 +299,7 @@ async fn psync(
         Err(error) if !error.answered() => return Err(error),
         Err(error) => {
             let why = "PSYNC was not tried, because trying it is safe only on a connection that has subscribed";
-            return Ok(Err(format!("{why}: {error} (ACL SETUSER ... &pt:*)")));
+            return Ok(Err(format!("{why}: {error} (ACL SETUSER ... &pt:*, then ACL SAVE or CONFIG REWRITE)")));
         }
     }
     // The confirmation of the subscription is one reply; the next one is that of PSYNC.

@@ -60,10 +60,33 @@ impl Client {
         name: &str,
         deadline: Instant,
     ) -> Result<Self, RedisError> {
+        // Here the name only informs people, so a user without CLIENT is accepted.
+        Self::connect_as(addr, credentials, (name, Naming::UnlessForbidden), deadline).await
+    }
+
+    /// As [`Client::connect`], also to a server that is busy with a script: such a server does not even take the
+    /// connection's name.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_to_busy(
+        addr: &HostPort,
+        credentials: Option<&Credentials>,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<Self, RedisError> {
+        Self::connect_as(addr, credentials, (name, Naming::IfIdle), deadline).await
+    }
+
+    async fn connect_as(
+        addr: &HostPort,
+        credentials: Option<&Credentials>,
+        (name, naming): (&str, Naming),
+        deadline: Instant,
+    ) -> Result<Self, RedisError> {
         let stream = dial(addr, deadline).await?;
         let mut client = Self { addr: addr.clone(), stream, input: BytesMut::with_capacity(READ_BUFFER) };
-        // Here the name only informs people, so a user without CLIENT is accepted.
-        let login = Login { naming: Naming::UnlessForbidden, ..login(credentials, name) };
+        let login = Login { naming, ..login(credentials, name) };
         for step in login.steps() {
             let mut request = Vec::new();
             login.push(step, &mut request);

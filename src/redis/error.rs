@@ -79,8 +79,17 @@ pub enum RedisError {
         /// Which server.
         addr: HostPort,
     },
+    /// `-BUSY`: a script runs, and the server executes nothing else.
+    #[error("{addr} is busy with a script; try again when it has ended, or end it (SCRIPT KILL, FUNCTION KILL)")]
+    Busy {
+        /// Which server.
+        addr: HostPort,
+    },
     /// `-NOPERM`.
-    #[error("{addr} does not allow this user {command}: {text}; let the user run it (ACL SETUSER ... +{command})")]
+    #[error(
+        "{addr} does not allow this user {command}: {text}; let the user run it \
+         (ACL SETUSER ... +{command}, then ACL SAVE or CONFIG REWRITE)"
+    )]
     NotAllowed {
         /// Which server.
         addr: HostPort,
@@ -133,6 +142,7 @@ impl RedisError {
             "WRONGPASS" => Self::WrongPassword { addr, text },
             "DENIED" => Self::Protected { addr },
             "LOADING" => Self::Loading { addr },
+            "BUSY" => Self::Busy { addr },
             "NOPERM" => Self::NotAllowed { addr, command: command.to_ascii_lowercase(), text },
             // "ERR invalid password" up to Redis 5; "ERR AUTH <password> called without any password configured".
             _ if command == "AUTH" => Self::WrongPassword { addr, text },

@@ -3,6 +3,13 @@
 
 use std::collections::BTreeMap;
 
+/// A larger number of keys is read as this one, so that sums over databases do not overflow. No machine has the memory
+/// for so many.
+const KEYS_MAX: u64 = 1 << 40;
+/// A larger number of calls is read as this one, so that sums over commands do not overflow: a million calls per second
+/// for 36,000 years.
+const CALLS_MAX: u64 = 1 << 60;
+
 /// The fields of a reply to INFO. Section titles are stored separately.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Info {
@@ -50,10 +57,19 @@ impl Info {
             .iter()
             .filter_map(|(name, value)| {
                 let db = name.strip_prefix("db")?.parse().ok()?;
-                let count = value.split(',').find_map(|part| part.strip_prefix(what))?.parse().ok()?;
-                Some((db, count))
+                let count: u64 = value.split(',').find_map(|part| part.strip_prefix(what))?.parse().ok()?;
+                Some((db, count.min(KEYS_MAX)))
             })
             .collect()
+    }
+
+    /// How often a command was called, by its field of the section commandstats (`cmdstat_del:calls=1,usec=...`). 0: the
+    /// server does not report it.
+    #[must_use]
+    pub fn calls(&self, field: &str) -> u64 {
+        let calls =
+            self.get(field).and_then(|value| value.strip_prefix("calls=")?.split(',').next()?.parse::<u64>().ok());
+        calls.unwrap_or(0).min(CALLS_MAX)
     }
 
     /// Major and minor of `redis_version`. (Valkey reports the Redis version that it is compatible with, 7.2.4.)
@@ -81,5 +97,16 @@ mod tests {
         assert_eq!(info.expires(), BTreeMap::from([(0, 0), (15, 1)]));
         assert_eq!(Info::parse("redis_version:8").version(), Some((8, 0)));
         assert_eq!(Info::parse("redis_version:x.y").version(), None);
+    }
+
+    #[test]
+    fn sums_of_counts_do_not_overflow() {
+        let info = Info::parse(
+            "db0:keys=18446744073709551615,expires=18446744073709551615\r\ndb1:keys=1,expires=1\r\n\
+             cmdstat_del:calls=18446744073709551615,usec=1\r\ncmdstat_set:calls=7\r\n",
+        );
+        assert_eq!(info.keyspace().values().sum::<u64>(), KEYS_MAX + 1);
+        assert_eq!(info.expires().values().sum::<u64>(), KEYS_MAX + 1);
+        assert_eq!(["cmdstat_del", "cmdstat_set", "x"].map(|name| info.calls(name)), [CALLS_MAX, 7, 0]);
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod capabilities;
 pub mod client;
+pub mod client_list;
 pub mod error;
 pub mod frame;
 pub mod info;
@@ -14,8 +15,9 @@ pub mod rights;
 pub mod role;
 
 pub use client::Client;
+pub use client_list::ClientListEntry;
 pub use error::RedisError;
 pub use info::Info;
 pub use replication_status::ReplicationStatus;
-pub use reply::Reply;
+pub use reply::{Reply, clock_ms};
 pub use role::Role;

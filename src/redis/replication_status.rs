@@ -29,6 +29,9 @@ pub struct ReplicationStatus {
     pub offset: u64,
     /// Number of keys of all databases.
     pub keys: u64,
+    /// It keeps an append-only file, and has written it without error: a process that is killed loses at most what
+    /// `appendfsync` allows, and with the machine only.
+    pub appends: bool,
 }
 
 impl ReplicationStatus {
@@ -79,6 +82,7 @@ impl ReplicationStatus {
             former_offset: number("second_repl_offset").filter(|first| *first > 0).map(|first: u64| first - 1),
             offset: offset.unwrap_or(0),
             keys: info.keyspace().values().sum(),
+            appends: flag("aof_enabled") && info.get("aof_last_write_status") == Some("ok"),
             follows,
         })
     }
@@ -103,17 +107,19 @@ mod tests {
     fn a_primary_and_a_replica() {
         let zeros = "0".repeat(40);
         let text = format!(
-            "run_id:r1\r\nrole:master\r\nmaster_replid:aa\r\nmaster_replid2:{zeros}\r\nsecond_repl_offset:-1\r\nmaster_repl_offset:70\r\n\
+            "aof_enabled:1\r\naof_last_write_status:ok\r\nrun_id:r1\r\nrole:master\r\nmaster_replid:aa\r\nmaster_replid2:{zeros}\r\nsecond_repl_offset:-1\r\nmaster_repl_offset:70\r\n\
              loading:0\r\ndb0:keys=2,expires=0\r\ndb3:keys=1,expires=0\r\n"
         );
         let primary = ReplicationStatus::parse(&Info::parse(&text)).unwrap();
         assert_eq!((primary.follows, primary.offset, primary.keys), (None, 70, 3));
         assert_eq!((primary.replid.as_str(), primary.former_replid.as_str()), ("aa", ""));
         assert_eq!(primary.former_offset, None);
+        assert!(primary.appends);
         let text = "run_id:r2\r\nrole:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:7000\r\nmaster_link_status:up\r\n\
                     master_sync_in_progress:0\r\nslave_repl_offset:69\r\nmaster_replid:aa\r\nmaster_replid2:bb\r\n\
                     second_repl_offset:61\r\nmaster_repl_offset:70\r\n";
         let replica = ReplicationStatus::parse(&Info::parse(text)).unwrap();
+        assert!(!replica.appends);
         assert!(replica.is_replica_of("10.0.0.1", 7000) && !replica.is_replica_of("10.0.0.1", 7001));
         assert!(replica.link_up && !replica.syncing && !replica.loading);
         assert_eq!((replica.offset, replica.former_replid.as_str(), replica.former_offset), (69, "bb", Some(60)));

@@ -4,6 +4,12 @@
 use bytes::Bytes;
 use redis_protocol::resp2::{decode::decode_bytes, types::BytesFrame};
 
+/// Milliseconds since the epoch from the two parts of a reply to TIME: seconds and microseconds.
+#[must_use]
+pub fn clock_ms(seconds: i64, micros: i64) -> Option<i64> {
+    seconds.checked_mul(1000)?.checked_add(micros / 1000)
+}
+
 /// One reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
@@ -64,6 +70,13 @@ impl Reply {
         }
     }
 
+    /// The server's clock in milliseconds since the epoch, if this is a reply to TIME.
+    #[must_use]
+    pub fn clock_ms(&self) -> Option<i64> {
+        let [seconds, micros] = self.items()? else { return None };
+        clock_ms(seconds.integer()?, micros.integer()?)
+    }
+
     /// The elements of an array.
     #[must_use]
     pub fn items(&self) -> Option<&[Reply]> {
@@ -71,5 +84,21 @@ impl Reply {
             Self::Array(items) => Some(items),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks() {
+        let time = |seconds: &'static str, micros: &'static str| {
+            Reply::Array([seconds, micros].map(|part| Reply::Bulk(Bytes::from_static(part.as_bytes()))).into())
+        };
+        assert_eq!(time("5", "999999").clock_ms(), Some(5999));
+        assert_eq!(time("9223372036854775807", "0").clock_ms(), None);
+        assert_eq!(time("x", "0").clock_ms(), None);
+        assert_eq!(Reply::Array(vec![Reply::Integer(1)]).clock_ms(), None);
     }
 }

@@ -8,10 +8,14 @@ use super::{request::RequestError, write};
 ///
 /// # Errors
 /// Returns `UnbalancedQuotes` if a quote is not closed, or if a closing quote is not followed by white space or the end
-/// of the line, as Redis does.
+/// of the line, as Redis does. Returns `InlineNul` if there is a NUL.
 pub fn to_request(line: &[u8]) -> Result<Vec<u8>, RequestError> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
+    // Redis never finds the end of such a line: it waits until 64 KB have arrived, and then refuses it.
+    if memchr::memchr(0, line).is_some() {
+        return Err(RequestError::InlineNul);
+    }
     let words = words(line)?;
     let mut out = Vec::with_capacity(line.len() + 16 * (words.len() + 1));
     write::array(&mut out, words.len());
@@ -48,7 +52,8 @@ fn take_word(line: &[u8], mut at: usize, word: &mut Vec<u8>) -> Result<usize, Re
                     _ => Ok(at),
                 };
             }
-            c if is_space(c) || c == 0 => return Ok(at + usize::from(c == 0)),
+            // Redis ends a word at fewer characters than it skips between words.
+            b' ' | b'\t' | b'\n' | b'\r' => return Ok(at),
             c => word.push(c),
         }
         at += 1;

@@ -62,6 +62,8 @@ pub enum Naming {
     UnlessForbidden,
     /// The user is not permitted to run CLIENT, or the server does not have it.
     IfSupported,
+    /// The user is not permitted to run CLIENT, or the server is busy with a script, which the connection is to end.
+    IfIdle,
 }
 
 /// The parameters of the sequence.
@@ -171,6 +173,7 @@ impl<'a> Login<'a> {
         match self.naming {
             Naming::Required => false,
             Naming::UnlessForbidden => error.starts_with("NOPERM"),
+            Naming::IfIdle => error.starts_with("NOPERM") || error.starts_with("BUSY"),
             Naming::IfSupported => error.starts_with("NOPERM") || error.starts_with("ERR unknown"),
         }
     }

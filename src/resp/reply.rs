@@ -43,6 +43,9 @@ impl fmt::Display for ReplyError {
 
 impl std::error::Error for ReplyError {}
 
+/// Lines that nobody wants are shortened from this size on, in bytes: so rarely that it costs nothing.
+const SHORTENED_FROM: usize = 64 * 1024;
+
 /// A resumable scan of one reply at a time.
 ///
 /// Call [`scan`](Self::scan) with all bytes from the first byte of the reply on. While it returns `None`, call it again
@@ -55,6 +58,8 @@ pub struct ReplyScanner {
     searched: usize,
     /// Number of values still missing at each level of nesting, outermost first.
     open: Vec<u64>,
+    /// Of a bulk string whose first bytes were forgotten: number of its bytes that had not arrived.
+    bulk_left: Option<usize>,
 }
 
 impl ReplyScanner {
@@ -62,6 +67,43 @@ impl ReplyScanner {
     #[must_use]
     pub fn position(&self) -> usize {
         self.at
+    }
+
+    /// Called when [`scan`](Self::scan) returned `None` for `bytes`: returns how many of the first bytes it does not need
+    /// any more. The caller may drop these; the next scan begins with the byte after them, and the length that it returns
+    /// counts from there.
+    pub fn forget(&mut self, bytes: &[u8]) -> usize {
+        if let Some(left) = self.bulk_left {
+            let arrived = left.min(bytes.len());
+            self.bulk_left = Some(left - arrived);
+            return arrived;
+        }
+        let at = std::mem::take(&mut self.at);
+        self.searched = self.searched.saturating_sub(at);
+        let rest = &bytes[at.min(bytes.len())..];
+        if let Some(b'$' | b'=' | b'!') = rest.first()
+            && let Header::Number(len @ 0.., start) = header(rest, 1)
+        {
+            let end = start.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
+            let arrived = end.min(rest.len());
+            self.bulk_left = Some(end - arrived);
+            return at + arrived;
+        }
+        at
+    }
+
+    /// Called after [`forget`](Self::forget) for a reply that nobody wants: removes from `bytes` what a long incomplete line
+    /// has between its first and its last byte. Returns the number of removed bytes.
+    pub fn shorten(&mut self, bytes: &mut Vec<u8>) -> usize {
+        if self.bulk_left.is_some() || bytes.len() < SHORTENED_FROM || !matches!(bytes[0], b'+' | b'-' | b',' | b'(') {
+            return 0;
+        }
+        let last = bytes.len() - 1;
+        bytes.copy_within(last.., 1);
+        bytes.truncate(2);
+        bytes.shrink_to(SHORTENED_FROM);
+        self.searched = 0;
+        last - 1
     }
 
     /// Returns the length of the reply that begins at `bytes[0]`, or `None` if it has not arrived completely. An
@@ -103,6 +145,9 @@ impl ReplyScanner {
     /// The end of the value (or of the aggregate's header) at `self.at`, and the number of values that it contains.
     #[inline]
     fn value(&mut self, bytes: &[u8]) -> Result<Option<(usize, u64)>, ReplyError> {
+        if let Some(left) = self.bulk_left {
+            return self.end_of_bulk(bytes, left);
+        }
         let Some(&kind) = bytes.get(self.at) else { return Ok(None) };
         match kind {
             b'$' | b'=' | b'!' => self.bulk(bytes, kind == b'$'),
@@ -145,6 +190,19 @@ impl ReplyScanner {
         match bytes.get(end..end + 2) {
             None => Ok(None),
             Some(b"\r\n") => Ok(Some((end + 2, 0))),
+            Some(_) => Err(ReplyError::BulkEnd),
+        }
+    }
+
+    /// The end of a bulk string of which `left` bytes had not arrived when its beginning was forgotten.
+    #[cold]
+    fn end_of_bulk(&mut self, bytes: &[u8], left: usize) -> Result<Option<(usize, u64)>, ReplyError> {
+        match bytes.get(left..left + 2) {
+            None => Ok(None),
+            Some(b"\r\n") => {
+                self.bulk_left = None;
+                Ok(Some((left + 2, 0)))
+            }
             Some(_) => Err(ReplyError::BulkEnd),
         }
     }
@@ -239,6 +297,69 @@ mod tests {
             }
             assert_eq!(scanner.scan(bytes), Ok(Some(bytes.len())), "{text:?}");
             assert_eq!(scanner.scan(&more[bytes.len()..]), Ok(Some(4)), "after {text:?}");
+        }
+    }
+
+    #[test]
+    fn forgets_what_it_has_scanned() {
+        for text in WHOLE {
+            let bytes = text.as_bytes();
+            for step in 1..=bytes.len() {
+                let mut scanner = ReplyScanner::default();
+                let (mut kept, mut dropped) = (Vec::new(), 0);
+                for (i, chunk) in bytes.chunks(step).enumerate() {
+                    kept.extend_from_slice(chunk);
+                    match scanner.scan(&kept) {
+                        Ok(Some(len)) => assert_eq!((dropped + len, len), (bytes.len(), kept.len()), "{text:?}"),
+                        Ok(None) => {
+                            assert!((i + 1) * step < bytes.len(), "{text:?} by {step} does not end");
+                            let unneeded = scanner.forget(&kept);
+                            dropped += unneeded;
+                            kept.drain(..unneeded);
+                        }
+                        Err(error) => panic!("{text:?} by {step}: {error}"),
+                    }
+                }
+                assert_eq!(scanner.scan(b":1\r\n"), Ok(Some(4)), "after {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn forgets_the_bytes_of_a_large_string_as_they_come() {
+        let mut scanner = ReplyScanner::default();
+        let mut bytes = b"*2\r\n$1000\r\n".to_vec();
+        assert_eq!((scanner.scan(&bytes), scanner.forget(&bytes)), (Ok(None), bytes.len()));
+        bytes = vec![b'x'; 600];
+        assert_eq!((scanner.scan(&bytes), scanner.forget(&bytes)), (Ok(None), 600));
+        bytes = [&[b'x'; 400][..], b"\r"].concat();
+        assert_eq!((scanner.scan(&bytes), scanner.forget(&bytes)), (Ok(None), 400));
+        assert_eq!(scanner.scan(b"\r\n:1\r\n"), Ok(Some(6)));
+    }
+
+    #[test]
+    fn a_long_line_that_nobody_wants_is_shortened() {
+        let mut scanner = ReplyScanner::default();
+        let mut bytes = [b"*2\r\n+".as_slice(), &vec![b'x'; SHORTENED_FROM]].concat();
+        for _ in 0..3 {
+            assert_eq!(scanner.scan(&bytes), Ok(None));
+            let unneeded = scanner.forget(&bytes);
+            bytes.drain(..unneeded);
+            assert!(scanner.shorten(&mut bytes) > SHORTENED_FROM / 2 && bytes == b"+x");
+            bytes.extend_from_slice(&vec![b'x'; SHORTENED_FROM]);
+        }
+        *bytes.last_mut().unwrap() = b'\r';
+        assert_eq!((scanner.scan(&bytes), scanner.forget(&bytes)), (Ok(None), 0));
+        scanner.shorten(&mut bytes);
+        bytes.extend_from_slice(b"\n:1\r\n");
+        assert_eq!(scanner.scan(&bytes), Ok(Some(7)));
+        // What has to be valid, or is a part of a string, stays.
+        for (text, unneeded) in [(":1", 0), ("$100000\r\n+", 10)] {
+            let mut scanner = ReplyScanner::default();
+            let mut bytes = [text.as_bytes(), &vec![b'1'; SHORTENED_FROM]].concat();
+            assert_eq!(scanner.scan(&bytes), Ok(None));
+            assert!(scanner.forget(&bytes) >= unneeded);
+            assert_eq!(scanner.shorten(&mut bytes), 0);
         }
     }
 

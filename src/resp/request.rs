@@ -57,6 +57,8 @@ pub enum RequestError {
     InlineTooLong,
     /// The quotes of an inline command do not match.
     UnbalancedQuotes,
+    /// An inline command contains a NUL.
+    InlineNul,
     /// More arguments than a client may send before it has logged in.
     UnauthenticatedMultibulkLength,
     /// A longer argument than a client may send before it has logged in.
@@ -76,6 +78,7 @@ impl fmt::Display for RequestError {
             Self::RequestTooLong => f.write_str("too big request"),
             Self::InlineTooLong => f.write_str("too big inline request"),
             Self::UnbalancedQuotes => f.write_str("unbalanced quotes in request"),
+            Self::InlineNul => f.write_str("NUL in an inline command"),
             Self::UnauthenticatedMultibulkLength => f.write_str("unauthenticated multibulk length"),
             Self::UnauthenticatedBulkLength => f.write_str("unauthenticated bulk length"),
         }
@@ -131,6 +134,12 @@ impl RequestScanner {
     #[must_use]
     pub fn in_request(&self) -> bool {
         self.at != 0 || self.searched != 0
+    }
+
+    /// Bytes of memory that it has allocated.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.args.capacity() * size_of::<Arg>()
     }
 
     /// Frees memory that an unusually large request needed.

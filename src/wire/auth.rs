@@ -1,9 +1,13 @@
 //! The cluster secret in every call between nodes and from operators: `authorization: Bearer SECRET`.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use tonic::{Request, Status, metadata::AsciiMetadataValue, service::Interceptor};
 
+use super::refused::{Because, Refusal, RefusedCalls};
 use crate::model::secret::Secret;
 
 /// The cluster secret, or none: then nodes bind everything on loopback only (unless `--insecure`). `Debug` never shows
@@ -43,6 +47,13 @@ impl ClusterSecret {
         Ok(Self(Some(Arc::new(Secret::new(text.to_owned())))))
     }
 
+    /// Whether a request with this `authorization` header may be answered: it has the secret, or there is none.
+    #[must_use]
+    pub fn admits(&self, authorization: Option<&[u8]>) -> bool {
+        let Some(secret) = &self.0 else { return true };
+        authorization.and_then(|value| value.strip_prefix(b"Bearer ")).is_some_and(|given| secret.matches(given))
+    }
+
     /// Whether there is one.
     #[must_use]
     pub fn is_some(&self) -> bool {
@@ -66,20 +77,58 @@ impl Interceptor for ClientAuth {
     }
 }
 
-/// Refuses calls that do not have the secret. The comparison takes constant time, see [`Secret::matches`].
+/// The mark of one connection: which of its port's accepted calls was its last one. Clones are the same mark.
+#[derive(Clone, Debug, Default)]
+pub struct CallMark {
+    /// Accepted calls of the port.
+    calls: Arc<AtomicU64>,
+    /// The number of the last one on this connection; 0: there was none.
+    last: Arc<AtomicU64>,
+}
+
+impl CallMark {
+    /// The mark of another connection of the same port.
+    #[must_use]
+    pub fn of_another_connection(&self) -> Self {
+        Self { calls: self.calls.clone(), last: Arc::default() }
+    }
+
+    /// The number of the last accepted call on the connection; `None`: there was none.
+    #[must_use]
+    pub fn last_call(&self) -> Option<u64> {
+        Some(self.last.load(Ordering::Relaxed)).filter(|number| *number > 0)
+    }
+
+    /// A call on the connection was accepted.
+    pub fn accepted(&self) {
+        self.last.store(self.calls.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+}
+
+/// Refuses and counts calls that do not have the secret, and marks the connections of those that have it. The comparison takes constant time, see [`Secret::matches`].
 #[derive(Clone, Debug)]
-pub struct ServerAuth(pub ClusterSecret);
+pub struct ServerAuth {
+    /// The secret that is required.
+    pub secret: ClusterSecret,
+    /// Counts the calls that are refused.
+    pub refused: Arc<RefusedCalls>,
+}
 
 impl Interceptor for ServerAuth {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let Some(secret) = &self.0.0 else { return Ok(request) };
-        match request.metadata().get("authorization").map(|v| v.as_bytes().strip_prefix(b"Bearer ")) {
-            None => Err(Status::unauthenticated("this cluster has a secret and the call has none; give --secret-file")),
-            Some(Some(given)) if secret.matches(given) => Ok(request),
-            Some(_) => {
-                Err(Status::unauthenticated("the call has another secret than this cluster; check --secret-file"))
+        let given = request.metadata().get("authorization").map(AsciiMetadataValue::as_bytes);
+        if self.secret.admits(given) {
+            if let Some(mark) = request.extensions().get::<CallMark>() {
+                mark.accepted();
             }
+            return Ok(request);
         }
+        let why = match given {
+            None => "this cluster has a secret and the call has none; give --secret-file",
+            Some(_) => "the call has another secret than this cluster; check --secret-file",
+        };
+        self.refused.count(Because::Secret);
+        Err(Refusal::new(Because::Secret, why).status())
     }
 }
 
@@ -92,7 +141,8 @@ mod tests {
     fn calls_need_the_secret_and_nothing_shows_it() {
         let secret = ClusterSecret::new("0123456789abcdef").unwrap();
         let client = |secret: &ClusterSecret| ClientAuth(secret.clone()).call(Request::new(())).unwrap();
-        let mut server = ServerAuth(secret.clone());
+        let refused = Arc::<RefusedCalls>::default();
+        let mut server = ServerAuth { secret: secret.clone(), refused: refused.clone() };
         let request = client(&secret);
         for text in [format!("{secret:?}"), format!("{server:?}"), format!("{request:?}")] {
             assert!(!text.contains("0123456789abcdef"), "{text}");
@@ -102,7 +152,13 @@ mod tests {
             let refused = server.call(client(&other)).unwrap_err();
             assert!(refused.message().contains("--secret-file"), "{refused:?}");
         }
-        assert!(ServerAuth(ClusterSecret::none()).call(client(&secret)).is_ok());
+        assert_eq!(refused.secret.load(std::sync::atomic::Ordering::Relaxed), 2);
+        assert!(secret.admits(Some(b"Bearer 0123456789abcdef")) && ClusterSecret::none().admits(None));
+        for given in [None, Some(&b"0123456789abcdef"[..]), Some(b"Bearer "), Some(b"Bearer 0123456789abcdeg")] {
+            assert!(!secret.admits(given));
+        }
+        let mut open = ServerAuth { secret: ClusterSecret::none(), refused };
+        assert!(open.call(client(&secret)).is_ok());
         for bad in ["short", "0123456789abcde f", &"x".repeat(ClusterSecret::LEN_MAX + 1)] {
             assert!(!ClusterSecret::new(bad).unwrap_err().contains(bad));
         }

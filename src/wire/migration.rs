@@ -318,5 +318,10 @@ const fn kind_to(kind: EventKind) -> pb::EventKind {
         EventKind::Ejected => pb::EventKind::Ejected,
         EventKind::Reinstated => pb::EventKind::Reinstated,
         EventKind::Reconciled => pb::EventKind::Reconciled,
+        EventKind::FailoverHeldBack => pb::EventKind::FailoverHeldBack,
+        EventKind::ScriptEnded => pb::EventKind::ScriptEnded,
+        EventKind::WritesRefused => pb::EventKind::WritesRefused,
+        EventKind::ClientsClosed => pb::EventKind::ClientsClosed,
+        EventKind::NotFailedOver => pb::EventKind::NotFailedOver,
     }
 }

@@ -1,6 +1,7 @@
 //! The generated protobuf code, and the conversions between its messages and the model.
 
 pub mod auth;
+pub mod caller;
 mod change;
 pub mod channels;
 pub mod convert;
@@ -12,6 +13,7 @@ mod migration;
 mod promotion;
 mod reads;
 mod redacted;
+pub mod refused;
 pub mod snapshot;
 
 /// Name of the metadata of a status that says what became of the change. `none`: not executed. `made`: the change was

@@ -7,7 +7,7 @@ use super::{
 use crate::model::{
     ids::{Epoch, GroupId, ProductId, PromotionId},
     promotion::{EndedPromotion, Promotion, PromotionKind, ReplicationOffset},
-    state::GroupOptions,
+    state::{GroupOptions, ImpairedOptions},
 };
 
 pub(super) fn promotion_kind_to(kind: PromotionKind) -> i32 {
@@ -34,14 +34,33 @@ pub(super) fn offset_from(offset: pb::ReplicationOffset) -> ReplicationOffset {
     ReplicationOffset { replid: offset.replid, offset: offset.offset }
 }
 
-pub(super) const fn options_to(options: GroupOptions) -> pb::GroupOptions {
-    let GroupOptions { down_after_ms, maintenance, eject_after_ms } = options;
-    pb::GroupOptions { down_after_ms, maintenance, eject_after_ms }
+pub(super) fn options_to(options: GroupOptions) -> pb::GroupOptions {
+    let GroupOptions { down_after_ms, maintenance, eject_after_ms, impaired } = options;
+    let ImpairedOptions {
+        busy_failover_after_ms,
+        loading_failover_after_ms,
+        misconf_failover_after_ms,
+        script_kill_after_ms,
+    } = impaired;
+    // A state of an earlier version has none, and is written as it was.
+    let impaired = (impaired != ImpairedOptions::default()).then_some(pb::ImpairedOptions {
+        busy_failover_after_ms,
+        loading_failover_after_ms,
+        misconf_failover_after_ms,
+        script_kill_after_ms,
+    });
+    pb::GroupOptions { down_after_ms, maintenance, eject_after_ms, impaired }
 }
 
-pub(super) const fn options_from(options: pb::GroupOptions) -> GroupOptions {
-    let pb::GroupOptions { down_after_ms, maintenance, eject_after_ms } = options;
-    GroupOptions { down_after_ms, maintenance, eject_after_ms }
+pub(super) fn options_from(options: pb::GroupOptions) -> GroupOptions {
+    let pb::GroupOptions { down_after_ms, maintenance, eject_after_ms, impaired } = options;
+    let impaired = impaired.map_or_else(ImpairedOptions::default, |impaired| ImpairedOptions {
+        busy_failover_after_ms: impaired.busy_failover_after_ms,
+        loading_failover_after_ms: impaired.loading_failover_after_ms,
+        misconf_failover_after_ms: impaired.misconf_failover_after_ms,
+        script_kill_after_ms: impaired.script_kill_after_ms,
+    });
+    GroupOptions { down_after_ms, maintenance, eject_after_ms, impaired }
 }
 
 pub(super) fn promotion_to(p: &Promotion) -> pb::Promotion {

@@ -27,21 +27,21 @@ fn from_from(from: i32) -> Result<ReadFrom, DecodeError> {
 }
 
 pub(super) fn set_reads_to(reads: SetReads) -> pb::SetReads {
-    let SetReads { from, max_lag_ms, own_writes } = reads;
-    pb::SetReads { from: from.map(from_to), max_lag_ms, own_writes }
+    let SetReads { from, max_lag_ms, own_writes, confirmed } = reads;
+    pb::SetReads { from: from.map(from_to), max_lag_ms, own_writes, confirmed }
 }
 
 pub(super) fn set_reads_from(reads: pb::SetReads) -> Result<SetReads, DecodeError> {
-    let pb::SetReads { from, max_lag_ms, own_writes } = reads;
-    Ok(SetReads { from: from.map(from_from).transpose()?, max_lag_ms, own_writes })
+    let pb::SetReads { from, max_lag_ms, own_writes, confirmed } = reads;
+    Ok(SetReads { from: from.map(from_from).transpose()?, max_lag_ms, own_writes, confirmed })
 }
 
 pub(super) fn policy_to(policy: ReadPolicy) -> pb::ReadPolicy {
-    let ReadPolicy { from, max_lag_ms, own_writes } = policy;
-    pb::ReadPolicy { from: from_to(from), max_lag_ms, own_writes }
+    let ReadPolicy { from, max_lag_ms, own_writes, confirmed } = policy;
+    pb::ReadPolicy { from: from_to(from), max_lag_ms, own_writes, confirmed }
 }
 
 pub(super) fn policy_from(policy: pb::ReadPolicy) -> Result<ReadPolicy, DecodeError> {
-    let pb::ReadPolicy { from, max_lag_ms, own_writes } = policy;
-    Ok(ReadPolicy { from: from_from(from)?, max_lag_ms, own_writes })
+    let pb::ReadPolicy { from, max_lag_ms, own_writes, confirmed } = policy;
+    Ok(ReadPolicy { from: from_from(from)?, max_lag_ms, own_writes, confirmed })
 }

@@ -19,7 +19,8 @@ macro_rules! redacted {
 redacted! {
     CreateProductRequest { name port layout mode isolated databases username options }
     SetProductRequest {
-        name port databases username auto_rebalance min_acks min_acks_timeout_ms read_from max_lag_ms read_your_writes options
+        name port databases username auto_rebalance min_acks min_acks_timeout_ms read_from max_lag_ms read_your_writes clients_max
+        options
     }
     CreateGroupRequest { product id primary replicas username options }
 }

@@ -19,12 +19,12 @@ use super::{
 };
 use crate::model::{
     change::{NewMember, NewProduct},
-    ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, MigrationId, ProductId, PromotionId, Term, Uuid},
+    ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, MigrationId, NodeId, ProductId, PromotionId, Term, Uuid},
     outcome::Outcome,
     reject::Reject,
     state::{
         Admission, Assignment, ClusterState, EndedAssignment, Group, Hold, Keys, Leaving, Member, NotCleaned, Product,
-        Recorded, Settings, SlotState,
+        Recorded, RemovedMember, Settings, SlotState,
     },
 };
 
@@ -57,6 +57,7 @@ pub fn encode_state(state: &ClusterState) -> Vec<u8> {
         failover_share_max: u32::from(state.settings.failover_share_max),
         promotions: state.promotions.values().map(promotion_to).collect(),
         ended_promotions: state.ended_promotions.iter().map(promotion::ended_to).collect(),
+        removed: state.removed.iter().map(removed_to).collect(),
     }
     .encode_to_vec()
 }
@@ -95,6 +96,7 @@ pub fn decode_state(bytes: &[u8]) -> Result<ClusterState, DecodeError> {
         events: state.events.into_iter().map(event_from).collect::<Result<_, _>>()?,
         promotions: keyed(state.promotions, promotion_from, |p| p.id, "two promotions")?,
         ended_promotions: state.ended_promotions.into_iter().map(promotion::ended_from).collect::<Result<_, _>>()?,
+        removed: state.removed.into_iter().map(removed_from).collect::<Result<_, _>>()?,
     })
 }
 
@@ -150,6 +152,14 @@ fn member_state_from(m: pb::Member) -> Result<Member, DecodeError> {
     })
 }
 
+fn removed_to(m: &RemovedMember) -> pb::RemovedMember {
+    pb::RemovedMember { id: m.id.0, uuid: id_to(m.uuid), at: m.at.0 }
+}
+
+fn removed_from(m: pb::RemovedMember) -> Result<RemovedMember, DecodeError> {
+    Ok(RemovedMember { id: NodeId(m.id), uuid: id_from(m.uuid, "the uuid of a removed node")?, at: Epoch(m.at) })
+}
+
 fn product_state_to(p: &Product) -> pb::Product {
     let settings = NewProduct {
         name: p.name.clone(),
@@ -170,6 +180,7 @@ fn product_state_to(p: &Product) -> pb::Product {
         sweep_runs: p.sweep_runs,
         min_acks: u32::from(p.min_acks),
         min_acks_ms: p.min_acks_ms,
+        clients_max: p.clients_max,
     }
 }
 
@@ -191,6 +202,7 @@ fn product_state_from(p: pb::Product) -> Result<Product, DecodeError> {
         sweep_runs: p.sweep_runs,
         min_acks: min_acks_from(p.min_acks)?,
         min_acks_ms: p.min_acks_ms,
+        clients_max: p.clients_max,
     })
 }
 

@@ -97,8 +97,12 @@ pub async fn world() -> World {
             raft: Nothing::<0>,
             node: Nothing::<1>,
             secret: secret(),
+            refused: Default::default(),
             source: None,
             leased: Arc::new(|| true),
+            report: tokio::sync::watch::channel(Arc::default()).1,
+            clients_max: 50_000,
+            connections_max: 500,
         };
         world.tasks.push(tokio::spawn(serve(listener, services, std::future::pending())));
     }
@@ -569,4 +573,24 @@ async fn health_needs_no_secret() {
     assert!(unready.starts_with("HTTP/1.1 503") && unready.contains("no leader"), "{unready}");
     assert!(get("/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(get("/other").await.contains("HTTP/1.1"));
+}
+
+#[tokio::test]
+async fn metrics_need_the_secret() {
+    let world = world().await;
+    let get = async |headers: &str| {
+        let mut stream = TcpStream::connect(&world.addrs[0]).await.unwrap();
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: x\r\n{headers}connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    for headers in ["", "authorization: Bearer another-secret-of-this-length\r\n"] {
+        let refused = get(headers).await;
+        assert!(refused.starts_with("HTTP/1.1 401") && !refused.contains("pontoon_"), "{refused}");
+    }
+    let answer = get(&format!("authorization: Bearer {SECRET}\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("application/openmetrics-text"), "{answer}");
+    assert!(answer.contains("\npontoon_clients_max 50000\n") && answer.contains("# EOF"), "{answer}");
 }

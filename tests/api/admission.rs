@@ -196,7 +196,10 @@ async fn a_user_without_the_rights_for_a_failover_gives_a_warning() {
         ("", &[][..]),
         (
             "-client|kill",
-            &["run CLIENT KILL, so its group cannot get another primary", "(ACL SETUSER ... +client|kill)"],
+            &[
+                "run CLIENT KILL, so its group cannot get another primary",
+                "(ACL SETUSER ... +client|kill, then ACL SAVE or CONFIG REWRITE)",
+            ],
         ),
         (
             "-client|list -replicaof",

@@ -57,8 +57,12 @@ async fn a_peer_that_gave_up_many_calls_keeps_its_connection() {
         raft: Nothing::<0>,
         node: Nothing::<1>,
         secret: pontoon::wire::auth::ClusterSecret::none(),
+        refused: Default::default(),
         source: None,
         leased: Arc::new(|| true),
+        report: tokio::sync::watch::channel(Arc::default()).1,
+        clients_max: 50_000,
+        connections_max: 500,
     };
     let serving = tokio::spawn(serve(listener, services, std::future::pending()));
 

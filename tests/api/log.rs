@@ -24,6 +24,7 @@ use pontoon::{
         ids::{Epoch, HostPort, NodeId, Term, Uuid},
         state::{ClusterState, Entry, Position},
     },
+    wire::{caller::Caller, pb::raft::Header},
 };
 use tokio::sync::watch;
 
@@ -104,6 +105,14 @@ impl Log for NodeLog {
         self.leadership.subscribe()
     }
 
+    fn header_for(&self, to: NodeId, uuid: Uuid) -> Header {
+        Header { to_id: to.0, to_uuid: uuid.0.to_be_bytes().to_vec().into(), ..Header::default() }
+    }
+
+    fn admit_forwarder(&self, _caller: Result<Caller, String>) -> Result<(), String> {
+        Ok(())
+    }
+
     fn propose(
         &self,
         id: Uuid,
@@ -152,6 +161,7 @@ impl Node {
             term: Term(1),
             leader: Some(NodeId(id)),
             leader_admin: Some(admin.to_owned()),
+            leader_uuid: Some(Uuid(id.into())),
             is_me,
             voters: self.log.shared.state().members.keys().copied().collect(),
             learners: Vec::new(),

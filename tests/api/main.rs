@@ -4,6 +4,7 @@
 mod admin;
 mod admission;
 mod client;
+mod connections;
 mod fake;
 mod fence;
 mod given_up;

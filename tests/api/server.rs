@@ -39,19 +39,28 @@ impl Redis {
     }
 
     pub async fn start_with(options: &[&str], credentials: Option<Credentials>) -> Self {
+        Self::start_program(|| Command::new("redis-server"), options, credentials).await
+    }
+
+    /// Starts this redis-server.
+    pub async fn start_program(
+        program: impl Fn() -> Command,
+        options: &[&str],
+        credentials: Option<Credentials>,
+    ) -> Self {
         // Between asking for a free port and using it another process may take it: then another one is asked for.
         for _ in 0..10 {
-            if let Some(redis) = Self::try_start(options, credentials.clone()).await {
+            if let Some(redis) = Self::try_start(program(), options, credentials.clone()).await {
                 return redis;
             }
         }
         panic!("redis-server could not be started");
     }
 
-    async fn try_start(options: &[&str], credentials: Option<Credentials>) -> Option<Self> {
+    async fn try_start(mut program: Command, options: &[&str], credentials: Option<Credentials>) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new("redis-server")
+        let child = program
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--repl-diskless-sync-delay", "0"])
             .args(["--dir", dir.path().to_str().unwrap()])
             .args(options)

@@ -54,8 +54,12 @@ async fn changes_reach_the_log_and_repeats_are_recognised() {
         raft: log.service(),
         node: Nothing::<1>,
         secret: secret.clone(),
+        refused: Default::default(),
         source: None,
         leased: Arc::new(|| false),
+        report: tokio::sync::watch::channel(Arc::default()).1,
+        clients_max: 50_000,
+        connections_max: 500,
     };
     let (stop, mut stopped) = watch::channel(false);
     let until = async move {

@@ -50,6 +50,9 @@ fn probe(role: ReportedRole, offset: u64) -> Probe {
         ping_us: 250,
         persistent: Some(true),
         unnamed_replicas: 0,
+        write_error: String::new(),
+        busy_reply_ms: None,
+        saves_fail: false,
     }
 }
 

@@ -17,7 +17,8 @@ use pontoon::{
         slot::Layout,
     },
     mover::{
-        self, AuthorizationFuture, Authorize, ConnectionId, CopySpec, Endpoint, MoverHandle, RunSpec, SlotSet, State,
+        self, AuthorizationFuture, Authorize, ConnectionId, CopySpec, Endpoint, KnownProcesses, MoverHandle, RunSpec,
+        SlotSet, State,
     },
 };
 use tokio::sync::watch;
@@ -63,6 +64,7 @@ impl Cluster {
             primary: endpoint(0),
             feed: endpoint(0),
             target: endpoint(1),
+            processes: KnownProcesses::default(),
             deletable_at_target: slots(false),
             wipe: false,
             cache: false,

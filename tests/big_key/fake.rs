@@ -9,6 +9,8 @@ use pontoon::resp::{
     write,
 };
 
+/// Commands that Redis 6.0 does not have.
+const NEW: [&str; 6] = ["PEXPIRETIME", "HPEXPIRETIME", "HPEXPIREAT", "HPEXPIRE", "SMISMEMBER", "ZMSCORE"];
 /// Reported size of every element, so that pages are small and many.
 const EACH: usize = 100 << 10;
 
@@ -73,6 +75,10 @@ impl Fake {
         let mut out = Vec::new();
         let name = String::from_utf8(args[0].to_ascii_uppercase()).unwrap();
         let now = self.now;
+        if !self.new && NEW.contains(&name.as_str()) {
+            write::error(&mut out, &format!("ERR unknown command '{name}', with args beginning with: "));
+            return out;
+        }
         match name.as_str() {
             "TYPE" => write::simple(
                 &mut out,
@@ -87,6 +93,14 @@ impl Fake {
             "HLEN" | "SCARD" | "ZCARD" => write::int(&mut out, self.len() as i64),
             "UNLINK" | "DEL" => write::int(&mut out, i64::from(self.key.take().is_some())),
             "EXISTS" => write::int(&mut out, i64::from(self.key.is_some())),
+            "TIME" => {
+                write::array(&mut out, 2);
+                write::bulk(&mut out, (now / 1000).to_string().as_bytes());
+                write::bulk(&mut out, (now % 1000 * 1000).to_string().as_bytes());
+            }
+            "PEXPIRETIME" => {
+                write::int(&mut out, self.key.as_ref().map_or(-2, |(_, until)| until.map_or(-1, |at| at as i64)));
+            }
             "PTTL" => write::int(&mut out, self.key.as_ref().map_or(-2, |(_, until)| left(*until, now))),
             "PERSIST" => {
                 let had = self.key.as_mut().is_some_and(|(_, until)| until.take().is_some());
@@ -97,6 +111,13 @@ impl Fake {
                     *until = Some(now + number(&args[2]) as u64);
                 }
                 write::int(&mut out, i64::from(self.key.is_some()));
+            }
+            "PEXPIREAT" => {
+                write::int(&mut out, i64::from(self.key.is_some()));
+                match &mut self.key {
+                    Some((_, until)) if number(&args[2]) as u64 > now => *until = Some(number(&args[2]) as u64),
+                    key => *key = None,
+                }
             }
             _ => self.typed(&name, args, &mut out),
         }
@@ -117,9 +138,6 @@ impl Fake {
     }
 
     fn typed(&mut self, name: &str, args: &[Vec<u8>], out: &mut Vec<u8>) {
-        if (name.starts_with("HP") || name == "SMISMEMBER" || name == "ZMSCORE") && !self.new {
-            return write::error(out, &format!("ERR unknown command '{name}', with args beginning with: "));
-        }
         if self.key.is_none() && ["HSET", "SADD", "ZADD"].contains(&name) {
             let empty = match name {
                 "HSET" => Data::Hash(BTreeMap::new()),
@@ -183,13 +201,21 @@ fn hash(
                 }
             }
         }
-        "HPTTL" => {
+        "HPEXPIRETIME" => {
             write::array(out, args.len() - 4);
-            args[4..].iter().for_each(|name| write::int(out, fields.get(name).map_or(-2, |(_, t)| left(*t, now))));
+            let at = |name| fields.get(name).map_or(-2, |(_, until)| until.map_or(-1, |at| at as i64));
+            args[4..].iter().for_each(|name| write::int(out, at(name)));
         }
         "HPEXPIRE" => {
             if let Some((_, until)) = fields.get_mut(&args[5]) {
                 *until = Some(now + number(&args[2]) as u64);
+            }
+            out.extend_from_slice(b"*1\r\n:1\r\n");
+        }
+        // Fields do not expire here.
+        "HPEXPIREAT" => {
+            if let Some((_, until)) = fields.get_mut(&args[5]) {
+                *until = Some(number(&args[2]) as u64);
             }
             out.extend_from_slice(b"*1\r\n:1\r\n");
         }

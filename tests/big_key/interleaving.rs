@@ -240,18 +240,7 @@ fn check(kind: u8, new: bool, actions: &[(u8, u8, u8)]) -> Result<(), TestCaseEr
     }
     world.settle();
     prop_assert_eq!(value(&world.source), value(&world.target));
-    // A time to live is sent as the remaining time. So it ends later at the target by the time that it was in flight,
-    // and never earlier.
-    let passed = world.source.now;
-    for (source, target) in times(&world.source).iter().zip(times(&world.target)) {
-        match (*source, target) {
-            (None, None) => {}
-            (Some(source), Some(target)) => {
-                prop_assert!(target + 1 >= source && target <= source.max(passed) + 400 * 400)
-            }
-            other => prop_assert!(false, "expires: {other:?}"),
-        }
-    }
+    prop_assert_eq!(times(&world.source), times(&world.target));
     Ok(())
 }
 

@@ -19,10 +19,10 @@ use pontoon::{
         secret::{Credentials, Secret},
         slot::Layout,
     },
-    proxy::{Limits, Proxy, ProxyConfig, ProxyReport, UnmanagedReplicas, permit::Permit},
+    proxy::{Limits, Proxy, ProxyConfig, ProxyReport, ServerActivity, UnmanagedReplicas, permit::Permit},
     resp::request::{RequestScanner, Scanned},
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// Generous, because machines that run tests are busy.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -50,8 +50,13 @@ impl Redis {
 
     /// Starts it on this port, which must be free.
     pub fn start_at(port: u16, args: &[&str]) -> Self {
+        Self::start_program(Command::new("redis-server"), port, args)
+    }
+
+    /// Starts a redis-server of another version, or with another environment.
+    pub fn start_program(mut program: Command, port: u16, args: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let child = Command::new("redis-server")
+        let child = program
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
             .arg(dir.path())
             .args(args)
@@ -89,6 +94,30 @@ impl Drop for Redis {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A relay to a server that delays what the server sends. Returns its address.
+pub fn behind_a_slow_link(redis: &Redis, delay: Duration) -> String {
+    let relay = |mut from: TcpStream, mut to: TcpStream, delay: Duration| {
+        let mut bytes = vec![0; 64 << 10];
+        while let Ok(len @ 1..) = from.read(&mut bytes) {
+            std::thread::sleep(delay);
+            if to.write_all(&bytes[..len]).is_err() {
+                return;
+            }
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (addr, server) = (listener.local_addr().unwrap().to_string(), redis.addr.clone());
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let Ok(server) = TcpStream::connect(&server) else { return };
+            let (from_client, to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || relay(from_client, to_server, Duration::ZERO));
+            std::thread::spawn(move || relay(server, client, delay));
+        }
+    });
+    addr
 }
 
 /// One connection to a scripted server.
@@ -183,6 +212,7 @@ pub fn table(epoch: u64, port: u16, servers: &[&str]) -> RouteTable {
         isolated: Isolated::Refuse,
         min_acks: 0,
         min_acks_ms: 1000,
+        clients_max: 0,
         databases: 16,
         port,
         auth: None,
@@ -225,6 +255,9 @@ pub struct Bed {
     pub reads: watch::Sender<Arc<ReadTable>>,
     pub permit: Arc<Permit>,
     pub unmanaged: UnmanagedReplicas,
+    /// Primaries that answered as replicas.
+    pub misrouted: tokio::sync::Mutex<mpsc::Receiver<HostPort>>,
+    pub activity: ServerActivity,
     pub proxy: Proxy,
     pub runtime: tokio::runtime::Runtime,
 }
@@ -245,11 +278,21 @@ impl Bed {
         let (routes, receiver) = watch::channel(Arc::new(table));
         let permit = Arc::new(Permit::forever());
         let unmanaged = UnmanagedReplicas::default();
-        let config = ProxyConfig { workers, limits, unmanaged: unmanaged.clone(), ..ProxyConfig::default() };
+        let (report, misrouted) = mpsc::channel(16);
+        let activity = ServerActivity::default();
+        let config = ProxyConfig {
+            workers,
+            limits,
+            unmanaged: unmanaged.clone(),
+            misrouted: Some(report),
+            activity: activity.clone(),
+            ..ProxyConfig::default()
+        };
         let (reads, readable) = watch::channel(Arc::default());
         let proxy = Proxy::start_with_reads(config, receiver, permit.clone(), readable).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let bed = Self { port, routes, reads, permit, unmanaged, proxy, runtime };
+        let misrouted = tokio::sync::Mutex::new(misrouted);
+        let bed = Self { port, routes, reads, permit, unmanaged, misrouted, activity, proxy, runtime };
         bed.until("listening", |r| r.listeners.values().all(|l| l.error.is_none()) && !r.listeners.is_empty());
         bed
     }

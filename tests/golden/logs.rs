@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use pontoon::model::{
     change::{
         AddServer, Admit, AssignFree, BeginRemove, Bootstrap, CancelMigration, Change, Cleaned, CreateGroup, Eject,
-        EndSweep, FinishAssign, FinishPromotion, FinishRemove, GiveUpAssign, GiveUpPromotion, MarkResynced,
-        MigrationProgress, NewMember, NewProduct, NotePrimary, NoteReconciled, OpenHold, PauseMigration, PlanMigration,
-        Recover, Reinstate, Release, RemoveGroup, RemoveProduct, RemoveServer, RestartMigration, ResumeMigration,
-        SetCluster, SetGroup, SetMigration, SetProduct, SetRole, SetServer, StartAssign, StartMigration,
-        StartPromotion, StartRun, Switch,
+        EndSweep, FinishAssign, FinishPromotion, FinishRemove, GiveUpAssign, GiveUpPromotion, GroupNote, MarkResynced,
+        MigrationProgress, NewMember, NewProduct, NodeNote, NoteGroup, NoteNode, NotePrimary, NoteReconciled, OpenHold,
+        PauseMigration, PlanMigration, Recover, Reinstate, Release, RemoveGroup, RemoveProduct, RemoveServer,
+        RestartMigration, ResumeMigration, SetCluster, SetGroup, SetImpaired, SetMigration, SetProduct, SetRole,
+        SetServer, StartAssign, StartMigration, StartPromotion, StartRun, Switch,
     },
     ids::{
         AssignmentId, Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, PromotionId, SlotId, Term, Uuid,
@@ -121,6 +121,7 @@ pub fn changes() -> Log {
                 min_acks: None,
                 min_acks_ms: None,
                 reads: SetReads::default(),
+                clients_max: None,
             }),
         ),
         ("remove_product", Change::RemoveProduct(RemoveProduct { product: ProductId(5) })),
@@ -240,7 +241,13 @@ pub fn migrations() -> Log {
                 auto_rebalance: Some(true),
                 min_acks: Some(2),
                 min_acks_ms: Some(500),
-                reads: SetReads { from: Some(ReadFrom::PreferReplica), max_lag_ms: Some(1500), own_writes: Some(true) },
+                reads: SetReads {
+                    from: Some(ReadFrom::PreferReplica),
+                    max_lag_ms: Some(1500),
+                    own_writes: Some(true),
+                    confirmed: None,
+                },
+                clients_max: None,
             }),
         ),
         (
@@ -413,13 +420,59 @@ pub fn noted() -> Log {
     ]
 }
 
+/// Notes about a group.
+pub fn group_notes() -> Log {
+    let (product, group) = (ProductId(1), GroupId(1));
+    let note = |note, text: &str| Change::NoteGroup(NoteGroup { product, group, note, text: text.into() });
+    vec![
+        (STEP, Change::Bootstrap(Bootstrap { members: vec![member(1)], port: 19000 })),
+        (STEP, Change::CreateGroup(CreateGroup { product, group, servers: vec![server(1)], credentials: None })),
+        ("note_group_held_back", note(GroupNote::FailoverHeldBack, "too many fail")),
+        ("note_group_script_ended", note(GroupNote::ScriptEnded, "it was busy")),
+        ("note_group_writes_refused", note(GroupNote::WritesRefused, "its disk is full")),
+        (
+            "set_group_impaired",
+            Change::SetGroup(SetGroup {
+                product,
+                group,
+                down_after_ms: None,
+                maintenance: None,
+                eject_after_ms: None,
+                impaired: SetImpaired {
+                    busy_failover_after_ms: Some(90_000),
+                    loading_failover_after_ms: Some(0),
+                    misconf_failover_after_ms: None,
+                    script_kill_after_ms: Some(2_000),
+                },
+            }),
+        ),
+        ("note_group_not_failed_over", note(GroupNote::NotFailedOver, "no replica answers")),
+    ]
+}
+
+/// Notes about a node.
+pub fn node_notes() -> Log {
+    let note = NoteNode { node: member(1).id, note: NodeNote::ClientsClosed, text: "closed 3 clients so far".into() };
+    vec![
+        (STEP, Change::Bootstrap(Bootstrap { members: vec![member(1)], port: 19000 })),
+        ("note_node_clients_closed", Change::NoteNode(note)),
+    ]
+}
+
 fn set_group(
     group: GroupId,
     down_after_ms: Option<u32>,
     maintenance: Option<bool>,
     eject_after_ms: Option<u32>,
 ) -> Change {
-    Change::SetGroup(SetGroup { product: ProductId(1), group, down_after_ms, maintenance, eject_after_ms })
+    Change::SetGroup(SetGroup {
+        product: ProductId(1),
+        group,
+        down_after_ms,
+        maintenance,
+        eject_after_ms,
+        impaired: SetImpaired::default(),
+    })
 }
 
 /// A cache of three groups, of which two are ejected and one is being reinstated.
@@ -458,6 +511,7 @@ pub fn ejections() -> Log {
         down_after_ms: None,
         maintenance: None,
         eject_after_ms: Some(20_000),
+        impaired: SetImpaired::default(),
     });
     vec![
         (STEP, Change::Bootstrap(Bootstrap { members: vec![member(1), member(2), member(3)], port: 19000 })),
@@ -474,6 +528,27 @@ pub fn ejections() -> Log {
         (
             "reinstate",
             Change::Reinstate(Reinstate { product, group: GroupId(1), ejection: Epoch(10), group_epoch: Epoch(3) }),
+        ),
+    ]
+}
+
+/// A product with a limit of its clients.
+pub fn limited() -> Log {
+    vec![
+        (STEP, changes().swap_remove(0).1),
+        (
+            "set_product_3",
+            Change::SetProduct(SetProduct {
+                product: ProductId(1),
+                port: None,
+                databases: None,
+                auth: None,
+                auto_rebalance: None,
+                min_acks: None,
+                min_acks_ms: None,
+                reads: SetReads::default(),
+                clients_max: Some(300),
+            }),
         ),
     ]
 }

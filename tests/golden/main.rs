@@ -10,11 +10,11 @@ use std::{collections::BTreeSet, path::PathBuf};
 use pontoon::{
     model::{
         apply::apply,
-        change::{Change, SetProduct},
+        change::{Bootstrap, Change, NewMember, Recover, SetProduct},
         ids::{Epoch, GroupId, ProductId, Term, Uuid},
         reads::{ReadFrom, ReadPolicy, SetReads},
         reject::Reject,
-        state::{ClusterState, Entry, GroupOptions, Keys, Position},
+        state::{ClusterState, Entry, GroupOptions, Keys, Position, RemovedMember},
     },
     wire::{
         convert::DecodeError,
@@ -25,10 +25,20 @@ use pontoon::{
 };
 use prost::Message;
 
-use self::logs::{Log, STEP, changes, ejections, migrations, noted, promotions};
+use self::logs::{Log, STEP, changes, ejections, group_notes, limited, migrations, node_notes, noted, promotions};
 
 /// The golden files of last states.
-const STATES: [&str; 5] = ["state", "state_migrations", "state_promotions", "state_ejections", "state_noted"];
+const STATES: [&str; 9] = [
+    "state",
+    "state_migrations",
+    "state_promotions",
+    "state_ejections",
+    "state_noted",
+    "state_limited",
+    "state_removed",
+    "state_group_notes",
+    "state_node_notes",
+];
 
 fn numbered(changes: Log) -> Vec<(&'static str, Entry)> {
     let number = |(i, (name, change))| {
@@ -78,8 +88,8 @@ fn without_texts(mut state: ClusterState) -> ClusterState {
     state
 }
 
-fn all_logs() -> [Log; 5] {
-    [changes(), migrations(), promotions(), ejections(), noted()]
+fn all_logs() -> [Log; 8] {
+    [changes(), migrations(), promotions(), ejections(), noted(), limited(), group_notes(), node_notes()]
 }
 
 #[test]
@@ -174,10 +184,57 @@ fn a_state_with_a_primary_that_restarted_is_read_and_written_as_it_was() {
     assert_kept("state_noted", &state);
 }
 
+#[test]
+fn a_state_with_a_limit_of_clients_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(limited()));
+    assert_eq!(state.products[&ProductId(1)].clients_max, 300);
+    // A state of an earlier version has no limit.
+    assert_eq!(last_state(&numbered(changes())).products[&ProductId(1)].clients_max, 0);
+    assert_kept("state_limited", &state);
+}
+
+#[test]
+fn a_state_with_removed_members_is_read_and_written_as_it_was() {
+    let bootstrap = changes().swap_remove(0).1;
+    let Change::Bootstrap(Bootstrap { members, .. }) = &bootstrap else { panic!("{bootstrap:?}") };
+    let (keep, gone) = (members[0].id, members[1].clone());
+    let log = vec![
+        (STEP, bootstrap.clone()),
+        (STEP, Change::Recover(Recover { keep })),
+        // Its uuid never returns, its id may.
+        (STEP, Change::AddMember(gone.clone())),
+        (STEP, Change::AddMember(NewMember { uuid: Uuid(99), ..gone.clone() })),
+    ];
+    let state = last_state(&numbered(log));
+    assert!(state.removed.contains(&RemovedMember { id: gone.id, uuid: gone.uuid, at: Epoch(2) }), "{state:?}");
+    let outcome = |n| state.results[&Uuid(n)].outcome.clone();
+    assert!(outcome(3).unwrap_err().to_string().contains("was removed from this cluster"));
+    assert!(outcome(4).is_ok() && state.members[&gone.id].uuid == Uuid(99));
+    assert_kept("state_removed", &state);
+}
+
+#[test]
+fn a_state_with_notes_and_options_about_impaired_servers_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(group_notes()));
+    assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
+    let options = state.products[&ProductId(1)].groups[&GroupId(1)].options.impaired;
+    assert_eq!(options.named().map(|(_, ms)| ms), [90_000, 0, 0, 2_000]);
+    assert_eq!(state.events.len(), 4);
+    assert_kept("state_group_notes", &state);
+}
+
+#[test]
+fn a_state_with_notes_about_nodes_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(node_notes()));
+    assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
+    assert_eq!(state.events.len(), 1);
+    assert_kept("state_node_notes", &state);
+}
+
 /// Every setting of SetProduct can be given and left out; what is given is in the state.
 #[test]
 fn settings_of_a_product_are_written_and_read_back() {
-    let set = |min_acks, min_acks_ms, reads| {
+    let set_with = |min_acks, min_acks_ms, reads, clients_max| {
         Change::SetProduct(SetProduct {
             product: ProductId(1),
             port: None,
@@ -187,25 +244,27 @@ fn settings_of_a_product_are_written_and_read_back() {
             min_acks,
             min_acks_ms,
             reads,
+            clients_max,
         })
     };
-    let reads = |from, max_lag_ms, own_writes| SetReads { from, max_lag_ms, own_writes };
+    let set = |min_acks, min_acks_ms, reads| set_with(min_acks, min_acks_ms, reads, None);
+    let reads = |from, max_lag_ms, own_writes| SetReads { from, max_lag_ms, own_writes, confirmed: None };
     let cases = [
         (set(Some(2), Some(500), SetReads::default()), (2, 500), ReadPolicy::default()),
         (
             set(None, None, reads(Some(ReadFrom::Nearest), Some(0), Some(true))),
             (2, 500),
-            ReadPolicy { from: ReadFrom::Nearest, max_lag_ms: 0, own_writes: true },
+            ReadPolicy { from: ReadFrom::Nearest, max_lag_ms: 0, own_writes: true, confirmed: false },
         ),
         (
             set(Some(0), None, reads(None, None, Some(false))),
             (0, 500),
-            ReadPolicy { from: ReadFrom::Nearest, max_lag_ms: 0, own_writes: false },
+            ReadPolicy { from: ReadFrom::Nearest, max_lag_ms: 0, own_writes: false, confirmed: false },
         ),
         (
             set(None, Some(1000), reads(Some(ReadFrom::Replica), Some(60_000), None)),
             (0, 1000),
-            ReadPolicy { from: ReadFrom::Replica, max_lag_ms: 60_000, own_writes: false },
+            ReadPolicy { from: ReadFrom::Replica, max_lag_ms: 60_000, own_writes: false, confirmed: false },
         ),
     ];
     let mut log = vec![changes().swap_remove(0)];
@@ -225,6 +284,9 @@ fn settings_of_a_product_are_written_and_read_back() {
         set(Some(16), None, SetReads::default()),
         set(None, Some(9), SetReads::default()),
         set(None, Some(60_001), SetReads::default()),
+        set_with(None, None, SetReads::default(), Some(1_000_001)),
+        // Reads go to replicas by now.
+        set(None, None, SetReads { confirmed: Some(true), ..SetReads::default() }),
     ] {
         log.push((STEP, refused.clone()));
         let state = last_state(&numbered(log.clone()));

@@ -1,9 +1,12 @@
 //! Observations of servers in the log, and settings of groups, servers and the cluster.
 
 use pontoon::model::{
-    change::{AddServer, Change, NotePrimary, NoteReconciled, SetCluster, SetGroup, SetServer},
+    change::{
+        AddServer, Change, GroupNote, NodeNote, NoteGroup, NoteNode, NotePrimary, NoteReconciled, SetCluster, SetGroup,
+        SetImpaired, SetServer,
+    },
     event::EventKind,
-    ids::{Epoch, GroupId},
+    ids::{Epoch, GroupId, NodeId},
     outcome::Outcome,
     state::{GroupOptions, Server, Settings},
 };
@@ -105,6 +108,38 @@ fn a_primary_that_is_another_process_has_restarted() {
 }
 
 #[test]
+fn notes_of_a_group_change_only_the_events() {
+    let mut world = World::new();
+    let note =
+        |group, note| Change::NoteGroup(NoteGroup { product: PRODUCT, group: GroupId(group), note, text: "x".into() });
+    world.refuses(note(9, GroupNote::ScriptEnded), "group 9");
+    let before = super::world::decided(&world.state);
+    for (of, kind) in [
+        (GroupNote::FailoverHeldBack, EventKind::FailoverHeldBack),
+        (GroupNote::ScriptEnded, EventKind::ScriptEnded),
+        (GroupNote::WritesRefused, EventKind::WritesRefused),
+        (GroupNote::NotFailedOver, EventKind::NotFailedOver),
+    ] {
+        assert_eq!(world.does(note(1, of)), Outcome::Done);
+        assert_eq!(world.last_event(), (kind, "group 1", "x"));
+    }
+    assert_eq!(super::world::decided(&world.state).products, before.products);
+}
+
+#[test]
+fn notes_of_a_node_change_only_the_events() {
+    let mut world = World::new();
+    let note = |node, text: &str| {
+        Change::NoteNode(NoteNode { node: NodeId(node), note: NodeNote::ClientsClosed, text: text.into() })
+    };
+    world.refuses(note(9, "x"), "node 9");
+    let before = super::world::decided(&world.state);
+    assert_eq!(world.does(note(1, "x")), Outcome::Done);
+    assert_eq!(world.last_event(), (EventKind::ClientsClosed, "node 1", "x"));
+    assert_eq!(super::world::decided(&world.state).products, before.products);
+}
+
+#[test]
 fn settings_of_groups_and_servers() {
     let mut world = World::new();
     assert_eq!(world.group(1).options, GroupOptions::default());
@@ -115,6 +150,7 @@ fn settings_of_groups_and_servers() {
             down_after_ms,
             maintenance,
             eject_after_ms: None,
+            impaired: SetImpaired::default(),
         })
     };
     for bad in [0, 499, 600_001] {
@@ -142,6 +178,7 @@ fn settings_of_groups_and_servers() {
             down_after_ms: None,
             maintenance: None,
             eject_after_ms: Some(ms),
+            impaired: SetImpaired::default(),
         })
     };
     world.refuses(eject(PRODUCT, 1, 5_000), "product 'default' is a store");

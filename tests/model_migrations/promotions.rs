@@ -4,7 +4,7 @@ use pontoon::model::{
     apply::{apply, dry_run},
     change::{
         AddServer, Change, FinishPromotion, GiveUpPromotion, MarkResynced, NotePrimary, OpenHold, Release, SetCluster,
-        SetGroup, SetServer, StartPromotion,
+        SetGroup, SetImpaired, SetServer, StartPromotion,
     },
     check::check,
     event::EventKind,
@@ -412,6 +412,7 @@ fn a_dry_run_returns_the_change_summary() {
         down_after_ms: Some(5000),
         maintenance: Some(true),
         eject_after_ms: None,
+        impaired: SetImpaired::default(),
     });
     assert!(summary(&world, &set).contains("group 1: down-after 5000 ms instead of 3000 ms"));
     let set = Change::SetCluster(SetCluster {

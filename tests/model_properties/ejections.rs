@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon::model::{
-    change::{AssignFree, Change, CreateGroup, Eject, FinishAssign, NewProduct, OpenHold, Reinstate, SetGroup},
+    change::{
+        AssignFree, Change, CreateGroup, Eject, FinishAssign, NewProduct, OpenHold, Reinstate, SetGroup, SetImpaired,
+    },
     ids::{Epoch, GroupId, HostPort, ProductId, SlotId, Term},
     route::{HoldKind, Isolated, Mode},
     slot::Layout,
@@ -83,7 +85,14 @@ fn prepare(state: &ClusterState, n: u16) -> Change {
 }
 
 pub fn set(product: ProductId, group: GroupId, eject_after_ms: Option<u32>) -> Change {
-    Change::SetGroup(SetGroup { product, group, down_after_ms: None, maintenance: None, eject_after_ms })
+    Change::SetGroup(SetGroup {
+        product,
+        group,
+        down_after_ms: None,
+        maintenance: None,
+        eject_after_ms,
+        impaired: SetImpaired::default(),
+    })
 }
 
 /// All slots that it owns, in turn to the other groups; sometimes without one slot.

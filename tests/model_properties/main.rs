@@ -127,7 +127,9 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
                 from: (a % 3 == 0).then_some(ReadFrom::ALL[usize::from(b % 4)]),
                 max_lag_ms: (c % 3 == 0).then_some(u32::from(d) * 10),
                 own_writes: (d % 3 == 0).then_some(e % 2 == 0),
+                confirmed: (f % 7 == 0).then_some(e % 4 == 0),
             },
+            clients_max: (f % 3 == 0).then_some(u32::from(a) * 40_000),
         }),
         10 => Change::RemoveProduct(RemoveProduct { product }),
         11..=13 => Change::CreateGroup(CreateGroup {
@@ -328,7 +330,7 @@ fn random_logs_reach_every_phase_of_a_migration_and_end_of_a_promotion() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let strategy = prop::collection::vec(any::<Raw>(), 110);
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
-    for _ in 0..64 {
+    for _ in 0..96 {
         let raws = strategy.new_tree(&mut runner).unwrap().current();
         let (_, states) = run(&raws);
         let shown: BTreeSet<String> = states

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use pontoon::model::{
     change::{
-        Change, FinishPromotion, GiveUpPromotion, MarkResynced, NotePrimary, NoteReconciled, OpenHold, Release,
-        SetGroup, SetServer, StartPromotion,
+        Change, FinishPromotion, GiveUpPromotion, GroupNote, MarkResynced, NodeNote, NoteGroup, NoteNode, NotePrimary,
+        NoteReconciled, OpenHold, Release, SetGroup, SetImpaired, SetServer, StartPromotion,
     },
-    ids::{Epoch, GroupId, HostPort, ProductId, PromotionId, Term},
+    ids::{Epoch, GroupId, HostPort, NodeId, ProductId, PromotionId, Term},
     promotion::{Promotion, PromotionKind, ReplicationOffset},
     route::HoldKind,
     state::{Cause, ClusterState, Group, Position, Product},
@@ -19,6 +19,10 @@ use super::{ejections, pick};
 pub const KINDS: u8 = 28;
 /// From here on: ejections.
 pub const EJECTIONS: u8 = 24;
+
+/// What notes about groups say.
+const GROUP_NOTES: [GroupNote; 4] =
+    [GroupNote::FailoverHeldBack, GroupNote::ScriptEnded, GroupNote::WritesRefused, GroupNote::NotFailedOver];
 
 /// The numbers decide: mostly the next step of an open promotion, sometimes a wrong change.
 pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) -> Change {
@@ -37,6 +41,11 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
             down_after_ms: (c % 2 == 0).then_some(u32::from(d) * 3),
             maintenance: (d % 2 == 0).then_some(!place.1.options.maintenance),
             eject_after_ms: (e % 4 == 0).then_some(u32::from(f)),
+            impaired: SetImpaired {
+                busy_failover_after_ms: (f % 3 == 0).then_some(u32::from(d) * 7),
+                script_kill_after_ms: (f % 5 == 0).then_some(u32::from(c) * 900),
+                ..SetImpaired::default()
+            },
         }),
         1 => Change::SetServer(SetServer {
             product,
@@ -51,6 +60,17 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
             group,
             addr: some_server(place.1, c),
             text: "w".repeat(usize::from(d % 700)),
+        }),
+        2 if e % 3 == 1 && f % 4 == 0 => Change::NoteNode(NoteNode {
+            node: NodeId(u64::from(c % 5)),
+            note: NodeNote::ClientsClosed,
+            text: "c".repeat(usize::from(d % 700)),
+        }),
+        2 if e % 3 == 1 => Change::NoteGroup(NoteGroup {
+            product,
+            group,
+            note: GROUP_NOTES[usize::from(c % 4)],
+            text: "n".repeat(usize::from(d % 700)),
         }),
         2 => Change::NotePrimary(NotePrimary {
             product,

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use pontoon::{model::migration::Limits, mover::MoverHandle};
+use pontoon::{
+    model::migration::Limits,
+    mover::{KnownProcesses, MoverHandle},
+};
 
 use super::bed::{Bed, follow, layout_slots, start_server};
 
@@ -28,6 +31,27 @@ fn a_killed_connection_ends_it() {
     assert!(why.contains("target is lost"), "{why}");
     assert_eq!(bed.t.run("DBSIZE"), at_kill, "nothing is written after the kill");
     assert!(bed.finish_in(&handle, 1, Duration::from_secs(1)).unwrap_err().contains("target is lost"));
+}
+
+/// With `min-acks`, replicas may have more than a primary that was restarted, and one of them may replace it.
+#[test]
+fn a_primary_that_is_another_process_than_the_log_knows_is_not_used() {
+    let mut bed = Bed::start();
+    bed.s.run("SET key value");
+    let (source, target) = (bed.s.info("server", "run_id"), bed.t.info("server", "run_id"));
+    let former = "0".repeat(40);
+    for (source, target, restarted) in
+        [(former.clone(), target.clone(), bed.source.addr.clone()), (source.clone(), former, bed.target.addr.clone())]
+    {
+        let mut spec = bed.spec(&layout_slots(|_| true));
+        spec.processes = KnownProcesses { source, target };
+        let why = bed.failed(&bed.copy(spec));
+        assert!(why.contains(&format!("{restarted} was restarted")), "{why}");
+        assert_eq!(bed.t.run("DBSIZE").integer(), Some(0));
+    }
+    let mut spec = bed.spec(&layout_slots(|_| true));
+    spec.processes = KnownProcesses { source, target };
+    bed.caught_up(&bed.copy(spec));
 }
 
 #[test]

@@ -8,5 +8,8 @@ mod cleaning;
 #[path = "../common/mod.rs"]
 mod common;
 mod copying;
+mod expiry;
 mod failing;
+#[path = "../support/servers.rs"]
+mod servers;
 mod sizes;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     server::{Redis, password},
+    servers,
     wait::soon,
 };
 use pontoon::{
@@ -63,6 +64,7 @@ impl World {
             auto_rebalance: false,
             min_acks: 0,
             min_acks_ms: 1000,
+            clients_max: 0,
             reads: Default::default(),
             sweep_runs: 0,
             slots: vec![owned; 1024],
@@ -161,6 +163,18 @@ async fn roles_rights_and_credentials() {
     World::has(with(TO, &target, ">other <p").await, &["refuses the password"]);
     world.product.groups.get_mut(&TO).unwrap().credentials = Some(password("guess"));
     World::has(world.admit().await, &["group 2", "password"]);
+}
+
+#[tokio::test]
+async fn clocks_that_differ_cause_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let shifted = Redis::start_program(|| servers::with_shifted_clock(40, dir.path()), &[], None);
+    let (source, target) = tokio::join!(Redis::start(&[]), shifted);
+    for (from, to, words) in [(&source, &target, "ahead of"), (&target, &source, "behind")] {
+        let warnings = World::new(&[&from.addr], &[&to.addr]).admit().await.unwrap();
+        let clocks: Vec<_> = warnings.iter().filter(|text| text.contains("the clock of")).collect();
+        assert!(clocks.len() == 1 && clocks[0].contains(words) && clocks[0].contains(to.addr.as_str()), "{warnings:?}");
+    }
 }
 
 #[tokio::test]

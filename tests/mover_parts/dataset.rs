@@ -96,8 +96,8 @@ pub fn commands(seed: u64, count: usize, mut shuffle: Rng) -> Vec<Command> {
             }
         }
         if rng.u8(0..3) == 0 {
-            let ttl = rng.u32(100_000..10_000_000).to_string().into_bytes();
-            all.push(vec![b"PEXPIRE".to_vec(), key, ttl]);
+            let at = (4_000_000_000_000 + rng.u64(0..10_000_000)).to_string().into_bytes();
+            all.push(vec![b"PEXPIREAT".to_vec(), key, at]);
         }
     }
     all

@@ -15,7 +15,9 @@ use pontoon::{
         migration::{Limits, Verify},
         slot::Layout,
     },
-    mover::{self, AuthorizationFuture, Authorize, ConnectionId, CopySpec, MoverHandle, RunSpec, State},
+    mover::{
+        self, AuthorizationFuture, Authorize, ConnectionId, CopySpec, KnownProcesses, MoverHandle, RunSpec, State,
+    },
 };
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
@@ -44,6 +46,7 @@ fn start(source: &Redis, target: &Redis) -> (MoverHandle, watch::Sender<Limits>)
         primary: endpoint(source),
         feed: endpoint(source),
         target: endpoint(target),
+        processes: KnownProcesses::default(),
         deletable_at_target: slots,
         wipe: false,
         cache: false,

@@ -2,12 +2,11 @@
 //! Knows nothing of the copy itself.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../api/fake.rs"]
-#[allow(dead_code)]
-mod fake;
 #[path = "../api/server.rs"]
 #[allow(dead_code)]
 mod server;
+#[path = "../support/servers.rs"]
+mod servers;
 #[path = "../api/wait.rs"]
 #[allow(dead_code)]
 mod wait;

@@ -90,6 +90,15 @@ async fn refusals_have_reasons() {
     assert_eq!(got.client_name, Ok(()));
     let refused = feeds(&redis.addr, Some(&few), soon()).await.unwrap();
     assert!(refused.any() && refused.psync.unwrap_err().contains("+psync"));
+    // Without PEXPIRETIME, PTTL does.
+    for (rules, words) in
+        [("-pexpiretime", None), ("-pexpiretime -pttl", Some("+pttl")), ("-pttl", None), ("-time", Some("+time"))]
+    {
+        let user = user(&redis, &format!("~* &* +@all {rules}")).await;
+        let why = capabilities(&redis.addr, Some(&user), soon()).await.unwrap().reads.err();
+        assert_eq!(why.is_some(), words.is_some(), "{rules}: {why:?}");
+        assert!(words.is_none_or(|words| why.unwrap().contains(words)));
+    }
     // A user that may access only some keys may still run the commands.
     let some = user(&redis, "~app:* &* +@all").await;
     let got = capabilities(&redis.addr, Some(&some), soon()).await.unwrap();

@@ -142,6 +142,9 @@ impl World {
             ping_us: 100,
             persistent: Some(false),
             unnamed_replicas: 0,
+            write_error: String::new(),
+            busy_reply_ms: None,
+            saves_fail: false,
         };
         let report = ProbeReport { probe: Some((probe, 0)), ..ProbeReport::default() };
         let reports: BTreeMap<NodeId, AgedReport> =

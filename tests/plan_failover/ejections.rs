@@ -314,8 +314,9 @@ fn ejected_groups_do_not_count_for_the_guard() {
     let mut cache = Cache::down();
     cache.carry_out(0);
     let watchers = Watchers::new(&cache.world.seen, voters());
-    let (down, guard) = failover::groups_down(&cache.world.state, &cache.world.seen, &watchers, &BTreeSet::new());
-    assert!(down.len() == 1 && guard.is_ok());
+    let (down, guard) =
+        failover::groups_down(&cache.world.state, &cache.world.seen, &watchers, &failover::FollowingPrimaries::new());
+    assert_eq!((down.len(), guard.failing_ms.len()), (1, 0));
     // Two more fail, of the two groups that are left and the store's group; three would be too many.
     cache.kill(2, 20_000);
     cache.world.fail(7001, 20_000);
@@ -327,7 +328,7 @@ fn ejected_groups_do_not_count_for_the_guard() {
         &cache.world.state,
         &cache.world.seen,
         &Watchers::new(&cache.world.seen, voters()),
-        &BTreeSet::new(),
+        &failover::FollowingPrimaries::new(),
     )
     .0
     .into_iter()

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod ejections;
+mod impaired;
 mod leadership_transfer;
 mod replication;
+mod restarted;
 mod world;
 
 use pontoon::{
@@ -12,8 +14,15 @@ use pontoon::{
         change::{Change, GiveUpPromotion, NotePrimary, StartPromotion},
         ids::NodeId,
         promotion::{PromotionKind, ReplicationOffset},
+        route::Mode,
     },
-    plan::{candidates::STALE_MS, failover::decide, liveness::Watchers, observation::ReportedRole},
+    plan::{
+        candidates::STALE_MS,
+        failover::{decide, held_back, not_failed_over},
+        guard::TOGETHER_MS,
+        liveness::Watchers,
+        observation::ReportedRole,
+    },
 };
 
 use world::{ME, PRIMARY, PRODUCT, World, addr, follows, voters};
@@ -188,6 +197,45 @@ fn a_group_that_is_not_failed_over_has_a_reason() {
     assert_eq!(open.decisions(), (Vec::new(), Vec::new()), "a promotion is open");
 }
 
+/// An operator must act: neither the guard, nor maintenance, nor an ejection, nor a failover that is possible.
+#[test]
+fn groups_that_nothing_can_fail_over_are_named() {
+    let stuck = |edit: &dyn Fn(&mut World)| {
+        let mut world = World::down();
+        edit(&mut world);
+        let watchers = Watchers::new(&world.seen, voters());
+        let decisions = decide(&world.state, &world.seen, &watchers, &world.following_primaries, ME);
+        let held = held_back(&world.state, &world.seen, &watchers, &world.following_primaries);
+        not_failed_over(&world.state, &decisions, &held).into_iter().map(|(.., why)| why).collect::<Vec<_>>()
+    };
+    let unfit = |w: &mut World| w.edit(|g| g.servers.iter_mut().for_each(|s| s.priority = 0));
+    let named = stuck(&unfit);
+    assert!(named.len() == 1 && named[0].contains("no replica can replace it"), "{named:?}");
+    let alone = stuck(&|w| w.edit(|g| g.servers.truncate(1)));
+    assert!(alone.len() == 1 && alone[0].contains("it has no replica"), "{alone:?}");
+    let others: [&dyn Fn(&mut World); 4] = [
+        &|_| (),
+        &|w| {
+            unfit(w);
+            w.state.settings.maintenance = true;
+        },
+        &|w| {
+            unfit(w);
+            w.edit(|g| g.options.eject_after_ms = 5_000);
+            w.state.products.get_mut(&PRODUCT).unwrap().mode = Mode::Cache;
+        },
+        &|w| {
+            for group in 2..=4_u16 {
+                w.group(group.into(), &[7_000 + 10 * group, 7_001 + 10 * group]);
+                w.fail(7_000 + 10 * group, 4_000);
+            }
+        },
+    ];
+    for (n, edit) in others.iter().enumerate() {
+        assert!(stuck(edit).is_empty(), "{n}: {:?}", stuck(edit));
+    }
+}
+
 /// When several primaries fail together, one counts as down before the others do.
 #[test]
 fn the_guard_counts_primaries_from_the_moment_they_do_not_answer() {
@@ -202,11 +250,52 @@ fn the_guard_counts_primaries_from_the_moment_they_do_not_answer() {
     assert_eq!(world.decisions().1, [7002], "two may be down at once");
     fail(&mut world, 7_300);
     let (reasons, begun) = world.decisions();
-    assert!(begun.is_empty() && reasons[0].contains("3 of 6 primaries do not answer"), "{begun:?} {reasons:?}");
+    assert!(begun.is_empty() && reasons[0].contains("3 of 6 primaries have failed together"), "{begun:?} {reasons:?}");
     // A server that fails for one node only does not count.
     let reported = world.seen.get_mut(&addr(7_400)).unwrap();
     reported.get_mut(&NodeId(2)).unwrap().report.failing_ms = Some(600);
     assert!(world.decisions().0[0].contains("3 of 6"));
+}
+
+/// Groups that nobody repairs must not stop the others; those that fail together stay held back, however long.
+#[test]
+fn the_guard_counts_primaries_that_fail_together() {
+    let mut world = World::down();
+    for id in 2..=5 {
+        let port = 7_000 + 100 * u16::try_from(id).unwrap();
+        world.group(id, &[port, port + 1]);
+        // Their replicas have failed, too.
+        if id < 5 {
+            world.fail(port, 3_600_000);
+            world.fail(port + 1, 3_600_000);
+        }
+    }
+    let held = |world: &World| {
+        let watchers = Watchers::new(&world.seen, voters());
+        let held = held_back(&world.state, &world.seen, &watchers, &world.following_primaries);
+        held.into_iter().map(|(_, group, _)| group.0).collect::<Vec<_>>()
+    };
+    assert_eq!((world.decisions().1, held(&world)), (vec![7002], vec![2, 3, 4]), "three failed together an hour ago");
+    // One of the three failed at another time: two are not too many, and nothing can replace their primaries.
+    world.fail(7_300, 3_600_000 - TOGETHER_MS - 1);
+    let (reasons, begun) = world.decisions();
+    assert_eq!((begun, held(&world)), (vec![7002], vec![]));
+    assert!(reasons.len() == 3 && reasons.iter().all(|why| why.contains("no replica can replace it")), "{reasons:?}");
+    // Now they fail together with the first.
+    for port in [7_200, 7_300, 7_400] {
+        world.fail(port, 4_000 + TOGETHER_MS);
+    }
+    assert_eq!((world.decisions().1, held(&world)), (vec![], vec![1, 2, 3, 4]));
+    // A primary that has been a replica of another server for long counts like one that does not answer.
+    world.fail(7_200, 900_000);
+    world.following_primaries.insert(addr(7_500), 5_000);
+    assert_eq!((world.decisions().1, held(&world)), (vec![], vec![1, 3, 4]), "three and the one that follows");
+    world.following_primaries.insert(addr(7_500), 900_000);
+    world.fail(7_300, 900_000);
+    assert_eq!((world.decisions().1, held(&world)), (vec![7002], vec![2, 3]));
+    // In maintenance, and while a group is promoted, it is not the guard that holds a group back.
+    world.state.settings.maintenance = true;
+    assert_eq!(held(&world), Vec::<u32>::new());
 }
 
 #[test]
@@ -322,6 +411,15 @@ fn a_failover_ends_when_the_old_primary_has_recovered() {
     replica.start(7002, false);
     replica.probe(PRIMARY, |l| l.role = follows(7002));
     assert_eq!(replica.primary_back(), None);
+    // It was restarted as a replica, and has copied nothing: it is made a primary again if the candidate is not fit.
+    let never = ReportedRole::Replica { of: addr(7002), link_up: false, link_down_ms: u64::MAX, syncing: false };
+    replica.probe(PRIMARY, |l| l.role = never.clone());
+    assert_eq!(replica.primary_back(), None, "the candidate is fit");
+    replica.fail(7002, 60_000);
+    assert!(replica.primary_back().unwrap().contains("with 10 keys"));
+    let copies = ReportedRole::Replica { of: addr(7002), link_up: false, link_down_ms: u64::MAX, syncing: true };
+    replica.probe(PRIMARY, |l| l.role = copies.clone());
+    assert_eq!(replica.primary_back(), None, "it copies another server's data");
 }
 
 /// It is deprioritised whatever its offset is.

@@ -12,10 +12,10 @@ use pontoon::{
     },
     plan::{
         candidates::STALE_MS,
-        failover::following_primaries,
+        failover::{PRIMARY_FOLLOWS_MS, following_primaries},
         liveness::Watchers,
         observation::{InSync, Probe, ReportedRole},
-        replication::{ReplicationAction, reconcile, to_restore_as_primary},
+        replication::{ReplicationAction, RestoredData, reconcile, to_restore_as_primary},
     },
 };
 
@@ -125,11 +125,11 @@ fn the_last_copy_is_not_wiped_by_a_primary_that_restarted() {
 }
 
 #[test]
-fn a_replica_whose_link_is_refused_gets_the_password_again() {
+fn a_replica_whose_link_is_refused_gets_its_credentials_again() {
     let mut world = World::up();
     let down = |ms, syncing| ReportedRole::Replica { of: addr(PRIMARY), link_up: false, link_down_ms: ms, syncing };
     world.probe(7002, |l| l.role = down(2_000, false));
-    assert_eq!(world.actions(), [], "there is no password");
+    assert_eq!(world.actions(), [(7002, ReplicationAction::Login)], "it may have those of the replication user");
     world.edit(|g| g.credentials = Some(Credentials { username: None, password: Secret::new("p".into()) }));
     assert_eq!(world.actions(), [(7002, ReplicationAction::Login)]);
     world.probe(7002, |l| l.role = down(u64::MAX, false));
@@ -208,6 +208,7 @@ fn a_promoted_server_saves_its_configuration() {
 #[test]
 fn a_primary_that_follows_another_server_is_replaced() {
     let following = |world: &World| following_primaries(&world.state, &Watchers::new(&world.seen, voters()));
+    let lasting = |world: &World| following(world).into_iter().map(|addr| (addr, PRIMARY_FOLLOWS_MS)).collect();
     let mut world = World::up();
     assert_eq!(following(&world), BTreeSet::new());
     // It was restarted as the replica that it was before it was promoted; its own replicas have lost it.
@@ -215,7 +216,7 @@ fn a_primary_that_follows_another_server_is_replaced() {
     [7002, 7003].iter().for_each(|port| world.probe(*port, |l| l.role = follows(PRIMARY)));
     assert_eq!(following(&world), BTreeSet::from([addr(PRIMARY)]));
     assert_eq!(world.decisions().1, [0_u16; 0], "it may be a primary again in a moment");
-    world.following_primaries = following(&world);
+    world.following_primaries = lasting(&world);
     assert_eq!(world.decisions(), (vec![], vec![7002]));
 
     let mut ours = World::up();
@@ -228,24 +229,25 @@ fn a_primary_that_follows_another_server_is_replaced() {
     assert_eq!(following(&world), BTreeSet::new(), "no node sees now whether it follows another server");
 
     // No replica can replace it, and it has the data that it was started with.
-    let restored = |world: &World| to_restore_as_primary(&world.state, &world.seen, &world.following_primaries, ME);
+    let restored = |world: &World| to_restore_as_primary(&world.state, &world.seen, &world.following_primaries, ME).0;
     let mut alone = World::up();
     alone.probe(PRIMARY, |l| l.role = follows(7002));
-    alone.following_primaries = following(&alone);
+    alone.following_primaries = lasting(&alone);
     [7002, 7003].iter().for_each(|port| alone.fail(*port, 9_000));
     assert_eq!(restored(&alone), [], "its link was up, so it may have the other server's data");
     let never = ReportedRole::Replica { of: addr(7002), link_up: false, link_down_ms: u64::MAX, syncing: false };
     alone.probe(PRIMARY, |l| l.role = never.clone());
     let fixes = restored(&alone);
     assert_eq!((fixes[0].addr.port(), fixes.len()), (PRIMARY, 1));
-    assert_eq!(fixes[0].action, ReplicationAction::RestorePrimary { run_id: format!("run{PRIMARY}") });
+    let data = RestoredData::Loaded;
+    assert_eq!(fixes[0].action, ReplicationAction::RestorePrimary { run_id: format!("run{PRIMARY}"), data });
     alone.probe(PRIMARY, |l| l.keys = 0);
     assert_eq!(restored(&alone), [], "it may have been started empty");
     alone.probe(PRIMARY, |l| l.keys = 10);
     // It was in sync too long ago to be a candidate, but may have more data.
     alone.edit_reports(7003, |report| (report.failing_ms, report.error) = (None, String::new()));
     alone.edit_reports(7003, |report| report.probe.as_mut().unwrap().1 = 0);
-    alone.probe(7003, |l| l.role = follows(PRIMARY));
+    alone.probe(7003, |l| (l.role, l.offset) = (follows(PRIMARY), 1_001));
     alone.edit_reports(7003, |report| report.in_sync.as_mut().unwrap().ago_ms = STALE_MS * 2);
     assert_eq!(restored(&alone), []);
     alone.edit(|g| g.servers[2].diverged = true);
@@ -266,8 +268,114 @@ fn a_primary_that_follows_another_server_is_replaced() {
 
     let mut maintained = World::up();
     maintained.probe(PRIMARY, |l| l.role = follows(7002));
-    maintained.following_primaries = following(&maintained);
+    maintained.following_primaries = lasting(&maintained);
     maintained.state.settings.maintenance = true;
     let (why, begun) = maintained.decisions();
     assert!(begun.is_empty() && why[0].contains("is a replica of 127.0.0.1:7002 and accepts no writes"), "{why:?}");
+}
+
+/// What `to_restore_as_primary` decides about the primary of this group.
+fn restored(world: &World) -> Result<RestoredData, String> {
+    let (fixes, left) = to_restore_as_primary(&world.state, &world.seen, &world.following_primaries, ME);
+    match (&fixes[..], &left[..]) {
+        ([fix], []) => match &fix.action {
+            ReplicationAction::RestorePrimary { data, .. } => Ok(data.clone()),
+            other => panic!("{other:?}"),
+        },
+        ([], [why]) => Err(why.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// 7002 has replaced 7001 and was restarted with its former configuration. Both follow each other; 7003 was made to
+/// follow 7002 and has never reached it.
+fn cycle() -> World {
+    let mut world = World::up();
+    world.start(7002, false);
+    world.finish();
+    let never = |port| ReportedRole::Replica { of: addr(port), link_up: false, link_down_ms: u64::MAX, syncing: false };
+    world.probe(7002, |l| {
+        (l.role, l.run_id, l.replid, l.offset) = (never(PRIMARY), "again".into(), "new".into(), 0);
+    });
+    [PRIMARY, 7003].iter().for_each(|port| world.probe(*port, |l| l.role = follows(7002)));
+    world.edit_reports(7002, |report| report.in_sync = None);
+    let following = following_primaries(&world.state, &Watchers::new(&world.seen, voters()));
+    world.following_primaries = following.into_iter().map(|addr| (addr, PRIMARY_FOLLOWS_MS)).collect();
+    world
+}
+
+#[test]
+fn a_cycle_is_resolved_when_no_other_server_has_better_data() {
+    assert_eq!(restored(&cycle()), Ok(RestoredData::LoadedFromAof), "7003 has the data from before the promotion");
+
+    for (what, makes_unsafe) in [
+        ("it was started empty", (|w: &mut World| w.probe(7002, |l| l.keys = 0)) as fn(&mut World)),
+        ("it was started with too few keys", |w| w.probe(7002, |l| l.keys = 5)),
+        ("it copies", |w| {
+            let copies = ReportedRole::Replica { of: addr(PRIMARY), link_up: false, link_down_ms: 9, syncing: true };
+            w.probe(7002, |l| l.role = copies.clone());
+        }),
+        ("it has copied from a server of another group", |w| w.probe(7002, |l| l.role = follows(7009))),
+        ("the other one loads its data", |w| w.probe(7003, |l| l.loading = true)),
+        ("the other one is ahead in the same history", |w| w.probe(7002, |l| l.replid = "id1".into())),
+    ] {
+        let mut world = cycle();
+        makes_unsafe(&mut world);
+        assert!(restored(&world).is_err(), "{what}: {:?}", restored(&world));
+    }
+    // The old primary has the data of the switchover, so the new one must have lost nothing, whatever the third one has.
+    let mut two = cycle();
+    two.probe(7003, |l| l.keys = 0);
+    assert_eq!(restored(&two), Ok(RestoredData::LoadedFromAof));
+    two.probe(7002, |l| l.keys = 5);
+    assert!(restored(&two).is_err(), "{:?}", restored(&two));
+
+    let mut same = cycle();
+    same.probe(7002, |l| (l.replid, l.offset) = ("id1".into(), 1_000));
+    assert_eq!(restored(&same), Ok(RestoredData::Loaded), "the other one is not ahead");
+
+    // No server has keys: nothing can be lost.
+    let mut empty = cycle();
+    [PRIMARY, 7002, 7003].iter().for_each(|port| empty.probe(*port, |l| l.keys = 0));
+    assert_eq!(restored(&empty), Ok(RestoredData::Loaded));
+    empty.edit_reports(7003, |report| report.probe = None);
+    assert!(restored(&empty).is_err(), "the server that does not answer may have keys");
+}
+
+/// It has copied the data of the server that it had replaced, since that one did not follow it yet.
+#[test]
+fn a_primary_that_copied_the_old_primary_is_restored_with_that_data() {
+    let copied = || {
+        let mut world = cycle();
+        world.probe(7002, |l| (l.role, l.replid, l.offset) = (follows(PRIMARY), "id1".into(), 1_000));
+        world
+    };
+    assert_eq!(restored(&copied()), Ok(RestoredData::Copied { replid: "id1".into() }));
+    // The server that it copied has restarted as a primary. Both have the same data.
+    let mut primary = copied();
+    primary.probe(7002, |l| l.role = follows(7003));
+    primary.probe(7003, |l| l.role = ReportedRole::Primary { replicas: Vec::new() });
+    assert_eq!(restored(&primary), Ok(RestoredData::Copied { replid: "id1".into() }));
+    for (what, makes_unsafe) in [
+        (
+            "the other one has copied the new primary's data",
+            (|w: &mut World| w.probe(7003, |l| l.replid = "new".into())) as fn(&mut World),
+        ),
+        ("the other one does not answer", |w| w.edit_reports(7003, |report| report.probe = None)),
+        ("it follows a primary that has more", |w| {
+            w.probe(7002, |l| l.role = follows(7003));
+            w.probe(7003, |l| (l.role, l.offset) = (ReportedRole::Primary { replicas: Vec::new() }, 1_001));
+        }),
+    ] {
+        let mut world = copied();
+        makes_unsafe(&mut world);
+        assert!(restored(&world).is_err(), "{what}: {:?}", restored(&world));
+    }
+}
+
+#[test]
+fn the_operator_is_advised_what_lasts_over_a_restart() {
+    let world = cycle();
+    let (_, left) = reconcile(&world.state, &world.seen);
+    assert!(left[0].contains("REPLICAOF NO ONE there and then CONFIG REWRITE"), "{left:?}");
 }

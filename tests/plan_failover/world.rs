@@ -14,10 +14,11 @@ use pontoon::{
     },
     plan::{
         candidates::{CandidateChoice, choose},
-        failover::{decide, primary_back},
+        failover::{FollowingPrimaries, decide, primary_back},
         liveness::Watchers,
         observation::{AgedReport, InSync, Observation, Probe, ProbeReport, ReportedRole},
         replication::{ReplicationAction, reconcile},
+        restart::confirmations,
     },
 };
 
@@ -42,7 +43,7 @@ pub struct World {
     pub index: u64,
     pub seen: Observation,
     /// Primaries that have followed another server for long enough.
-    pub following_primaries: BTreeSet<HostPort>,
+    pub following_primaries: FollowingPrimaries,
 }
 
 impl World {
@@ -58,7 +59,7 @@ impl World {
             state: ClusterState::default(),
             index: 0,
             seen: Observation::new(),
-            following_primaries: BTreeSet::new(),
+            following_primaries: FollowingPrimaries::new(),
         };
         let member = |id: u16| NewMember {
             id: NodeId(id.into()),
@@ -178,7 +179,7 @@ impl World {
     }
 
     pub fn choice(&self) -> CandidateChoice {
-        choose(self.tested_group(), &self.seen, ME)
+        choose(confirmations(&self.state.products[&PRODUCT]), self.tested_group(), &self.seen, ME)
     }
 
     pub fn order(&self) -> Vec<u16> {
@@ -245,8 +246,11 @@ pub fn report(port: u16, replid: &str, role: ReportedRole) -> ProbeReport {
         ping_us: 100,
         persistent: Some(false),
         unnamed_replicas: 0,
+        write_error: String::new(),
+        busy_reply_ms: None,
+        saves_fail: false,
     };
-    ProbeReport { probe: Some((probe, 0)), failing_ms: None, error: String::new(), in_sync }
+    ProbeReport { probe: Some((probe, 0)), failing_ms: None, error: String::new(), impaired: None, in_sync }
 }
 
 pub fn follows(port: u16) -> ReportedRole {

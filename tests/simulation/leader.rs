@@ -21,7 +21,7 @@ use pontoon::{
         migration::Job,
         state::ClusterState,
     },
-    plan::{authorization::Authorizations, mover::MoverView, timing::Timing},
+    plan::{authorization::Authorizations, closings::MemoryReport, mover::MoverView, timing::Timing},
 };
 
 /// A node that wants to join asks again after this time.
@@ -35,6 +35,8 @@ pub struct Heartbeat {
     pub node: usize,
     pub heartbeat: u64,
     pub start: Uuid,
+    /// How many data directories the node had before.
+    pub directory: u32,
     pub incarnation: Option<Incarnation>,
     pub drained: BTreeSet<HoldId>,
     pub stopping: bool,
@@ -116,7 +118,7 @@ impl World {
     /// A heartbeat as the handler gets it.
     fn content(&self, heartbeat: &Heartbeat) -> heartbeat_handler::Heartbeat {
         heartbeat_handler::Heartbeat {
-            node: self.member(heartbeat.node),
+            node: self.member(heartbeat.node, heartbeat.directory),
             start: heartbeat.start,
             incarnation: heartbeat.incarnation,
             applied: Epoch(heartbeat.applied as u64),
@@ -128,6 +130,7 @@ impl World {
             stopping: heartbeat.stopping,
             movers: heartbeat.movers.clone(),
             servers: Vec::new(),
+            memory: MemoryReport::default(),
         }
     }
 
@@ -136,15 +139,21 @@ impl World {
         let (state, now, content, voters) =
             (self.state(node), self.local(node), self.content(&heartbeat), self.voters());
         let id = self.member_id(heartbeat.node);
+        let member = self.member(heartbeat.node, heartbeat.directory);
         let Some(lead) = &mut self.nodes[node].lead else {
             self.reply_to(node, &heartbeat, Grant::NotLeader);
             return;
         };
         if !state.members.contains_key(&id) && heartbeat.incarnation.is_none() {
-            // A start that never was a member joins; one that was has been removed, and gets that answer.
+            // A start that never was a member joins; one that was has been removed, and gets that answer. So does one
+            // that has the data directory of a removed node.
+            if state.removed.iter().any(|removed| removed.uuid == member.uuid) {
+                self.reply_to(node, &heartbeat, Grant::NotMember);
+                return;
+            }
             if !heartbeat.stopping && lead.joining.get(&heartbeat.start).is_none_or(|at| now > at + JOIN_WITHIN) {
                 lead.joining.insert(heartbeat.start, now);
-                let change = Change::AddMember(self.member(heartbeat.node));
+                let change = Change::AddMember(member);
                 self.wants(node, change, Tag::None, Registers::new());
             }
             self.reply_to(node, &heartbeat, Grant::NotYet("it joins".into()));
@@ -167,7 +176,10 @@ impl World {
         let grant = match reply {
             HandlerReply::Grant(grant) => grant,
             HandlerReply::Admit => {
-                let change = Change::Admit(Admit { member: self.member(heartbeat.node), start: heartbeat.start });
+                let change = Change::Admit(Admit {
+                    member: self.member(heartbeat.node, heartbeat.directory),
+                    start: heartbeat.start,
+                });
                 self.wants(node, change, Tag::None, Registers::new());
                 Grant::NotYet("this start is being admitted".into())
             }

@@ -2,7 +2,7 @@
 //! `RouteTable::derive`, `LeaseTable`, heartbeat handler and `plan::{assignment, migration, sweep}`: several nodes,
 //! clocks, faults, clients and owner changes in virtual time; one thread, one seed, the same run every time.
 //! Knows nothing of openraft, sockets or tokio: the log is abstract, and the rules around the pure code are repeated
-//! here.
+//! here. `promotions` is a world of its own: the servers of one group and the leader that promotes them.
 //!
 //! `PONTOON_SIM_SEEDS=5000` runs more seeds, `PONTOON_SIM_FIRST=40000` others, `PONTOON_SIM_THREADS=2` several at once,
 //! `PONTOON_SIM_SEED=17` one. `make simulate` runs ten thousand of each kind.
@@ -18,6 +18,7 @@ mod mover;
 mod mover_messages;
 mod network;
 mod node;
+mod promotions;
 mod queue;
 mod raft;
 mod rules;

@@ -71,6 +71,8 @@ pub struct Node {
     pub cut: bool,
     pub boot: u32,
     start: Uuid,
+    /// How many data directories it has had before: a removed node joins again with an empty one.
+    directory: u32,
     /// Events that wait until the node is resumed.
     pub backlog: Vec<NodeEvent>,
     pub applied: usize,
@@ -100,6 +102,7 @@ impl Node {
             cut: false,
             boot: 0,
             start: Uuid(rng.u128(..)),
+            directory: 0,
             backlog: Vec::new(),
             applied: 0,
             workers: (0..rng.usize(1..=2)).map(|_| Worker::default()).collect(),
@@ -253,8 +256,8 @@ impl World {
         self.note(format_args!("node {} starts", node + 1));
         let applied = self.nodes[node].applied.saturating_sub(self.rng.usize(0..3));
         let n = &self.nodes[node];
-        let new =
-            Node { boot: n.boot, cut: n.cut, applied, heartbeats: n.heartbeats, ..Node::new(n.clock, &mut self.rng) };
+        let (boot, cut, heartbeats, directory) = (n.boot, n.cut, n.heartbeats, n.directory);
+        let new = Node { boot, cut, applied, heartbeats, directory, ..Node::new(n.clock, &mut self.rng) };
         self.nodes[node] = new;
         for worker in 0..self.nodes[node].workers.len() {
             self.at_node(node, MS, NodeEvent::Swap { worker });
@@ -285,6 +288,7 @@ impl World {
             node,
             heartbeat,
             start: n.start,
+            directory: n.directory,
             incarnation,
             drained: drained.unwrap_or_default(),
             stopping: false,
@@ -329,10 +333,11 @@ impl World {
             self.violated(format!("node {} was answered that it has a duplicate, and there is none", node + 1));
         }
         if grant == Grant::NotMember {
-            // It stops, reports that, and is started again.
+            // It stops, reports that, and is started again with an empty data directory.
             self.nodes[node].lease.revoke();
             self.note(format_args!("node {} was answered that it is removed", node + 1));
             self.stop(node, true);
+            self.nodes[node].directory += 1;
             let pause = self.fault_length();
             self.schedule(pause, Event::Restart(node));
             return;

@@ -175,7 +175,7 @@ impl World {
     /// Creates the cluster, its product and its slots, and schedules the first events.
     fn set_up(&mut self) {
         let host = |port: u16| HostPort::parse(&format!("127.0.0.1:{port}")).unwrap();
-        let members = (0..self.nodes.len()).map(|n| self.member(n)).collect();
+        let members = (0..self.nodes.len()).map(|n| self.member(n, 0)).collect();
         // Mostly a product that refuses without a lease: with the other setting a silent node blocks everything.
         let isolated = if self.rng.u8(0..6) == 0 { Isolated::Serve } else { Isolated::Refuse };
         let product = NewProduct {
@@ -221,12 +221,12 @@ impl World {
         self.schedule(first, Event::Operator);
     }
 
-    /// A node as it describes itself.
-    pub fn member(&self, node: usize) -> NewMember {
+    /// A node as it describes itself. `directory`: how many data directories it has had before.
+    pub fn member(&self, node: usize, directory: u32) -> NewMember {
         let id = 1 + node as u64;
         NewMember {
             id: NodeId(id),
-            uuid: Uuid(u128::from(id)),
+            uuid: Uuid(u128::from(id) << 32 | u128::from(directory)),
             admin: HostPort::parse(&format!("127.0.0.1:{}", 19100 + id)).unwrap(),
             advertise: "127.0.0.1".into(),
             port_offset: id as u16,

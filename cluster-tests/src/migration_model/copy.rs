@@ -65,7 +65,7 @@ pub struct Copy {
     pub late: bool,
     /// Maximum number of releases.
     pub releases: u8,
-    /// Whether the first key has a TTL, which clients may refresh. PTTL and DUMP are then two steps.
+    /// Whether the first key has a TTL, which clients may refresh. PEXPIRETIME and DUMP are then two steps.
     pub ttl: bool,
 }
 
@@ -115,9 +115,9 @@ fn changed(old: Value, change: Change, index: usize) -> Value {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Fetch {
     Idle,
-    /// PTTL and DUMP are on their way.
+    /// PEXPIRETIME and DUMP are on their way.
     Asked,
-    /// PTTL was executed and returned this TTL bit. `None`: the key does not exist.
+    /// PEXPIRETIME was executed and returned this TTL bit. `None`: the key does not exist.
     Timed(Option<Value>),
     /// DUMP was executed, and its reply is on its way.
     Executed(Value),

@@ -119,6 +119,8 @@ pub enum Second {
     ResetCandidate,
     /// The old primary returns.
     PrimaryBack,
+    /// All nodes and all servers are killed with SIGKILL.
+    KillAll,
 }
 
 /// All second faults, for a random choice.
@@ -134,11 +136,19 @@ pub const SECONDS: &[Second] = &[
     Second::StopCandidate,
     Second::ResetCandidate,
     Second::PrimaryBack,
+    Second::KillAll,
 ];
 
 /// The points at which a promotion can pause, in their order.
-pub const POINTS: &[Point] =
-    &[Point::PromotionBegun, Point::PromotionHeld, Point::PromotionBarrier, Point::BeforePromote, Point::Promoted];
+pub const POINTS: &[Point] = &[
+    Point::PromotionBegun,
+    Point::PromotionHeld,
+    Point::PromotionBarrier,
+    Point::BeforePromote,
+    Point::Promoted,
+    Point::PromotionSaved,
+    Point::PromotionFinished,
+];
 
 /// One case.
 #[derive(Clone, Debug)]

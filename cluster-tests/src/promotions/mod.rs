@@ -18,6 +18,7 @@ use crate::{
     callers::Caller,
     client::Reply,
     link::Mode,
+    redis::RedisServer,
     wait::{GENEROUS, let_pass, wait_for},
     workload::{Mix, Noticed},
 };
@@ -353,6 +354,12 @@ impl Run {
             Second::PrimaryBack => {
                 self.restart_servers();
                 DOWN_AFTER
+            }
+            Second::KillAll => {
+                let cluster = &mut self.fixture.cluster;
+                (1..=3).for_each(|id| cluster.node_mut(id).kill9());
+                cluster.servers.iter_mut().for_each(RedisServer::kill9);
+                Duration::ZERO
             }
         };
         let_pass(lasts);

@@ -1,12 +1,13 @@
 //! Keys of several types that no client touches: at the end, each must be in exactly one group, with its original
-//! value. No other key may be in two groups either.
+//! value, and expire at its original millisecond. No other key may be in two groups either. Brief keys expire meanwhile
+//! and must not come back.
 
 use std::collections::BTreeMap;
 
 use pontoon::model::{ids::SlotId, slot::Layout};
 use serde_json::Value;
 
-use super::Reader;
+use super::{Reader, unix_ms};
 use crate::{
     client::{Client, Reply, request},
     cluster::Cluster,
@@ -16,15 +17,32 @@ use crate::{
 /// Number of requests that are in flight while the keys are created or read.
 const WINDOW: usize = 500;
 
-/// The number of cold keys.
-#[derive(Clone, Debug)]
-pub struct Cold(usize);
+/// Until a cold key expires, in milliseconds: longer than any test.
+const LIFE_MS: i64 = 3_600_000;
+/// Elements of the only big key, which is copied in pieces.
+const BIG: usize = 6000;
+/// Number of brief keys. Each expires [`BRIEF_STEP_MS`] after the one before it, so that some do in every phase.
+const BRIEF: usize = 120;
+const BRIEF_STEP_MS: i64 = 100;
+
+/// The cold keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Cold {
+    keys: usize,
+    /// When they were created, in milliseconds since the epoch.
+    created: i64,
+}
 
 /// Returns the `n`-th key, the command that creates it, the command that reads it, and the expected reply.
 fn key(n: usize) -> (String, Vec<String>, Vec<String>, Reply) {
     let key = format!("cold{n}");
     let owned = |args: &[&str]| args.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>();
     let value = format!("value-{n}");
+    if n == 0 {
+        let elements = (0..BIG).map(|i| i.to_string());
+        let make = owned(&["RPUSH", &key]).into_iter().chain(elements).collect();
+        return (key.clone(), make, owned(&["LLEN", &key]), Reply::Integer(BIG as i64));
+    }
     let (make, read, is) = match n % 5 {
         0 => (owned(&["HSET", &key, "f", &value]), owned(&["HGET", &key, "f"]), Reply::bulk(&value)),
         1 => (
@@ -47,26 +65,57 @@ impl Cold {
     #[must_use]
     pub fn load(port: u16, n: usize) -> Self {
         let mut client = Client::connect(port).expect("a node answers");
+        let cold = Self { keys: n, created: unix_ms() };
+        for i in 0..BRIEF {
+            let set = ["SET", &brief(i), "x", "PXAT", &cold.brief_expires_at(i).to_string()].map(str::to_owned);
+            let reply = client.call(&set.each_ref().map(String::as_str)).expect("a node answers");
+            assert!(!matches!(reply, Reply::Error(_)), "{set:?}: {reply:?}");
+        }
         for from in (0..n).step_by(WINDOW) {
             let to = n.min(from + WINDOW);
             let mut bytes = Vec::new();
             for n in from..to {
-                let make = key(n).1;
+                let (key, make, ..) = key(n);
                 bytes.extend(request(&make.iter().map(String::as_str).collect::<Vec<_>>()));
+                match cold.expires_at(n) {
+                    -1 => bytes.extend(request(&["PERSIST", &key])),
+                    at => bytes.extend(request(&["PEXPIREAT", &key, &at.to_string()])),
+                }
             }
             client.send(&bytes).expect("requests can be sent");
-            for n in from..to {
+            for n in (from..to).flat_map(|n| [n, n]) {
                 let reply = client.read().expect("a node answers");
                 assert!(!matches!(reply, Reply::Error(_)), "cold{n}: {reply:?}");
             }
         }
-        Self(n)
+        cold
+    }
+
+    /// When the `n`-th key expires, in milliseconds since the epoch; -1: never, as PEXPIRETIME says it.
+    fn expires_at(&self, n: usize) -> i64 {
+        if n % 3 == 1 { -1 } else { self.created + LIFE_MS + n as i64 }
+    }
+
+    fn brief_expires_at(&self, n: usize) -> i64 {
+        self.created + 1000 + n as i64 * BRIEF_STEP_MS
+    }
+
+    fn check_brief(&self, reader: &mut Reader, wrong: &mut Vec<String>) {
+        for n in 0..BRIEF {
+            let (key, at) = (brief(n), self.brief_expires_at(n));
+            match reader.read(&["PEXPIRETIME", &key]) {
+                Reply::Integer(there) if there == at => {}
+                Reply::Integer(-2) if unix_ms() >= at => {}
+                other => wrong.push(format!("{key} expires at {other:?}, not at {at}; it is {}", unix_ms())),
+            }
+        }
     }
 
     /// Checks the keys through the nodes and at every server.
     pub(crate) fn check(&self, reader: &mut Reader, cluster: &Cluster, wrong: &mut Vec<String>) {
         let mut lost = Vec::new();
-        for n in 0..self.0 {
+        self.check_brief(reader, wrong);
+        for n in 0..self.keys {
             let (key, _, read, is) = key(n);
             // All keys are checked at their servers below. Through the proxy, a sample is enough.
             if n % 50 == 0 && reader.read(&read.iter().map(String::as_str).collect::<Vec<_>>()) != is {
@@ -76,8 +125,12 @@ impl Cold {
         if !lost.is_empty() {
             wrong.push(format!("{} cold keys are lost or changed: {lost:?}", lost.len()));
         }
-        everything_is_in_one_group(self.0, cluster, wrong);
+        everything_is_in_one_group(*self, cluster, wrong);
     }
+}
+
+fn brief(n: usize) -> String {
+    format!("brief{n}")
 }
 
 fn owners(cluster: &Cluster) -> Vec<u64> {
@@ -103,7 +156,7 @@ pub fn owners_in(ranges: &Value) -> Vec<u64> {
     owners
 }
 
-fn everything_is_in_one_group(cold: usize, cluster: &Cluster, wrong: &mut Vec<String>) {
+fn everything_is_in_one_group(cold: Cold, cluster: &Cluster, wrong: &mut Vec<String>) {
     let owners = owners(cluster);
     let groups = cluster.nodes.iter().find_map(|n| n.cli().try_json(&["group", "ls", "--timeout", "5s"]).ok());
     let Some(groups) = groups else { return wrong.push("no node answers `group ls`".into()) };
@@ -144,20 +197,23 @@ fn everything_is_in_one_group(cold: usize, cluster: &Cluster, wrong: &mut Vec<St
         }
         values(cold, &mut server, &addr, |k| places.get(k) == Some(&id), wrong);
     }
-    let missing: Vec<String> = (0..cold).map(|n| key(n).0).filter(|k| !places.contains_key(k)).collect();
+    let count = cold.keys;
+    let missing: Vec<String> = (0..count).map(|n| key(n).0).filter(|k| !places.contains_key(k)).collect();
     if !missing.is_empty() {
-        wrong.push(format!("{} of {cold} cold keys are in no group, the first {}", missing.len(), missing[0]));
+        wrong.push(format!("{} of {count} cold keys are in no group, the first {}", missing.len(), missing[0]));
     }
     wrong.truncate(40);
 }
 
 /// Checks the values of the cold keys that are at this server.
-fn values(cold: usize, server: &mut Client, addr: &str, here: impl Fn(&str) -> bool, wrong: &mut Vec<String>) {
-    let mine: Vec<usize> = (0..cold).filter(|n| here(&key(*n).0)).collect();
+fn values(cold: Cold, server: &mut Client, addr: &str, here: impl Fn(&str) -> bool, wrong: &mut Vec<String>) {
+    let mine: Vec<usize> = (0..cold.keys).filter(|n| here(&key(*n).0)).collect();
     for part in mine.chunks(WINDOW) {
         let mut bytes = Vec::new();
         for n in part {
-            bytes.extend(request(&key(*n).2.iter().map(String::as_str).collect::<Vec<_>>()));
+            let (key, _, read, _) = key(*n);
+            bytes.extend(request(&read.iter().map(String::as_str).collect::<Vec<_>>()));
+            bytes.extend(request(&["PEXPIRETIME", &key]));
         }
         if server.send(&bytes).is_err() {
             return wrong.push(format!("{addr} does not answer"));
@@ -167,6 +223,10 @@ fn values(cold: usize, server: &mut Client, addr: &str, here: impl Fn(&str) -> b
             match server.read() {
                 Ok(reply) if reply == is => {}
                 other => wrong.push(format!("{key} at {addr} is {other:?}, not {is:?}")),
+            }
+            match server.read() {
+                Ok(Reply::Integer(at)) if at == cold.expires_at(*n) => {}
+                other => wrong.push(format!("{key} at {addr} expires at {other:?}, not at {}", cold.expires_at(*n))),
             }
         }
     }

@@ -6,8 +6,8 @@
 //! | [`crate::load`] registers | a lost write, a stale read (linearizability) |
 //! | counters | an acknowledged INCR that was lost or executed twice |
 //! | lists | an element that is lost, duplicated, or out of its client's order |
-//! | sessions | a key that expires too early although a client refreshes its time to live |
-//! | cold | keys that no client touches: lost, changed, or in two groups |
+//! | sessions | a key that expires too early or too late, while a client refreshes its time to live |
+//! | cold | keys that no client touches: lost, changed, in two groups, or with another instant of expiry |
 //! | [`Written`] (used alone) | the acknowledged writes that a failover has lost, and their times |
 
 mod cold;
@@ -26,7 +26,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
@@ -47,6 +47,12 @@ const REPLY_WITHIN: Duration = Duration::from_secs(12);
 /// Number of keys of each workload: few, so that each is busy, but enough to have keys in slots that move and in slots
 /// that stay.
 const KEYS: usize = 12;
+
+/// This machine's clock, in milliseconds since the epoch: it is also the clock of all servers.
+pub(crate) fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
 
 /// The result of a request.
 #[derive(Clone, Debug)]

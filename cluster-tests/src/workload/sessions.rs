@@ -1,29 +1,26 @@
-//! Session keys with a short time to live, which clients refresh: while the last refresh was acknowledged in time, the
-//! key must exist. After a refresh that failed, nothing is expected.
+//! Session keys with a short time to live, which clients refresh: the key must exist and expire when the last refresh
+//! says, to the millisecond. After a refresh that failed, it may also expire later.
 
 use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use super::{CallResult, Caller, KEYS, Shared};
+use super::{CallResult, Caller, KEYS, Shared, unix_ms};
 use crate::{client::Reply, wait::let_pass};
 
 /// The time to live. It is short: a staged copy that keeps the time to live of its fetch expires within a test.
 const TTL: Duration = Duration::from_secs(3);
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
-/// Allowance for the rounding of servers and for clock differences. The design allows one second.
-const SKEW: Duration = Duration::from_secs(1);
 
 pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<Caller> {
     std::thread::spawn(move || {
         let keys: Vec<String> = (0..KEYS).map(|k| format!("session{n}-{k}")).collect();
-        // The time until which each key must exist.
-        let mut until: Vec<Option<Known>> = vec![None; keys.len()];
+        let mut sessions = vec![Session::default(); keys.len()];
         while !shared.stopped() {
             let began = Instant::now();
-            for (key, until) in keys.iter().zip(&mut until) {
-                visit(&mut caller, &shared, key, until);
+            for (key, session) in keys.iter().zip(&mut sessions) {
+                visit(&mut caller, &shared, key, session);
                 if shared.stopped() {
                     break;
                 }
@@ -34,46 +31,67 @@ pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<
     })
 }
 
-/// What a client knows about a key.
+/// A key, as its client knows it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Session {
+    known: Option<Known>,
+    /// The outcome of a request was unknown: it may have refreshed the key, or may still do so.
+    unknown_outcome: bool,
+}
+
+/// What the last refresh says about a key.
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    /// The key exists at least until this time.
-    due: Instant,
+    /// The key expires at or after this instant, in milliseconds since the epoch: counted from before the refresh.
+    from: i64,
+    /// It expires at or before this instant, counted from the acknowledgement, if no other request has refreshed it.
+    until: i64,
     /// The time at which the last refresh was acknowledged.
     acked: Instant,
 }
 
-fn visit(caller: &mut Caller, shared: &Shared, key: &str, until: &mut Option<Known>) {
-    if let Some(Known { due, acked }) = *until {
-        let result = caller.call(&["GET", key]);
-        // The time of the reply counts: if the key was missing at this time, it expired too early.
-        let early = Instant::now() + SKEW < due;
+fn visit(caller: &mut Caller, shared: &Shared, key: &str, session: &mut Session) {
+    if let Some(Known { from, until, acked }) = session.known {
+        let result = caller.call(&["PEXPIRETIME", key]);
+        let now = unix_ms();
         match result {
-            CallResult::Reply(Reply::Null) if early => {
-                shared.wrong_unless_lost(key, acked, format!("{key} expired {:?} too early", due - Instant::now()));
-                *until = None;
+            CallResult::Reply(Reply::Integer(-2)) => {
+                // The time of the reply counts: if the key was missing at this time, it expired too early.
+                if now < from {
+                    shared.wrong_unless_lost(key, acked, format!("{key} expired {} ms too early", from - now));
+                }
+                session.known = None;
+            }
+            CallResult::Reply(Reply::Integer(at)) if at < from || (at > until && !session.unknown_outcome) => {
+                let what = format!("{key} expires at {at}, which is not within {from} and {until}");
+                shared.wrong_unless_lost(key, acked, what);
+                session.known = None;
             }
             CallResult::Reply(_) => shared.answered(),
             CallResult::NotExecuted(_) | CallResult::Unknown(_) => {}
         }
     }
-    let asked = Instant::now();
-    let ttl = TTL.as_millis().to_string();
-    let refreshed = match *until {
-        Some(Known { due, acked }) => match caller.call(&["PEXPIRE", key, &ttl]) {
-            CallResult::Reply(Reply::Integer(1)) => true,
-            CallResult::Reply(Reply::Integer(_)) if Instant::now() + SKEW < due => {
-                shared.wrong_unless_lost(key, acked, format!("{key} did not exist when it was refreshed"));
-                false
-            }
-            CallResult::Reply(_) => false,
-            // The refresh may or may not have been executed: the previous knowledge remains valid.
-            CallResult::NotExecuted(_) | CallResult::Unknown(_) => return,
-        },
-        None => matches!(caller.call(&["SET", key, "session", "PX", &ttl]), CallResult::Reply(Reply::Simple(_))),
+    let asked = unix_ms();
+    let (ms, ttl) = (TTL.as_millis() as i64, TTL.as_millis().to_string());
+    let result = match session.known {
+        Some(_) => caller.call(&["PEXPIRE", key, &ttl]),
+        None => caller.call(&["SET", key, "session", "PX", &ttl]),
     };
-    *until = refreshed.then(|| Known { due: asked + TTL, acked: Instant::now() });
-    if refreshed {
-        shared.answered();
+    let now = unix_ms();
+    match result {
+        CallResult::Reply(Reply::Integer(1) | Reply::Simple(_)) => {
+            session.known = Some(Known { from: asked + ms, until: now + ms, acked: Instant::now() });
+            shared.answered();
+        }
+        CallResult::Reply(_) => {
+            if let Some(Known { from, acked, .. }) = session.known.take()
+                && now < from
+            {
+                shared.wrong_unless_lost(key, acked, format!("{key} did not exist when it was refreshed"));
+            }
+        }
+        // What is known remains valid, except that the key may live longer.
+        CallResult::Unknown(_) => session.unknown_outcome = true,
+        CallResult::NotExecuted(_) => {}
     }
 }

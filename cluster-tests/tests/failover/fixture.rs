@@ -97,13 +97,17 @@ pub fn status(cluster: &Cluster, nodes: &[u16]) -> String {
 /// Waits until `server` reports that it follows `primary` and that its link is up.
 #[track_caller]
 pub fn wait_follows(cluster: &Cluster, server: usize, primary: usize) {
+    let (from, to) = (cluster.servers[server].addr(), cluster.servers[primary].addr());
+    wait_for(&format!("{from} to follow {to}"), GENEROUS, || follows(cluster, server, primary));
+}
+
+/// Whether a server follows another one and its link is up; otherwise what it says of its replication.
+pub fn follows(cluster: &Cluster, server: usize, primary: usize) -> Result<(), String> {
     let (server, primary) = (&cluster.servers[server], &cluster.servers[primary]);
     let port = format!("master_port:{}\r", primary.port);
-    wait_for(&format!("{} to follow {}", server.addr(), primary.addr()), GENEROUS, || {
-        let info = server.client().call(&["INFO", "replication"]).map_err(|e| e.to_string())?.text();
-        let follows = info.contains("role:slave") && info.contains(&port) && info.contains("master_link_status:up");
-        if follows { Ok(()) } else { Err(info) }
-    });
+    let info = server.client().call(&["INFO", "replication"]).map_err(|e| e.to_string())?.text();
+    let follows = info.contains("role:slave") && info.contains(&port) && info.contains("master_link_status:up");
+    if follows { Ok(()) } else { Err(info) }
 }
 
 /// Stops the clients, and checks that only writes are lost that were acknowledged at most a second before `died`.

@@ -44,8 +44,8 @@ fn the_primary_dies_during_a_switchover() {
     cluster.pause_at(Point::PromotionHeld);
     cluster.cli().ok(&["group", "promote", "1", &cluster.servers[servers[1]].addr()]);
     cluster.wait_reached(Point::PromotionHeld);
-    let died = Instant::now();
     cluster.servers[servers[0]].kill9();
+    let died = Instant::now();
     cluster.go_on(Point::PromotionHeld);
     assert_eq!(wait_other_primary(&cluster, ALL, servers[0]), servers[1]);
     written.wait_acknowledged(in_group_1);

@@ -186,21 +186,34 @@ fn parse(id: u32, settings: &[String]) -> Result<SetGroupRequest, String> {
                 wanted.down_after_ms = Some(u32::try_from(ms).unwrap_or(u32::MAX));
             }
             "maintenance" => wanted.maintenance = Some(setting::on_off(key, value)?),
-            "eject-after" if value == "off" => wanted.eject_after_ms = Some(0),
-            "eject-after" => {
-                let ms = duration::parse(value).map_err(|e| format!("eject-after: {e}"))?.as_millis();
-                if ms == 0 {
-                    return Err("eject-after: 500ms to 10m is expected, or off for never".into());
+            "eject-after" => wanted.eject_after_ms = Some(duration_or_off(key, value)?),
+            "busy-failover-after" | "loading-failover-after" | "misconf-failover-after" | "script-kill-after" => {
+                let ms = Some(duration_or_off(key, value)?);
+                let impaired = wanted.impaired.get_or_insert_default();
+                match key {
+                    "busy-failover-after" => impaired.busy_failover_after_ms = ms,
+                    "loading-failover-after" => impaired.loading_failover_after_ms = ms,
+                    "misconf-failover-after" => impaired.misconf_failover_after_ms = ms,
+                    _ => impaired.script_kill_after_ms = ms,
                 }
-                wanted.eject_after_ms = Some(u32::try_from(ms).unwrap_or(u32::MAX));
             }
             _ => {
-                let all = "down-after, maintenance and, in a cache, eject-after";
+                let all = "down-after, busy-failover-after, loading-failover-after, misconf-failover-after, \
+                           script-kill-after, maintenance and, in a cache, eject-after";
                 return Err(format!("'{key}' is not a setting of a group; the settings are {all}"));
             }
         }
     }
     Ok(wanted)
+}
+
+/// A time in milliseconds, or 0 for `off`. (The time 0 is refused: it looks like at once.)
+fn duration_or_off(key: &str, value: &str) -> Result<u32, String> {
+    if value == "off" {
+        return Ok(0);
+    }
+    let ms = duration::parse(value).map_err(|e| format!("{key}: {e}"))?.as_millis();
+    Ok(u32::try_from(ms).unwrap_or(u32::MAX))
 }
 
 /// The groups of the product.
@@ -255,10 +268,15 @@ mod tests {
         assert_eq!(parse(3, &["eject-after=20s".into()]).unwrap().eject_after_ms, Some(20_000));
         assert!(parse(3, &["eject-after=0".into()]).is_err(), "0 looks like at once and would mean never");
         assert_eq!(parse(3, &["down-after=5".into()]).unwrap().down_after_ms, Some(5000));
+        let texts = ["busy-failover-after=2m", "loading-failover-after=off", "script-kill-after=5s"].map(str::to_owned);
+        let impaired = parse(3, &texts).unwrap().impaired.unwrap();
+        assert_eq!((impaired.busy_failover_after_ms, impaired.loading_failover_after_ms), (Some(120_000), Some(0)));
+        assert_eq!((impaired.misconf_failover_after_ms, impaired.script_kill_after_ms), (None, Some(5_000)));
         for (bad, part) in [
             ("down-after=soon", "down-after: "),
             ("maintenance=perhaps", "maintenance: on or off"),
-            ("colour=red", "down-after, maintenance and, in a cache, eject-after"),
+            ("colour=red", "script-kill-after, maintenance and, in a cache, eject-after"),
+            ("script-kill-after=0", "not a duration"),
             ("down-after", "KEY=VALUE"),
         ] {
             let refused = parse(3, &[bad.into()]).unwrap_err();

@@ -95,7 +95,7 @@ pub(super) fn to_text(reply: &ShowGroupReply, product: &str) -> String {
     if let Some(p) = reply.ended_promotions.last() {
         lines.push(("last promotion", sentence(p)));
     }
-    let mut out: String = lines.into_iter().map(|(name, value)| format!("{name:15} {value}\n")).collect();
+    let mut out: String = lines.into_iter().map(|(name, value)| format!("{name:22} {value}\n")).collect();
     out += "\n";
     out += &servers(&g.servers);
     for s in &g.servers {
@@ -118,8 +118,17 @@ fn settings(g: &Group, product: &str) -> Vec<(&'static str, String)> {
         ("down-after", duration(g.down_after_ms)),
         ("maintenance", setting::show_switch(g.maintenance).to_owned()),
     ];
+    let or_off = |ms: u32| if ms == 0 { "off".into() } else { duration(ms) };
     if let Some(ms) = g.eject_after_ms {
-        lines.push(("eject-after", if ms == 0 { "off".into() } else { duration(ms) }));
+        lines.push(("eject-after", or_off(ms)));
+    }
+    if let Some(impaired) = &g.impaired {
+        lines.extend([
+            ("busy-failover-after", or_off(impaired.busy_failover_after_ms)),
+            ("loading-failover-after", or_off(impaired.loading_failover_after_ms)),
+            ("misconf-failover-after", or_off(impaired.misconf_failover_after_ms)),
+            ("script-kill-after", or_off(impaired.script_kill_after_ms)),
+        ]);
     }
     lines
 }
@@ -297,7 +306,7 @@ mod tests {
         assert_eq!(ejected(&of(vec![owner(2, 300)])), "ejected, 300 slots at group 2");
         let group = Group { ejection: Some(of(vec![owner(2, 10)])), ..Group::default() };
         let text = to_text(&ShowGroupReply { group: Some(group), ..ShowGroupReply::default() }, "shop");
-        let line = "ejected         since 2023-11-14T22:13:20.123Z; its slots are at group 2 (0-9)";
+        let line = "ejected                since 2023-11-14T22:13:20.123Z; its slots are at group 2 (0-9)";
         assert!(text.contains(line), "{text}");
     }
 

@@ -99,6 +99,12 @@ fn group() -> Group {
         replid: Some("h".into()),
         eject_after_ms: Some(10_000),
         ejection: Some(Ejection { id: 33, ejected_at_ms: AT_MS, temporary_owners: vec![owner] }),
+        impaired: Some(ImpairedOptions {
+            busy_failover_after_ms: 0,
+            loading_failover_after_ms: 60_000,
+            misconf_failover_after_ms: 1_000,
+            script_kill_after_ms: 10_000,
+        }),
     }
 }
 
@@ -160,6 +166,8 @@ fn product() -> Product {
         read_from: ReadFrom::PreferReplica.into(),
         max_lag_ms: 500,
         read_your_writes: true,
+        clients_max: 300,
+        read_confirmed: true,
         listeners: vec![Listener { node: 1, address: "10.0.0.1:19011".into(), error: None, note: None }],
     }
 }

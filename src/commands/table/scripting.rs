@@ -6,11 +6,11 @@ use super::super::spec::flag::{
     ALLOW_BUSY, DENYOOM, FAST, LOADING, MAY_REPLICATE, MOVABLEKEYS, NO_MANDATORY_KEYS, NOSCRIPT, READONLY,
     SKIP_MONITOR, SKIP_SLOWLOG, STALE, WRITE,
 };
-use super::super::spec::{Handling, Spec, cmd, container};
+use super::super::spec::{Handling, Local, Spec, cmd, container};
 use super::{KEYS, NONE, SLOT, why};
 
 pub(super) static SCRIPTING: &[Spec] = &[
-    cmd("discard", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Handling::Unsupported(why::NO_MULTI)),
+    cmd("discard", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Handling::Local(Local::Discard)),
     cmd(
         "eval",
         -3,
@@ -39,7 +39,7 @@ pub(super) static SCRIPTING: &[Spec] = &[
         KeySpec::Count { at: 2, step: 1, dest: 0 },
         SLOT,
     ),
-    cmd("exec", 1, NOSCRIPT | LOADING | STALE | SKIP_SLOWLOG, NONE, Handling::Unsupported(why::NO_MULTI)),
+    cmd("exec", 1, NOSCRIPT | LOADING | STALE | SKIP_SLOWLOG, NONE, Handling::Local(Local::Exec)),
     cmd(
         "fcall",
         -3,
@@ -71,7 +71,7 @@ pub(super) static SCRIPTING: &[Spec] = &[
             cmd("function|stats", 2, NOSCRIPT | ALLOW_BUSY, NONE, Handling::Unsupported(why::SCRIPTS)),
         ],
     ),
-    cmd("multi", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Handling::Unsupported(why::TRANSACTIONS)),
+    cmd("multi", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Handling::Local(Local::Multi)),
     container(
         "script",
         -2,

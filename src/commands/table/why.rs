@@ -3,9 +3,6 @@
 
 pub(super) const TRANSACTIONS: &str =
     "transactions are not supported by this proxy yet, not executed. A script with declared keys is atomic";
-/// For EXEC and DISCARD: MULTI was refused, so the commands after it in a pipeline were not queued.
-pub(super) const NO_MULTI: &str = "transactions are not supported by this proxy yet: nothing was queued, each \
-    command after MULTI got its own reply. EXEC itself was not executed";
 pub(super) const PUBSUB_LATER: &str = "publish and subscribe is not supported by this proxy yet, not executed";
 pub(super) const BLOCKING_LATER: &str = "blocking commands are not supported by this proxy yet, not executed. Use \
     the form that does not block, and repeat it";

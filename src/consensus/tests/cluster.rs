@@ -10,7 +10,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::{
     net::TcpListener,
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
@@ -81,18 +81,24 @@ impl Site {
         self.start_keeping(RetainedState::default()).await
     }
 
-    async fn start_keeping(&self, keep: RetainedState) -> Node {
-        let lock = directory::lock(&self.dir).unwrap();
-        let config = ConsensusConfig {
+    fn config(&self) -> ConsensusConfig {
+        ConsensusConfig {
             me: self.member.clone(),
             data_dir: self.dir.clone(),
             secret: secret(),
             source: None,
             timing: TIMING,
-        };
-        let consensus = Consensus::open_keeping(config, keep).await.unwrap();
+        }
+    }
+
+    async fn start_keeping(&self, keep: RetainedState) -> Node {
+        let lock = directory::lock(&self.dir).unwrap();
+        let consensus = Consensus::open_keeping(self.config(), keep).await.unwrap();
         let listener = TcpListener::bind(self.member.admin.as_str()).await.unwrap();
-        let service = InterceptedService::new(consensus.service(), ServerAuth(secret()));
+        let service = InterceptedService::new(
+            consensus.service(),
+            ServerAuth { secret: secret(), refused: consensus.callers().refused_calls() },
+        );
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(async move {
             let end = async {
@@ -219,10 +225,10 @@ async fn elect_propose_transfer_stop_restart() {
 
     // A candidate with a member's id and another uuid is a former node.
     let former = PeerIdentity { id: follower.member.id.0, uuid: Uuid(99), cluster: Some(Uuid(77)).into() };
-    let network = Network::new(Arc::new(former), secret(), None);
+    let network = Network::new(Arc::new(former), secret(), None, watch::channel(Arc::default()).1);
     let node = RaftNode::of(&all[at].member);
     let request = pb::VoteRequest {
-        header: Some(network.header(all[at].member.id.0, &node)),
+        header: Some(network.header(all[at].member.id.0, node.uuid)),
         vote: Some(convert::vote_pb(&Vote::new(1000, follower.member.id.0))),
         last_log_id: None,
     };
@@ -386,8 +392,8 @@ async fn nodes_of_other_clusters_are_refused() {
     let me = RaftNode::of(&site.member);
     let call = |cluster: u128, uuid: Uuid, secret: ClusterSecret| {
         let identity = PeerIdentity { id: 9, uuid: Uuid(9), cluster: Some(Uuid(cluster)).into() };
-        let network = Network::new(Arc::new(identity), secret, None);
-        let header = network.header(1, &RaftNode { uuid, ..me.clone() });
+        let network = Network::new(Arc::new(identity), secret, None, watch::channel(Arc::default()).1);
+        let header = network.header(1, uuid);
         let request = pb::AppendEntriesRequest {
             header: Some(header),
             vote: Some(convert::vote_pb(&Vote::new_committed(1, 9))),
@@ -416,6 +422,36 @@ async fn nodes_of_other_clusters_are_refused() {
     assert!(status.message().contains("belongs to cluster"), "{}", status.message());
     let begun = node.consensus.initialize(Uuid(79), vec![site.member.clone()]).await;
     assert!(begun.unwrap_err().contains("already"));
+    node.stop().await;
+}
+
+/// A term that no election can follow, for example from a forged call to an earlier version, once made every start and
+/// `recover` panic.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_an_impossible_term_says_so_and_can_be_recovered() {
+    let root = tempfile::tempdir().unwrap();
+    let site = Site::new(&root, 1);
+    let node = site.start().await;
+    node.consensus.initialize(Uuid(77), vec![site.member.clone()]).await.unwrap();
+    node.leads().await;
+    let members = vec![site.member.clone()];
+    propose(&[&node], 1, Change::Bootstrap(Bootstrap { members, port: 19000 })).await;
+    let kept = propose(&[&node], 2, change(42)).await;
+    node.stop().await;
+    let disk = open(&site.dir);
+    disk.save_vote(&Vote::new(u64::MAX, 9)).unwrap();
+    disk.close();
+    let refused = Consensus::open(site.config()).await.unwrap_err().to_string();
+    assert!(refused.contains("term 18446744073709551615") && refused.contains("pontoon recover"), "{refused}");
+
+    let lock = directory::lock(&site.dir).unwrap();
+    let report = Consensus::recover(&site.dir, &lock).unwrap();
+    drop(lock);
+    assert!(report.last >= kept.index, "{report}");
+    let node = site.start().await;
+    node.leads().await;
+    assert_eq!(node.consensus.state().borrow().settings.hold_ms_max, 52);
+    assert!(propose(&[&node], 3, change(43)).await.result.is_ok());
     node.stop().await;
 }
 
@@ -449,9 +485,9 @@ async fn a_survivor_recovers_alone() {
     let former = sites[0].start().await;
     let mine = RaftNode::of(&survivor.member);
     let identity = PeerIdentity { id: 1, uuid: former.member.uuid, cluster: former.consensus.cluster_id().into() };
-    let network = Network::new(Arc::new(identity), secret(), None);
+    let network = Network::new(Arc::new(identity), secret(), None, watch::channel(Arc::default()).1);
     let request = pb::VoteRequest {
-        header: Some(network.header(2, &mine)),
+        header: Some(network.header(2, mine.uuid)),
         vote: Some(convert::vote_pb(&Vote::new(1000, 1))),
         last_log_id: None,
     };

@@ -34,6 +34,9 @@ const PAGE: u32 = 1000;
 const MARGIN_PERCENT: u64 = 20;
 /// In addition, this number of bytes must be free, for the buffers of connections and of replicas.
 const MARGIN_BYTES: u64 = 16 << 20;
+/// Clocks that differ by less cause no warning: NTP keeps machines within some milliseconds, and the difference is
+/// measured to half a round trip.
+const CLOCKS_APART_MS: i64 = 100;
 /// How many unexpected keys are named: enough to recognise where they come from.
 const NAMED_MAX: usize = 5;
 
@@ -77,6 +80,7 @@ pub async fn admit(wanted: MigrationRequest<'_>, deadline: Instant) -> Result<Ve
     }
     let mut warnings = Vec::new();
     check_rights(&source, &target, &mut warnings)?;
+    warnings.extend(clocks_apart(&source, &target));
     wanted.check_feed(from, &source, by(), &mut warnings).await?;
     wanted.check_memory(from, &source, &target, by(), &mut warnings).await?;
     wanted.check_unexpected_keys(to, &target, deadline.min(Instant::now() + SEARCH_MAX), &mut warnings).await?;
@@ -98,7 +102,7 @@ fn check_primary(capabilities: &Capabilities) -> Result<(), String> {
         Role::Replica { host, port, .. } => {
             return Err(format!(
                 "{addr} is a replica of {host}:{port} now, and read-only, not its group's primary; repair the group \
-                 (REPLICAOF NO ONE on {addr}) and try again"
+                 (REPLICAOF NO ONE and CONFIG REWRITE on {addr}) and try again"
             ));
         }
         Role::Sentinel => return Err(format!("{addr} is a Redis Sentinel, which holds no data")),
@@ -141,6 +145,20 @@ fn check_rights(source: &Capabilities, target: &Capabilities, warnings: &mut Vec
         Ok(()) => {}
     }
     Ok(())
+}
+
+/// A warning if the clocks of source and target differ: keys keep the instant at which they expire.
+fn clocks_apart(source: &Capabilities, target: &Capabilities) -> Option<String> {
+    let ahead = target.clock_ahead_ms?.checked_sub(source.clock_ahead_ms?)?;
+    if ahead.abs() < CLOCKS_APART_MS {
+        return None;
+    }
+    let (ms, which, when) = if ahead > 0 { (ahead, "ahead of", "earlier") } else { (-ahead, "behind", "later") };
+    let (source, target) = (&source.addr, &target.addr);
+    Some(format!(
+        "the clock of {target} is about {ms} ms {which} that of {source}: keys with a time to live expire that much \
+         {when} after the move; set the clocks (NTP)"
+    ))
 }
 
 impl MigrationRequest<'_> {
@@ -212,7 +230,8 @@ impl MigrationRequest<'_> {
         if !feeds.any() {
             return Err(format!(
                 "{addr} offers no way to learn which keys change while they are copied: {}; allow the user PSYNC and \
-                 REPLCONF (ACL SETUSER ... +psync +replconf &pt:*), or CLIENT TRACKING, or give group {} a replica",
+                 REPLCONF (ACL SETUSER ... +psync +replconf &pt:*, then ACL SAVE or CONFIG REWRITE), or CLIENT \
+                 TRACKING, or give group {} a replica",
                 feeds.why_none(),
                 from.id
             ));

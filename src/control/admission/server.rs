@@ -75,8 +75,8 @@ impl ServerAdmission<'_> {
         match role {
             Role::Primary { .. } => Ok(AdmittedServer { server, warnings, becomes_replica: false }),
             Role::Replica { host, port, .. } => Err(format!(
-                "{addr} is a replica of {host}:{port}; name that server as the primary, or run REPLICAOF NO ONE on \
-                 {addr}"
+                "{addr} is a replica of {host}:{port}; name that server as the primary, or run REPLICAOF NO ONE and \
+                 CONFIG REWRITE on {addr}"
             )),
             Role::Sentinel => Err(sentinel(addr)),
         }
@@ -261,7 +261,7 @@ fn rights_missing(addr: &HostPort, missing: &[&'static str], password: bool) -> 
     if !needed.is_empty() {
         texts.push(format!(
             "{addr} does not let this user run {}, so its group cannot get another primary, neither automatically nor \
-             by hand; allow it (ACL SETUSER ... {})",
+             by hand; allow it (ACL SETUSER ... {}, then ACL SAVE or CONFIG REWRITE)",
             needed.join(", "),
             acl(&needed)
         ));
@@ -271,7 +271,7 @@ fn rights_missing(addr: &HostPort, missing: &[&'static str], password: bool) -> 
         texts.push(format!(
             "{addr} does not let this user run CONFIG SET, so Pontoon cannot set the password (masterauth) with which \
              it has to follow another primary after a failover; set masterauth (and masteruser) in its redis.conf, or \
-             allow it (ACL SETUSER ... {})",
+             allow it (ACL SETUSER ... {}, then ACL SAVE or CONFIG REWRITE)",
             acl(&config)
         ));
     }

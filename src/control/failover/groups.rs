@@ -1,30 +1,37 @@
 //! Failover and replication of all groups, on the leader: begins the failovers that `plan::failover` decides, and keeps
 //! one task for each open promotion and each server whose replication is reconciled. Keeps nothing beyond its term.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::{task::JoinHandle, time::Instant};
 use tracing::{info, warn};
 
-use super::{ejections::EjectionController, group_name::group_name, promotion, waits::PromotionWaits};
+use super::{
+    ejections::EjectionController, group_name::group_name, notes::GroupNotes, promotion, waits::PromotionWaits,
+};
 use crate::{
     clock::boottime_ns,
-    control::{leadership::context::LeaderContext, servers::reconciler::ReplicationReconciler},
+    control::{
+        leadership::context::LeaderContext,
+        servers::{reconciler::ReplicationReconciler, scripts::ScriptController},
+    },
     faults::{self, Rule},
     model::{
-        change::{Change, StartPromotion},
+        change::{Change, GroupNote, NoteGroup, StartPromotion},
         ids::{GroupId, HostPort, ProductId, PromotionId},
         state::ClusterState,
     },
     panics,
     plan::{
-        failover::{PRIMARY_FOLLOWS_MS, decide, following_primaries},
+        failover::{
+            FailoverDecision, FollowingPrimaries, PRIMARY_FOLLOWS_MS, decide, following_primaries, held_back,
+            not_failed_over,
+        },
+        impairment::writes_refused,
         leadership_transfer::{TransferCandidates, transfer_candidates},
         liveness::Watchers,
         observation::Observation,
+        scripts,
     },
 };
 
@@ -41,6 +48,8 @@ pub struct GroupController {
     waits: PromotionWaits,
     reconciler: ReplicationReconciler,
     ejections: EjectionController,
+    notes: GroupNotes,
+    scripts: ScriptController,
     /// Primaries that follow another server, and since when.
     following_primaries: BTreeMap<HostPort, Instant>,
     /// For groups whose primary has been down without a break: how many failovers were begun, and when the last one
@@ -65,6 +74,8 @@ impl GroupController {
         let mut waiting = self.reconciler.step(ctx, &state, &seen, &following_primaries);
         let reversed = faults::without(Rule::LargestOffset).then(|| reverse_offsets(&seen));
         let decisions = decide(&state, reversed.as_ref().unwrap_or(&seen), &watchers, &following_primaries, ctx.me);
+        waiting.extend(self.scripts.step(ctx, scripts::decide(&state, &seen, &watchers)));
+        self.notes.write(ctx, notes(&state, &seen, &watchers, &following_primaries, &decisions)).await;
         let open = |place: &(ProductId, GroupId)| state.promotion_of(place.0, place.1).is_some();
         self.begun.retain(|place, _| open(place) || decisions.iter().any(|d| (d.product, d.group) == *place));
         for decision in decisions {
@@ -113,7 +124,7 @@ impl GroupController {
     }
 
     /// Records which primaries follow another server; returns those that have done so for long enough.
-    fn following_primaries(&mut self, state: &ClusterState, watchers: &Watchers<'_>) -> BTreeSet<HostPort> {
+    fn following_primaries(&mut self, state: &ClusterState, watchers: &Watchers<'_>) -> FollowingPrimaries {
         let now = Instant::now();
         let seen = following_primaries(state, watchers);
         self.following_primaries.retain(|addr, _| seen.contains(addr));
@@ -122,16 +133,18 @@ impl GroupController {
     }
 
     /// Primaries that have followed another server for [`PRIMARY_FOLLOWS_MS`].
-    fn lasting_following_primaries(&self) -> BTreeSet<HostPort> {
-        let lasting = |since: &Instant| since.elapsed() >= Duration::from_millis(PRIMARY_FOLLOWS_MS);
-        self.following_primaries.iter().filter(|(_, since)| lasting(since)).map(|(addr, _)| addr.clone()).collect()
+    fn lasting_following_primaries(&self) -> FollowingPrimaries {
+        let for_ms = |since: &Instant| u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let all = self.following_primaries.iter().map(|(addr, since)| (addr.clone(), for_ms(since)));
+        all.filter(|(_, for_ms)| *for_ms >= PRIMARY_FOLLOWS_MS).collect()
     }
 
     /// Every open promotion has one task.
     async fn promote(&mut self, ctx: &LeaderContext, state: &ClusterState) {
         panics::reap(&mut self.promotions).await;
         for id in state.promotions.keys() {
-            let begin = || tokio::spawn(promotion::run(ctx.clone(), *id, self.waits.clone()));
+            let run = || faults::or_panic("promotion", promotion::run(ctx.clone(), *id, self.waits.clone()));
+            let begin = || tokio::spawn(run());
             self.promotions.entry(*id).or_insert_with(begin);
         }
     }
@@ -144,6 +157,23 @@ fn pause(times: u32) -> Duration {
         0 | 1 => Duration::ZERO,
         times => FAILOVER_PAUSE.saturating_mul(1 << (times - 2).min(10)).min(FAILOVER_PAUSE_MAX),
     }
+}
+
+/// The conditions of groups that get an event when they begin.
+fn notes(
+    state: &ClusterState,
+    seen: &Observation,
+    watchers: &Watchers<'_>,
+    following_primaries: &FollowingPrimaries,
+    decisions: &[FailoverDecision],
+) -> Vec<NoteGroup> {
+    let held = held_back(state, seen, watchers, following_primaries);
+    let stuck = not_failed_over(state, decisions, &held);
+    let refused = writes_refused(state, watchers);
+    let all =
+        [(GroupNote::FailoverHeldBack, held), (GroupNote::NotFailedOver, stuck), (GroupNote::WritesRefused, refused)];
+    let of = |note| move |(product, group, text)| NoteGroup { product, group, note, text };
+    all.into_iter().flat_map(|(note, groups)| groups.into_iter().map(of(note))).collect()
 }
 
 /// For a test that needs the replica that lags most to be chosen: offsets in reverse order.

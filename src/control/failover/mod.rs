@@ -4,5 +4,6 @@
 pub mod ejections;
 pub mod group_name;
 pub mod groups;
+mod notes;
 pub mod promotion;
 pub mod waits;

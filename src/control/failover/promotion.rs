@@ -1,359 +1,338 @@
-//! Drives an open promotion to its end: one task for each, on the leader; each new leader starts it again. The log has
-//! its whole state; a new leader continues with the same candidate, and its control connection to the candidate closes
-//! the former leader's.
-//!
-//! ```text
-//! check the candidate -> preflight -> Hold -> barrier -> [switchover: the candidate has all data] -> REPLICAOF NO ONE
-//!     | unfit: GiveUp       | wait        | the budget is spent: Release, pause, again           -> FinishPromotion
-//! ```
-//! If REPLICAOF NO ONE is not answered, the candidate is asked for its role over another connection before anything
-//! else is done. Does not choose the candidate: `plan::failover` or an operator has chosen it.
-
-mod confirmed;
-mod servers;
-mod steps;
+//! Carries out what `plan::promotion` decides: one task per open promotion, on the leader, started again by each leader
+//! and in each term. Decides nothing, and keeps nothing beyond its term.
 
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 use tracing::{info, warn};
 
 use super::waits::PromotionWaits;
 use crate::{
+    clock::boottime_ns,
     control::{
-        leadership::context::LeaderContext,
+        leadership::context::{LeaderContext, ProposalFailure, wait_for_news},
         servers::{
             fence::{ControlTarget, FenceError},
-            replication_commands::host_and_port,
+            reconciler::repoint,
         },
+        slots::preflight,
     },
-    faults::{self, Point},
+    faults::{self, Point, Rule},
     model::{
-        change::{Change, NotePrimary, Release},
-        ids::{Epoch, HoldId, HostPort, PromotionId},
-        promotion::{Promotion, PromotionKind},
-        route::{Isolated, Mode},
-        state::{ClusterState, Group, Hold},
+        change::{Change, FinishPromotion, GiveUpPromotion, NotePrimary},
+        ids::{Epoch, GroupId, HostPort, ProductId, PromotionId},
+        outcome::Outcome,
+        route::Isolated,
+        state::{ClusterState, Group},
+    },
+    plan::{
+        lease::Barrier,
+        liveness::Watchers,
+        promotion::{
+            ACT_MAX_NS, Answers, PreflightResult, PromoteResult, PromotionMemory, PromotionObservation, PromotionStep,
+            Reports, SAVE_MAX_NS, ServerStatus, next,
+        },
+        restart::is_protected,
     },
     redis::ReplicationStatus,
 };
 
-/// How long a server may take for a few answers. A server that takes longer counts as down; in a hold, clients wait for
-/// it.
-const ACT_MAX: Duration = Duration::from_secs(1);
-/// Budget of a failover's hold: longer than a lease, so that the lease of a silent node ends within it. Afterwards
-/// requests are refused immediately instead of parked, until the next hold.
-const HOLD_MAX: Duration = Duration::from_secs(10);
-/// How long a switchover may fail to begin before it is given up, since an operator waits for it. Longer than a lease
-/// and an election together.
-const BEGIN_MAX: Duration = Duration::from_secs(30);
-/// By how much a switchover's hold may exceed its budget while it is unknown whether the candidate, which may have been
-/// sent REPLICAOF NO ONE, is a primary. Giving up leaves two primaries for a while, and one of them must copy
-/// everything again. Together with the time before (hold-max, [`ACT_MAX`] for the answer) and after it (the last
-/// [`ACT_MAX`]) it is shorter than the 5 s for which requests are parked by default, so that no request fails because
-/// of it.
-const UNKNOWN_MAX: Duration = Duration::from_secs(2);
-/// The interval at which a server that does not answer is asked again: an answer takes less than a millisecond when it
-/// is up.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// The interval at which a replica that has almost everything is asked: its primary sends more often.
-const CATCH_UP_POLL_INTERVAL: Duration = Duration::from_millis(1);
-/// The longest pause after a hold that was released: requests are refused in the meantime.
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// How many bytes a replica may lag when its hold begins: replicating and executing them takes about a millisecond.
-const LAG_AT_HOLD: u64 = 256 << 10;
-
-/// After this number of refusals by the candidate the cause is assumed to be lasting (no right to REPLICAOF, other
-/// data). Another candidate is then better, since clients wait.
-const REFUSED_MAX: u32 = 10;
-
-/// Why an attempt failed.
-enum PromotionFailure {
-    /// The promotion ends.
-    GiveUp { why: String, primary_back: bool },
-    /// It ends although its slots are held: this task knows that the candidate was not sent REPLICAOF NO ONE.
-    NotSent { why: String },
-    /// It ends although its slots are held: another replica has confirmed writes that the candidate lacks.
-    LacksWrites { why: String },
-    /// Another attempt follows after a pause.
-    Retry(String),
-    /// Leadership or the promotion is gone: nothing is left to do here.
-    Gone,
-}
-
-type PromotionResult<T> = Result<T, PromotionFailure>;
+const ACT_MAX: Duration = Duration::from_nanos(ACT_MAX_NS);
 
 /// Drives a promotion to its end, or until this node no longer leads.
 pub async fn run(ctx: LeaderContext, id: PromotionId, waits: PromotionWaits) {
-    let task = PromotionDriver {
-        ctx,
-        id,
-        began: Instant::now(),
-        waits,
-        holds: AtomicU32::new(0),
-        promote_sent: AtomicBool::new(false),
-    };
-    task.run().await;
-    task.waits.set(id, None);
+    let driver = PromotionDriver { ctx, id, waits, promoted: Mutex::default() };
+    driver.run().await;
+    driver.waits.set(id, None);
 }
 
 struct PromotionDriver {
     ctx: LeaderContext,
     id: PromotionId,
-    began: Instant,
     waits: PromotionWaits,
-    /// Holds that this task has opened.
-    holds: AtomicU32,
-    /// This task may have sent REPLICAOF NO ONE; set just before.
-    promote_sent: AtomicBool,
-}
-
-/// The promotion, its group and its product's settings at one moment.
-struct PromotionContext {
-    state: Arc<ClusterState>,
-    promotion: Promotion,
-    mode: Mode,
-    isolated: Isolated,
-    min_acks: u8,
-    group: Group,
-}
-
-impl PromotionContext {
-    fn control_target(&self, addr: &HostPort) -> ControlTarget {
-        ControlTarget { addr: addr.clone(), credentials: self.group.credentials.clone() }
-    }
-
-    fn hold(&self) -> Option<&Hold> {
-        self.state.promotion_hold(self.promotion.id).and_then(|hold| self.state.holds.get(&hold))
-    }
+    /// The candidate when it had become a primary.
+    promoted: Mutex<Option<ReplicationStatus>>,
 }
 
 impl PromotionDriver {
     async fn run(&self) {
+        let (mut state, mut view) = (self.ctx.consensus.state(), self.ctx.leases.view());
+        let mut memory = PromotionMemory::default();
+        let (mut logged, mut behind_barrier) = (0, false);
+        while self.ctx.leads() {
+            let newest = state.borrow_and_update().clone();
+            view.borrow_and_update();
+            let step = self.with_observation(&newest, |seen| {
+                memory.observe(seen, self.id);
+                next(seen, &memory, self.id)
+            });
+            if let (failures, why) = memory.failures()
+                && failures > logged
+            {
+                warn!(promotion = %self.id, failures, %why, "an attempt of a promotion failed");
+                logged = failures;
+            }
+            if memory.is_behind_barrier() != behind_barrier {
+                behind_barrier = memory.is_behind_barrier();
+                if behind_barrier {
+                    faults::pause_at(Point::PromotionBarrier).await;
+                    continue;
+                }
+            }
+            match step {
+                PromotionStep::Over => return,
+                PromotionStep::Wait { why, until_ns } => {
+                    self.waits.set(self.id, Some(why));
+                    let holds = newest.promotion_hold(self.id).is_some();
+                    wait_for_news(&mut state, &mut view, until_ns, holds).await;
+                }
+                step => {
+                    if self.act(&newest, &mut memory, step).await.is_none() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Carries out a step and records its result. `None`: another leader goes on.
+    async fn act(&self, state: &ClusterState, memory: &mut PromotionMemory, step: PromotionStep) -> Option<()> {
+        match step {
+            PromotionStep::Over | PromotionStep::Wait { .. } => {}
+            PromotionStep::Ask { servers, until_ns } => {
+                let answers = self.ask(state, servers, until_ns).await;
+                self.with_reports(|seen, reports| memory.asked(seen, reports, self.id, answers));
+            }
+            PromotionStep::Preflight { isolated, servers } => {
+                let result = self.preflight(state, isolated, servers).await;
+                self.with_newest(|seen| memory.preflighted(seen, self.id, result));
+            }
+            PromotionStep::Promote { candidate, until_ns } => {
+                let result = self.promote(state, memory, &candidate, until_ns).await;
+                self.with_reports(|seen, reports| memory.promoted(seen, reports, self.id, result));
+            }
+            PromotionStep::SaveConfig { candidate } => {
+                let answered = self.save_config(state, &candidate).await;
+                self.with_newest(|seen| memory.saved(seen, self.id, answered));
+            }
+            PromotionStep::Propose(change) => {
+                let result = self.propose(&change).await?;
+                let result = result.as_ref().map(|(at, outcome)| (*at, outcome)).map_err(Clone::clone);
+                self.with_newest(|seen| memory.proposed(seen, self.id, &change, result));
+            }
+            PromotionStep::Repoint { group, epoch, primary } => {
+                self.repoint_others(state, group, epoch, &primary).await;
+                memory.repointed();
+            }
+        }
+        Some(())
+    }
+
+    /// What is known of the promotion now, with the newest state.
+    fn with_newest<T>(&self, act: impl FnOnce(&PromotionObservation<'_>) -> T) -> T {
+        let newest = self.ctx.consensus.state().borrow().clone();
+        self.with_observation(&newest, act)
+    }
+
+    fn with_observation<T>(&self, state: &ClusterState, act: impl FnOnce(&PromotionObservation<'_>) -> T) -> T {
+        let term = self.ctx.fence.term();
+        let hold = state.promotion_hold(self.id).and_then(|hold| state.holds.get(&hold));
+        let barrier = hold.map(|hold| match faults::without(Rule::Barrier) {
+            true => Barrier::Passed,
+            false => self.ctx.leases.barrier(hold, term),
+        });
         let timing = self.ctx.leases.timing();
-        let mut backoff = timing.backoff;
-        loop {
-            let Ok(now) = self.context() else { return };
-            let result = match now.promotion.kind {
-                PromotionKind::Failover => self.failover(&now).await,
-                PromotionKind::Switchover => self.switchover(&now).await,
-            };
-            let held = self.context().is_ok_and(|later| later.promotion.attempts > now.promotion.attempts);
-            let why = match result {
-                Ok(epoch) => {
-                    info!(promotion = %self.id, to = %now.promotion.to, "a group has another primary");
-                    self.repoint_others(&now, epoch).await;
-                    return;
-                }
-                Err(PromotionFailure::Gone) => return,
-                Err(PromotionFailure::GiveUp { why, primary_back }) => {
-                    return self.give_up(&now, why, (primary_back, false)).await;
-                }
-                Err(PromotionFailure::NotSent { why } | PromotionFailure::LacksWrites { why }) => {
-                    return self.give_up(&now, why, (false, true)).await;
-                }
-                Err(PromotionFailure::Retry(why)) => why,
-            };
-            if now.promotion.kind == PromotionKind::Switchover {
-                let attempts = now.promotion.attempts + u32::from(held);
-                if attempts >= timing.attempts_max || self.began.elapsed() >= BEGIN_MAX {
-                    let why = format!("{attempts} holds failed; the last: {why}");
-                    return self.give_up(&now, why, (false, false)).await;
-                }
-            }
-            if self.waits.of(self.id).as_ref() != Some(&why) {
-                warn!(promotion = %self.id, %why, "an attempt of a promotion failed");
-            }
-            self.waits.set(self.id, Some(why));
-            tokio::time::sleep(if held { backoff } else { POLL_INTERVAL }).await;
-            if held {
-                backoff = (backoff * 2).min(BACKOFF_MAX);
-            }
-        }
+        act(&PromotionObservation { state, term, now_ns: boottime_ns(), barrier: barrier.as_ref(), timing })
     }
 
-    /// The old primary is down: hold, barrier, promote.
-    async fn failover(&self, now: &PromotionContext) -> PromotionResult<Epoch> {
-        let hold = match now.hold() {
-            // Opened by this leader or by the one before, for the same candidate.
-            Some(hold) => hold.id,
-            None => {
-                self.check_primary_not_back(now).await?;
-                self.check_candidate(now).await?;
-                self.has_all_confirmed(now).await?;
-                self.preflight(now).await?;
-                self.open_hold(now).await?
-            }
+    /// As `with_newest`, and what the nodes reported.
+    fn with_reports<T>(&self, act: impl FnOnce(&PromotionObservation<'_>, &Reports<'_>) -> T) -> T {
+        let now_ns = boottime_ns();
+        let servers = self.ctx.leases.observation(now_ns);
+        let watchers = Watchers::new(&servers, self.ctx.leases.alive_voters(now_ns));
+        self.with_newest(|seen| act(seen, &Reports { servers: &servers, watchers: &watchers }))
+    }
+
+    /// The replication status of servers, asked over the control connections.
+    async fn ask(&self, state: &ClusterState, servers: BTreeSet<HostPort>, until_ns: u64) -> Answers {
+        let deadline = instant(until_ns);
+        let mut asking = JoinSet::new();
+        for addr in servers {
+            let (fence, at) = (self.ctx.fence.clone(), control_target(state, &addr));
+            asking.spawn(async move { (fence.replication_status(&at, deadline).await, addr) });
+        }
+        let answer = |(status, addr): (Result<ReplicationStatus, FenceError>, HostPort)| {
+            (addr, status.map(server_status).map_err(|error| error.to_string()))
         };
-        let end = Instant::now() + HOLD_MAX;
-        let promoted = async {
-            // Data of a cache may be stale or lost; waiting for nodes is worse (docs/design/failover.md).
-            if now.mode == Mode::Store {
-                self.barrier(hold, end).await?;
-            }
-            faults::pause_at(Point::PromotionBarrier).await;
-            self.check_primary_not_back_between_holds(now).await?;
-            // Until the barrier, nodes that reached the old primary may have acknowledged more.
-            self.has_all_confirmed(now).await?;
-            let mut refused = 0;
-            loop {
-                self.check_primary_not_back(now).await?;
-                // Asked first: while it does not answer this, REPLICAOF NO ONE is not sent.
-                let promoted = match self.ask(now, &now.promotion.to).await {
-                    Ok(replication_status) => {
-                        self.check_same_process(now, &replication_status)?;
-                        let promoted = self.promote(now, &|_| Ok(()), end).await;
-                        if let Err(FenceError::Refused { .. }) = &promoted {
-                            refused += 1;
-                        }
-                        promoted.map_err(|error| error.to_string())
-                    }
-                    Err(why) => Err(why),
-                };
-                match promoted {
-                    Ok(_) => break,
-                    Err(why) if refused >= REFUSED_MAX => {
-                        self.give_up_if_nothing_was_sent(&self.context()?, &why)?;
-                        return Err(PromotionFailure::Retry(why));
-                    }
-                    Err(why) => {
-                        self.give_up_if_candidate_is_down(&self.context()?, &why)?;
-                        if Instant::now() + POLL_INTERVAL >= end {
-                            return Err(PromotionFailure::Retry(why));
-                        }
-                        self.waits.set(self.id, Some(why));
-                        tokio::time::sleep(POLL_INTERVAL).await;
-                    }
-                }
-            }
-            self.finish(hold).await
-        };
-        let result = promoted.await;
-        self.release_on_retry(hold, result).await
+        asking.join_all().await.into_iter().map(answer).collect()
     }
 
-    /// The old primary is up, and is replaced only when the candidate has all its data.
-    async fn switchover(&self, now: &PromotionContext) -> PromotionResult<Epoch> {
-        if let Some(left) = now.hold() {
-            // A former leader has promoted it: it had all data then, and the slots have been held since.
-            if self.was_promoted(&now.group.replid).await? {
-                let end = Instant::now() + HOLD_MAX;
-                let result = async {
-                    self.barrier(left.id, end).await?;
-                    self.finish(left.id).await
-                };
-                let result = result.await;
-                return self.release_on_retry(left.id, result).await;
-            }
-            self.propose(Change::Release(Release { hold: left.id, why: "a new leader starts over".into() })).await?;
-        }
-        let (from, to) = tokio::join!(self.ask(now, &now.promotion.from), self.ask(now, &now.promotion.to));
-        let from = self.primary(now, from)?;
-        let to = to.map_err(PromotionFailure::Retry)?;
-        self.in_sync(now, &from, &to)?;
-        if from.replid != now.group.replid {
-            // The next leader finds in the log which history the new primary must have.
-            let (product, group, epoch) = (now.promotion.product, now.group.id, now.group.epoch);
-            self.propose(NotePrimary::replication_id(product, group, epoch, from.replid).into()).await?;
-            return Err(PromotionFailure::Retry(
-                "the primary's replication id had to be written to the log first".into(),
-            ));
-        }
-        self.check_candidate(now).await?;
-        let lag = from.offset.saturating_sub(to.offset);
-        if lag > LAG_AT_HOLD {
-            return Err(PromotionFailure::Retry(format!(
-                "{} lags {lag} bytes behind {}",
-                now.promotion.to, now.promotion.from
-            )));
-        }
-        self.preflight(now).await?;
-        let asked = Instant::now();
-        let hold = self.open_hold(now).await?;
-        let budget = Duration::from_millis(u64::from(now.state.settings.hold_ms_max));
-        let result = self.switch_over_held(now, hold, &from, asked + budget).await;
-        self.release_on_retry(hold, result).await
-    }
-
-    /// The part of a switchover during which its slots are held.
-    async fn switch_over_held(
+    async fn preflight(
         &self,
-        now: &PromotionContext,
-        hold: HoldId,
-        before: &ReplicationStatus,
-        end: Instant,
-    ) -> PromotionResult<Epoch> {
-        self.barrier(hold, end).await?;
-        faults::pause_at(Point::PromotionBarrier).await;
-        let Promotion { from, to, .. } = &now.promotion;
-        // Asked after the barrier: every acknowledged write is below this offset.
-        let last = self.primary(now, self.ask_with_deadline(now, from, end).await)?;
-        if (&last.run_id, &last.replid) != (&before.run_id, &before.replid) {
-            return Err(PromotionFailure::Retry(format!(
-                "{from} was restarted, or changed its replication id, since the hold began"
-            )));
-        }
-        loop {
-            let theirs = self.ask_with_deadline(now, to, end).await.map_err(PromotionFailure::Retry)?;
-            self.in_sync(now, &last, &theirs)?;
-            if theirs.offset >= last.offset {
-                break;
-            }
-            if Instant::now() >= end {
-                let (theirs, last) = (theirs.offset, last.offset);
-                return Err(PromotionFailure::Retry(format!(
-                    "{to} was at offset {theirs} of {last} when the hold's budget was spent"
-                )));
-            }
-            tokio::time::sleep(CATCH_UP_POLL_INTERVAL).await;
-        }
-        let promote_was_due = AtomicBool::new(false);
-        let has_all_data = |seen: &ReplicationStatus| {
-            let same = seen.replid == last.replid && seen.offset >= last.offset && seen.follows.is_some();
-            promote_was_due.store(same, Ordering::Relaxed);
-            same.then_some(()).ok_or_else(|| "it no longer has all data".to_owned())
+        state: &ClusterState,
+        isolated: Option<Isolated>,
+        servers: BTreeSet<HostPort>,
+    ) -> Result<PreflightResult, String> {
+        let silent = match isolated {
+            Some(isolated) => preflight::silent(&self.ctx.leases, &self.ctx.peers, isolated).await?,
+            None => Vec::new(),
         };
-        match self.promote(now, &has_all_data, end).await {
-            Ok(_) => self.finish(hold).await,
-            Err(_) if promote_was_due.into_inner() && self.was_promoted(&last.replid).await? => self.finish(hold).await,
-            // The command was not sent, or will never be executed.
-            Err(why) => Err(PromotionFailure::Retry(why.to_string())),
+        let mut result = PreflightResult { silent, ..PreflightResult::default() };
+        for addr in servers {
+            let took = self.ctx.fence.ping(&control_target(state, &addr), Instant::now() + ACT_MAX).await;
+            result.pings.insert(addr, took.map_err(|error| error.to_string()));
         }
+        Ok(result)
     }
 
-    /// The state of a switchover's old primary.
-    ///
-    /// # Errors
-    /// `GiveUp` when it is down; `Retry` when it does not answer, loads its data or is a replica.
-    fn primary(
+    /// Sends REPLICAOF NO ONE, if the plan accepts the candidate's status just before.
+    async fn promote(
         &self,
-        now: &PromotionContext,
-        asked: Result<ReplicationStatus, String>,
-    ) -> PromotionResult<ReplicationStatus> {
-        let from = &now.promotion.from;
-        match asked {
-            Ok(replication_status) if replication_status.follows.is_none() && !replication_status.loading => {
-                Ok(replication_status)
+        state: &ClusterState,
+        memory: &PromotionMemory,
+        candidate: &HostPort,
+        until_ns: u64,
+    ) -> PromoteResult {
+        let accepted = AtomicBool::new(false);
+        let check = |status: &ReplicationStatus| {
+            let status = server_status(status.clone());
+            self.with_reports(|seen, reports| memory.may_promote(seen, reports, self.id, &status))?;
+            accepted.store(true, Ordering::Relaxed);
+            Ok(())
+        };
+        let at = control_target(state, candidate);
+        let promoted = self.ctx.fence.promote(&at, &check, instant(until_ns), ACT_MAX).await;
+        match promoted {
+            Ok(status) => {
+                *self.promoted.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+                faults::pause_at(Point::Promoted).await;
+                PromoteResult::Promoted
             }
-            Ok(_) => Err(PromotionFailure::Retry(format!("{from} is loading its data, or is not a primary"))),
-            Err(why) if self.is_down(now, from) => {
-                let why = format!("{from} is down, so that its last writes can no longer be copied: {why}");
-                Err(PromotionFailure::GiveUp { why, primary_back: false })
+            Err(error) if matches!(error, FenceError::Refused { .. }) || !accepted.into_inner() => {
+                PromoteResult::NotExecuted(error.to_string())
             }
-            Err(why) => Err(PromotionFailure::Retry(why)),
+            Err(error) => PromoteResult::Unknown(error.to_string()),
         }
     }
 
-    fn in_sync(&self, now: &PromotionContext, from: &ReplicationStatus, to: &ReplicationStatus) -> PromotionResult<()> {
-        let Promotion { from: primary, to: addr, .. } = &now.promotion;
-        let (host, port) = host_and_port(primary);
-        let follows = to.is_replica_of(host, port) && to.link_up && !to.syncing && to.replid == from.replid;
-        if follows { Ok(()) } else { Err(PromotionFailure::Retry(format!("{addr} is not in sync with {primary}"))) }
+    /// Returns whether the server answered. One that cannot save its configuration answers too. In a protected group the
+    /// replicas may log in afterwards.
+    async fn save_config(&self, state: &ClusterState, candidate: &HostPort) -> bool {
+        let at = control_target(state, candidate);
+        let by = Instant::now() + Duration::from_nanos(SAVE_MAX_NS);
+        let saved = self.save_role(&at, by).await;
+        let product = state.promotions.get(&self.id).and_then(|promotion| state.products.get(&promotion.product));
+        if let Some(promoted) = self.promoted()
+            && saved
+            && product.is_some_and(is_protected)
+            && let Err(error) = self.ctx.fence.admit_replicas(&at, &promoted.run_id, by).await
+        {
+            // Replication reconciliation repeats it.
+            warn!(promotion = %self.id, addr = %at.addr, %error, "the candidate does not admit its replicas yet");
+        }
+        saved
     }
+
+    fn promoted(&self) -> Option<ReplicationStatus> {
+        self.promoted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn save_role(&self, at: &ControlTarget, by: Instant) -> bool {
+        match self.ctx.fence.save_config(at, by).await {
+            Ok(saved) => {
+                info!(promotion = %self.id, addr = %at.addr, saved, "the candidate was asked to save its configuration");
+                faults::pause_at(Point::PromotionSaved).await;
+                true
+            }
+            Err(error) => {
+                warn!(promotion = %self.id, addr = %at.addr, %error, "the candidate has not saved its configuration");
+                false
+            }
+        }
+    }
+
+    /// Appends a change. `None`: leadership or the quorum is gone, and the next leader finds the result in the log.
+    async fn propose(&self, change: &Change) -> Option<Result<(Epoch, Outcome), String>> {
+        if matches!(change, Change::OpenHold(_)) {
+            faults::pause_at(Point::PromotionBegun).await;
+        }
+        let result = match self.ctx.propose_in_term(change.clone()).await {
+            Ok(applied) => Ok(applied),
+            Err(ProposalFailure::Refused(why)) => Err(why),
+            Err(ProposalFailure::Gone) => return None,
+        };
+        match change {
+            Change::OpenHold(_) if result.is_ok() => faults::pause_at(Point::PromotionHeld).await,
+            Change::FinishPromotion(FinishPromotion { promotion, .. }) if result.is_ok() => {
+                info!(%promotion, "a group has another primary");
+                faults::pause_at(Point::PromotionFinished).await;
+            }
+            Change::GiveUpPromotion(GiveUpPromotion { promotion, why, .. }) => {
+                info!(%promotion, %why, accepted = result.is_ok(), "the promotion is given up");
+            }
+            _ => {}
+        }
+        Some(result)
+    }
+
+    /// Notes in the log which process was promoted, so that a restart of it is noticed from now on. If this is not known,
+    /// or fails, replication reconciliation notes the process that nodes see.
+    async fn note_promoted(&self, product: ProductId, group: GroupId, epoch: Epoch) {
+        let Some(ReplicationStatus { replid, run_id, keys, .. }) = self.promoted() else { return };
+        if replid.is_empty() || run_id.is_empty() {
+            return;
+        }
+        let note = NotePrimary { product, group, epoch, replid, run_id, keys, keys_before: None };
+        if let Err(why) = self.ctx.propose(Change::NotePrimary(note)).await {
+            info!(promotion = %self.id, %why, "the process that was promoted could not be noted yet");
+        }
+    }
+
+    /// Makes the other servers follow the new primary immediately. Replication reconciliation repeats this for those
+    /// that do not answer now.
+    async fn repoint_others(
+        &self,
+        state: &ClusterState,
+        (product, group): (ProductId, GroupId),
+        epoch: Epoch,
+        primary: &HostPort,
+    ) {
+        if state.products.get(&product).is_some_and(is_protected) {
+            self.note_promoted(product, group, epoch).await;
+        }
+        let others = state.products.get(&product).and_then(|product| product.groups.get(&group));
+        let others = others.into_iter().flat_map(|group| &group.servers).filter(|server| server.addr != *primary);
+        let mut acts = JoinSet::new();
+        for server in others {
+            let (ctx, at, to) = (self.ctx.clone(), control_target(state, &server.addr), primary.clone());
+            acts.spawn(async move { repoint(&ctx, (product, group, epoch), &at, &to).await });
+        }
+        acts.join_all().await;
+    }
+}
+
+/// A server with the credentials of its group.
+fn control_target(state: &ClusterState, addr: &HostPort) -> ControlTarget {
+    let mut groups = state.products.values().flat_map(|product| product.groups.values());
+    let has = |group: &&Group| group.servers.iter().any(|server| server.addr == *addr);
+    let credentials = groups.find(has).and_then(|group| group.credentials.clone());
+    ControlTarget { addr: addr.clone(), credentials }
+}
+
+/// The moment at which the leader's clock (`CLOCK_BOOTTIME`) shows `ns`.
+fn instant(ns: u64) -> Instant {
+    Instant::now() + Duration::from_nanos(ns.saturating_sub(boottime_ns()))
+}
+
+fn server_status(status: ReplicationStatus) -> ServerStatus {
+    let ReplicationStatus { run_id, follows, link_up, syncing, loading, replid, .. } = status;
+    let ReplicationStatus { former_replid, former_offset, offset, .. } = status;
+    ServerStatus { run_id, follows, link_up, syncing, loading, replid, former_replid, former_offset, offset }
 }

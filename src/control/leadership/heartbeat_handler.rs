@@ -17,6 +17,7 @@ use crate::{
         state::{ClusterState, Member},
     },
     plan::{
+        closings::MemoryReport,
         lease::{LeaseDecision, LeaseTable},
         mover::MoverView,
         observation::ProbeReport,
@@ -60,6 +61,8 @@ pub struct Heartbeat {
     pub movers: Vec<(Job, MoverView)>,
     /// Its reports about servers since its last heartbeat whose reports were kept.
     pub servers: Vec<(HostPort, ProbeReport)>,
+    /// What its memory budget did to its clients.
+    pub memory: MemoryReport,
 }
 
 /// The answer to a heartbeat.
@@ -342,6 +345,7 @@ impl HeartbeatHandler {
             applied: heartbeat.applied,
             version: heartbeat.version.clone(),
             listeners: heartbeat.listeners.clone(),
+            memory: heartbeat.memory,
         };
     }
 

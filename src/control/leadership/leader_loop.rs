@@ -10,7 +10,7 @@ use std::{
 use tokio::{sync::Mutex, task::JoinHandle, time::Instant};
 use tracing::{info, warn};
 
-use super::{context::LeaderContext, leases::Leases, peers::Peers};
+use super::{context::LeaderContext, leases::Leases, node_notes::NodeNotes, peers::Peers};
 use crate::{
     consensus::{Consensus, Leadership, ProposeError},
     control::{
@@ -18,7 +18,7 @@ use crate::{
         servers::{authorizer::Authorizer, fence::Fence},
         slots::{assignment, job},
     },
-    faults,
+    counters, faults, files,
     model::{
         change::{Bootstrap, Change, FinishRemove, NewMember},
         ids::{AssignmentId, NodeId, Term, Uuid},
@@ -26,13 +26,19 @@ use crate::{
         state::ClusterState,
     },
     panics,
-    plan::{leadership_transfer::TransferCandidates, membership},
+    plan::{
+        leadership_transfer::{TransferCandidates, without_files},
+        membership,
+    },
 };
 
 /// The interval between activations without news: the end of a lease causes no event.
 const PERIOD: Duration = Duration::from_millis(200);
 /// How long a proposal may take: one that takes longer has lost its quorum, and the next activation tries again.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(3);
+/// A leader without a file descriptor transfers the leadership after this time: a burst of connections is shorter, and a
+/// dead primary waits as long.
+const WITHOUT_FILES: Duration = Duration::from_secs(2);
 /// The pause between two leadership transfers: the leadership may come back, and the new leader may be no better.
 const TRANSFER_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -64,14 +70,15 @@ impl LeaderLoop {
         let mut state = self.consensus.state();
         let mut term_tasks = TermTasks::default();
         let mut transferred: Option<Instant> = None;
+        let mut files_watch = FilesWatch::default();
         loop {
             let now = leadership.borrow_and_update().clone();
             state.borrow_and_update();
             if now.is_me {
                 self.begin_tasks(now.term, &mut term_tasks).await;
-                let term = now.term;
+                let (term, voters) = (now.term, now.voters.iter().copied().collect());
                 let mut activation = {
-                    let activation = self.clone().activate(now, term_tasks.groups());
+                    let activation = self.clone().activate(now, term_tasks.controllers());
                     tokio::spawn(faults::or_panic("leader-activation", activation))
                 };
                 let ended = tokio::select! {
@@ -84,7 +91,9 @@ impl LeaderLoop {
                         continue;
                     }
                 };
-                if let Some(transfer_candidates) = panics::pass_on(ended).flatten()
+                let candidates = panics::pass_on(ended).flatten();
+                if let Some(transfer_candidates) =
+                    candidates.or_else(|| files_watch.transfer_candidates(&voters, self.me))
                     && transferred.is_none_or(|at| at.elapsed() >= TRANSFER_INTERVAL)
                 {
                     transferred = Some(Instant::now());
@@ -102,7 +111,7 @@ impl LeaderLoop {
     }
 
     async fn transfer_leadership(&self, TransferCandidates { nodes, why }: TransferCandidates) {
-        info!(?nodes, %why, "the leadership is transferred to a node that reaches that server");
+        info!(?nodes, %why, "the leadership is transferred");
         // No lease is granted in the meantime. This is the time of two elections by default, and the rest of the leases
         // covers it if no node takes over.
         let within = self.leases.timing().lease / 2;
@@ -116,7 +125,7 @@ impl LeaderLoop {
     async fn activate(
         self,
         leadership: Leadership,
-        groups: Option<(LeaderContext, Arc<Mutex<GroupController>>)>,
+        controllers: Option<(LeaderContext, Arc<Mutex<Controllers>>)>,
     ) -> Option<TransferCandidates> {
         let state = self.consensus.state().borrow().clone();
         let mut waiting = Vec::new();
@@ -126,10 +135,12 @@ impl LeaderLoop {
         }
         // First, since clients of a group whose primary is down wait for it.
         let mut transfer_candidates = None;
-        if let Some((context, groups)) = groups {
-            let mut groups = groups.lock().await;
+        if let Some((context, controllers)) = controllers {
+            let Controllers { groups, node_notes } = &mut *controllers.lock().await;
             waiting.extend(groups.step(&context).await);
             transfer_candidates = groups.transfer_candidates(&context);
+            let view = self.leases.view().borrow().clone();
+            node_notes.write(&context, &view.nodes).await;
         }
         if let Err(error) = self.membership(&state, &leadership).await {
             waiting.push(format!("Raft's membership could not be changed yet: {error}"));
@@ -218,7 +229,8 @@ impl LeaderLoop {
         // A task ends when its assignment has ended; its handle stays until then, so that a panic is not lost.
         panics::reap(assignments).await;
         for id in state.assignments.keys().copied() {
-            assignments.entry(id).or_insert_with(|| tokio::spawn(assignment::run(context.clone(), id)));
+            let run = || faults::or_panic("assignment", assignment::run(context.clone(), id));
+            assignments.entry(id).or_insert_with(|| tokio::spawn(run()));
         }
         panics::reap(tasks).await;
         let groups = state.products.values().flat_map(|p| p.groups.values().map(|g| (p.id, g)));
@@ -230,19 +242,48 @@ impl LeaderLoop {
     }
 }
 
+/// For how long this node has had no file descriptor left.
+#[derive(Default)]
+struct FilesWatch {
+    since: Option<Instant>,
+}
+
+impl FilesWatch {
+    /// The nodes that should lead instead, if there has been no descriptor for [`WITHOUT_FILES`].
+    fn transfer_candidates(&mut self, voters: &BTreeSet<NodeId>, me: NodeId) -> Option<TransferCandidates> {
+        if files::is_one_left() {
+            self.since = None;
+            return None;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() < WITHOUT_FILES {
+            return None;
+        }
+        counters::TRANSFERS_WITHOUT_FILES.increment();
+        without_files(voters, me)
+    }
+}
+
 /// The tasks of one term (assignments, migrations, sweeps, groups) and what they share. Dropping it ends them.
 #[derive(Default)]
 struct TermTasks {
     context: Option<LeaderContext>,
     tasks: BTreeMap<Job, JoinHandle<()>>,
     assignments: BTreeMap<AssignmentId, JoinHandle<()>>,
-    groups: Arc<Mutex<GroupController>>,
+    controllers: Arc<Mutex<Controllers>>,
+}
+
+/// What the activations of a term do for groups and nodes, and what they keep for the next activation.
+#[derive(Default)]
+struct Controllers {
+    groups: GroupController,
+    node_notes: NodeNotes,
 }
 
 impl TermTasks {
-    /// What an activation needs for the groups, once the cluster has formed.
-    fn groups(&self) -> Option<(LeaderContext, Arc<Mutex<GroupController>>)> {
-        Some((self.context.clone()?, self.groups.clone()))
+    /// What an activation needs for groups and nodes, once the cluster has formed.
+    fn controllers(&self) -> Option<(LeaderContext, Arc<Mutex<Controllers>>)> {
+        Some((self.context.clone()?, self.controllers.clone()))
     }
 }
 

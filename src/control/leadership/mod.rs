@@ -5,6 +5,7 @@ pub mod context;
 pub mod heartbeat_handler;
 pub mod leader_loop;
 pub mod leases;
+pub mod node_notes;
 pub mod peers;
 pub mod quorum;
 pub mod view;

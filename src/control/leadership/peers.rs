@@ -5,12 +5,23 @@ use std::{net::IpAddr, time::Duration};
 
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Channel};
 
-use crate::wire::{
-    auth::{ClientAuth, ClusterSecret},
-    channels::{ChannelSettings, Channels},
-    pb::node::{
-        AuthorizeReply, AuthorizeRequest, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest, HelloReply,
-        HelloRequest, JoinReply, JoinRequest, NodeInfo, PingRequest, node_client::NodeClient,
+use crate::{
+    consensus::{Consensus, Leadership},
+    model::{
+        ids::{NodeId, Uuid},
+        state::Member,
+    },
+    wire::{
+        auth::{ClientAuth, ClusterSecret},
+        caller::NodeAuth,
+        channels::{ChannelSettings, Channels},
+        pb::{
+            node::{
+                AuthorizeReply, AuthorizeRequest, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest,
+                HelloReply, HelloRequest, JoinReply, JoinRequest, NodeInfo, PingRequest, node_client::NodeClient,
+            },
+            raft::Header,
+        },
     },
 };
 
@@ -22,20 +33,47 @@ const CHANNELS: ChannelSettings = ChannelSettings {
     keep_alive_while_idle: false,
 };
 
-type Client = NodeClient<InterceptedService<Channel, ClientAuth>>;
+type Client = NodeClient<InterceptedService<Channel, NodeAuth>>;
 
-/// The other nodes, by admin address. Cheap to clone.
+/// Where a node is, and which one it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddress {
+    /// Its id.
+    pub id: NodeId,
+    /// Its uuid.
+    pub uuid: Uuid,
+    /// HOST:PORT of its admin port.
+    pub admin: String,
+}
+
+impl PeerAddress {
+    /// The address of a member.
+    #[must_use]
+    pub fn of(member: &Member) -> Self {
+        Self { id: member.id, uuid: member.uuid, admin: member.admin.to_string() }
+    }
+
+    /// The address of the leader, if it is known.
+    #[must_use]
+    pub fn of_leader(leadership: &Leadership) -> Option<Self> {
+        let Leadership { leader, leader_uuid, leader_admin, .. } = leadership;
+        Some(Self { id: (*leader)?, uuid: (*leader_uuid)?, admin: leader_admin.clone()? })
+    }
+}
+
+/// The other nodes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Peers {
     secret: ClusterSecret,
     channels: Channels,
+    log: Consensus,
 }
 
 impl Peers {
     /// Opens no channel before it is used.
     #[must_use]
-    pub fn new(secret: ClusterSecret) -> Self {
-        Self { secret, channels: Channels::new(CHANNELS) }
+    pub fn new(secret: ClusterSecret, log: Consensus) -> Self {
+        Self { secret, channels: Channels::new(CHANNELS), log }
     }
 
     /// Sets the local address that calls come from.
@@ -49,7 +87,7 @@ impl Peers {
     /// # Errors
     /// When the node does not answer within `deadline`, or refuses the call.
     pub async fn hello(&self, admin: &str, from: &NodeInfo, deadline: Duration) -> Result<HelloReply, Status> {
-        let mut client = self.client(admin)?;
+        let mut client = self.stranger(admin)?;
         within(deadline, client.hello(request(HelloRequest { from: Some(from.clone()) }, deadline))).await
     }
 
@@ -58,7 +96,7 @@ impl Peers {
     /// # Errors
     /// As `hello`; also when the cluster refuses.
     pub async fn join(&self, admin: &str, me: &NodeInfo, deadline: Duration) -> Result<JoinReply, Status> {
-        let mut client = self.client(admin)?;
+        let mut client = self.stranger(admin)?;
         within(deadline, client.join(request(JoinRequest { me: Some(me.clone()) }, deadline))).await
     }
 
@@ -68,11 +106,11 @@ impl Peers {
     /// As `hello`.
     pub async fn heartbeat(
         &self,
-        admin: &str,
+        to: &PeerAddress,
         heartbeat: HeartbeatRequest,
         deadline: Duration,
     ) -> Result<HeartbeatReply, Status> {
-        let mut client = self.client(admin)?;
+        let mut client = self.client(to)?;
         within(deadline, client.heartbeat(request(heartbeat, deadline))).await
     }
 
@@ -80,8 +118,8 @@ impl Peers {
     ///
     /// # Errors
     /// As `hello`.
-    pub async fn ping(&self, admin: &str, deadline: Duration) -> Result<(), Status> {
-        let mut client = self.client(admin)?;
+    pub async fn ping(&self, to: &PeerAddress, deadline: Duration) -> Result<(), Status> {
+        let mut client = self.client(to)?;
         within(deadline, client.ping(request(PingRequest {}, deadline))).await.map(|_| ())
     }
 
@@ -91,11 +129,11 @@ impl Peers {
     /// As `hello`.
     pub async fn authorize(
         &self,
-        admin: &str,
+        to: &PeerAddress,
         ask: AuthorizeRequest,
         deadline: Duration,
     ) -> Result<AuthorizeReply, Status> {
-        let mut client = self.client(admin)?;
+        let mut client = self.client(to)?;
         within(deadline, client.authorize(request(ask, deadline))).await
     }
 
@@ -103,14 +141,29 @@ impl Peers {
     ///
     /// # Errors
     /// As `hello`; then it is not known whether the node has done it.
-    pub async fn finish(&self, admin: &str, order: FinishRequest, deadline: Duration) -> Result<FinishReply, Status> {
-        let mut client = self.client(admin)?;
+    pub async fn finish(
+        &self,
+        to: &PeerAddress,
+        order: FinishRequest,
+        deadline: Duration,
+    ) -> Result<FinishReply, Status> {
+        let mut client = self.client(to)?;
         within(deadline, client.finish(request(order, deadline))).await
     }
 
-    fn client(&self, admin: &str) -> Result<Client, Status> {
+    /// A client for calls that only the node with this uuid may answer.
+    fn client(&self, to: &PeerAddress) -> Result<Client, Status> {
+        self.client_with(&to.admin, Some(self.log.header_for(to.id, to.uuid)))
+    }
+
+    /// A client for calls to a node that this one does not know yet.
+    fn stranger(&self, admin: &str) -> Result<Client, Status> {
+        self.client_with(admin, None)
+    }
+
+    fn client_with(&self, admin: &str, header: Option<Header>) -> Result<Client, Status> {
         let channel = self.channels.to(admin).map_err(Status::invalid_argument)?;
-        Ok(NodeClient::with_interceptor(channel, ClientAuth(self.secret.clone())))
+        Ok(NodeClient::with_interceptor(channel, NodeAuth { secret: ClientAuth(self.secret.clone()), header }))
     }
 }
 

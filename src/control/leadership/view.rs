@@ -13,6 +13,7 @@ use crate::{
         state::ClusterState,
     },
     plan::{
+        closings::MemoryReport,
         mover::MoverView,
         observation::{AgedReport, Observation, ProbeReport},
     },
@@ -130,6 +131,8 @@ pub struct NodeView {
     pub version: String,
     /// Its listeners.
     pub listeners: BTreeMap<ProductId, ListenerView>,
+    /// What its memory budget did to its clients.
+    pub memory: MemoryReport,
 }
 
 /// A product's listener on a node.

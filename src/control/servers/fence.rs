@@ -19,7 +19,7 @@ use crate::{
         ids::{HostPort, NodeId, Term, Uuid},
         secret::Credentials,
     },
-    redis::{Client, RedisError, Reply},
+    redis::{Client, ClientListEntry, RedisError, Reply},
 };
 
 /// How many control connections are kept: a cluster has hundreds of groups at most, and a dropped connection is opened
@@ -125,8 +125,11 @@ impl Fence {
     pub async fn ping(&self, at: &ControlTarget, deadline: Instant) -> Result<Duration, FenceError> {
         let began = Instant::now();
         let ping = async |client: &mut Client| {
-            client.ask(&[b"PING"], deadline).await?;
-            Ok(())
+            match client.ask(&[b"PING"], deadline).await {
+                // A primary that cannot write to its disk refuses PING, too, and executes all other commands here.
+                Err(RedisError::Refused { text, .. }) if text.starts_with("MISCONF") => Ok(()),
+                answer => answer.map(|_| ()).map_err(FenceError::from),
+            }
         };
         self.with(at, deadline, ping).await?;
         Ok(began.elapsed())
@@ -191,7 +194,7 @@ impl Fence {
         let listed = list(&mut client, deadline).await?;
         if !listed.iter().any(|seen| i64::try_from(seen.id) == Ok(own) && seen.name == name) {
             let why = "does not list Pontoon's connection under its name in CLIENT LIST; allow the user CLIENT \
-                       (ACL SETUSER ... +client)";
+                       (ACL SETUSER ... +client, then ACL SAVE or CONFIG REWRITE)";
             return Err(FenceError::Unexpected { addr: at.addr.clone(), why: why.into() });
         }
         let confirmed = timeout_at(deadline, self.confirm.confirm()).await;
@@ -294,23 +297,4 @@ async fn kill_and_list(
         }
     }
     Ok((killed, listed))
-}
-
-/// A line of CLIENT LIST.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct ClientListEntry {
-    id: u64,
-    name: String,
-}
-
-impl ClientListEntry {
-    /// Parses the answer to CLIENT LIST. Every line has an id; one without it would be skipped.
-    fn parse(text: &str) -> Vec<Self> {
-        text.lines()
-            .filter_map(|line| {
-                let field = |name: &str| line.split(' ').find_map(|part| part.strip_prefix(name));
-                Some(Self { id: field("id=")?.parse().ok()?, name: field("name=").unwrap_or_default().to_owned() })
-            })
-            .collect()
-    }
 }

@@ -6,3 +6,5 @@ pub mod fence;
 pub mod flush;
 pub mod reconciler;
 pub mod replication_commands;
+pub mod replication_user;
+pub mod scripts;

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{fence::ControlTarget, replication_commands::host_and_port};
+use super::{fence::ControlTarget, replication_commands::host_and_port, replication_user::login_at_primary};
 use crate::{
     control::leadership::context::LeaderContext,
     faults::{self, Point},
@@ -26,8 +26,11 @@ use crate::{
     },
     panics,
     plan::{
+        failover::FollowingPrimaries,
         observation::{Observation, ReportedRole, fresh_probe},
-        replication::{ReplicationAction, ReplicationFix, reconcile, to_restore_as_primary},
+        replication::{
+            LoginProcesses, ReplicationAction, ReplicationFix, RestoredData, logins, reconcile, to_restore_as_primary,
+        },
     },
     redis::ReplicationStatus,
 };
@@ -70,7 +73,7 @@ impl ActionKind {
     fn of(action: &ReplicationAction) -> Self {
         match action {
             ReplicationAction::SaveConfig { .. } => Self::Config,
-            ReplicationAction::Login => Self::Credentials,
+            ReplicationAction::Login | ReplicationAction::SetLogin(_) => Self::Credentials,
             ReplicationAction::Repoint { .. }
             | ReplicationAction::Note { .. }
             | ReplicationAction::Resynced { .. }
@@ -98,6 +101,8 @@ pub struct ReplicationReconciler {
     not_before: BTreeMap<ActionKey, (Instant, Option<String>)>,
     /// How often a promoted server was asked to save its configuration, by the epoch of its promotion.
     saves: BTreeMap<(HostPort, Epoch), u32>,
+    /// For which processes the credentials of a replica were set.
+    logins: BTreeMap<HostPort, LoginProcesses>,
     /// Differences that are left to the operator, and since when they have existed.
     left_to_operator: BTreeMap<String, Instant>,
     /// When the last event about a server was written.
@@ -123,14 +128,17 @@ impl ReplicationReconciler {
         ctx: &LeaderContext,
         state: &ClusterState,
         seen: &Observation,
-        following_primaries: &BTreeSet<HostPort>,
+        following_primaries: &FollowingPrimaries,
     ) -> Vec<String> {
         let now = Instant::now();
         self.take_ended(now);
         self.remember_keys(state, seen);
         self.last_event.retain(|_, at| now.saturating_duration_since(*at) < EVENT_INTERVAL);
-        let (mut fixes, left_to_operator) = reconcile(state, seen);
-        fixes.extend(to_restore_as_primary(state, seen, following_primaries, ctx.me));
+        let (mut fixes, mut left_to_operator) = reconcile(state, seen);
+        fixes.extend(logins(state, seen).into_iter().filter(|fix| !self.is_set(fix)));
+        let (restored, not_restored) = to_restore_as_primary(state, seen, following_primaries, ctx.me);
+        fixes.extend(restored);
+        left_to_operator.extend(not_restored);
         self.left_to_operator.retain(|why, _| left_to_operator.contains(why));
         left_to_operator.into_iter().for_each(|why| _ = self.left_to_operator.entry(why).or_insert(now));
         let long_enough = |since: &Instant| now.saturating_duration_since(*since) >= REPORTED_AFTER;
@@ -146,6 +154,11 @@ impl ReplicationReconciler {
                 let failed = self.not_before.get(&key).and_then(|(_, failed)| failed.as_ref());
                 let failed = failed.map_or_else(String::new, |failed| format!("; it could not be done yet: {failed}"));
                 waiting.push(format!("{} should follow {to}, but {why}{failed}", fix.addr));
+            }
+            if let ReplicationAction::RestorePrimary { .. } = &fix.action
+                && let Some((_, Some(failed))) = self.not_before.get(&key)
+            {
+                waiting.push(format!("{} could not be made a primary again: {failed}", fix.addr));
             }
             let pausing = self.not_before.get(&key).is_some_and(|(at, _)| *at > now);
             if pausing || self.busy.len() >= CONCURRENT_MAX || self.busy.contains(&key) || !self.may_save(&fix) {
@@ -173,7 +186,11 @@ impl ReplicationReconciler {
             if result == Ok(ActionOutcome::EventWritten) {
                 self.last_event.insert(addr.clone(), now);
             }
-            let pause = if action == ReplicationAction::Login { LOGIN_PAUSE } else { ACTION_PAUSE };
+            let logged_in = action == ReplicationAction::Login && result.is_ok();
+            let pause = if logged_in { LOGIN_PAUSE } else { ACTION_PAUSE };
+            if let (ReplicationAction::SetLogin(processes), Ok(_)) = (&action, &result) {
+                self.logins.insert(addr.clone(), processes.clone());
+            }
             if let (ReplicationAction::SaveConfig { promoted }, Ok(_)) = (action, &result) {
                 self.saves.insert((addr, promoted), SAVES_MAX);
             }
@@ -201,6 +218,11 @@ impl ReplicationReconciler {
                 self.keys.insert(addr.clone(), (probe.run_id.clone(), probe.keys));
             }
         }
+    }
+
+    /// Whether the credentials of a replica were set for these processes.
+    fn is_set(&self, fix: &ReplicationFix) -> bool {
+        matches!(&fix.action, ReplicationAction::SetLogin(wanted) if self.logins.get(&fix.addr) == Some(wanted))
     }
 
     /// Counts how often a configuration was to be saved. Returns whether it is neither saved yet nor was tried too
@@ -262,8 +284,8 @@ async fn action(ctx: &LeaderContext, fix: &ReplicationFix, context: &ActionConte
             let what = format!("was made a replica of {to}, its group's primary: {why}");
             return Ok(write_event(ctx, fix, context, &what).await);
         }
-        ReplicationAction::RestorePrimary { run_id } => {
-            restore_primary(ctx, &at, &run_id).await?;
+        ReplicationAction::RestorePrimary { run_id, data } => {
+            restore_primary(ctx, &at, &run_id, &data).await?;
             let what = "was made a primary again, since it is its group's primary and had been started as a replica";
             return Ok(write_event(ctx, fix, context, what).await);
         }
@@ -271,13 +293,33 @@ async fn action(ctx: &LeaderContext, fix: &ReplicationFix, context: &ActionConte
             let to = found.servers.first().map(|primary| primary.addr.clone()).unwrap_or_else(|| addr.clone());
             let check = || may_follow(ctx, (product, group, epoch), &addr, &to).map(|_| ());
             let by = Instant::now() + ACT_MAX;
-            if !ctx.fence.login(&at, &to, &check, by).await.map_err(|error| error.to_string())? {
+            let login = login_at_primary(ctx, (product, group), &to, by).await?;
+            let login = (&to, login.as_ref());
+            if !ctx.fence.login(&at, login, false, &check, by).await.map_err(|error| error.to_string())? {
                 return Ok(ActionOutcome::NoEvent);
             }
             save_config(ctx, &at).await;
             let what =
                 format!("got the password of {to}, its group's primary: it had another one, and its link was down");
             return Ok(write_event(ctx, fix, context, &what).await);
+        }
+        ReplicationAction::SetLogin(LoginProcesses { protected, .. }) => {
+            let to = found.servers.first().map(|primary| primary.addr.clone()).unwrap_or_else(|| addr.clone());
+            let check = || may_follow(ctx, (product, group, epoch), &addr, &to).map(|_| ());
+            let by = Instant::now() + ACT_MAX;
+            let login = login_at_primary(ctx, (product, group), &to, by).await?;
+            let (login, of_pontoon) = ((&to, login.as_ref()), !protected);
+            let changed =
+                ctx.fence.login(&at, login, of_pontoon, &check, by).await.map_err(|error| error.to_string())?;
+            if changed {
+                info!(%addr, primary = %to, protected, "a replica has other credentials for its primary");
+            }
+            // The replication user also if it is set already, perhaps in memory only: after a restart the replica would log
+            // in with the group's credentials, and could copy a primary that was restarted too (`plan::restart`).
+            if changed || protected {
+                save_config(ctx, &at).await;
+            }
+            return Ok(ActionOutcome::NoEvent);
         }
         ReplicationAction::SaveConfig { .. } => {
             let by = Instant::now() + ACT_MAX;
@@ -306,9 +348,10 @@ async fn action(ctx: &LeaderContext, fix: &ReplicationFix, context: &ActionConte
             let replication_status =
                 ctx.fence.replication_status(&at, Instant::now() + ACT_MAX).await.map_err(|e| e.to_string())?;
             let (host, port) = host_and_port(&of);
-            let in_sync =
-                replication_status.link_up && !replication_status.syncing && replication_status.replid == replid;
-            if !in_sync || !replication_status.is_replica_of(host, port) {
+            // Its link may be down: its primary may have been restarted since.
+            let copied =
+                !replication_status.syncing && !replication_status.loading && replication_status.replid == replid;
+            if !copied || !replication_status.is_replica_of(host, port) {
                 return Err(format!("{addr} does not follow {of} yet"));
             }
             Change::MarkResynced(MarkResynced { product, group, addr, epoch })
@@ -317,22 +360,42 @@ async fn action(ctx: &LeaderContext, fix: &ReplicationFix, context: &ActionConte
     ctx.propose(change).await.map(|()| ActionOutcome::NoEvent)
 }
 
-/// Makes this process a primary again, unless it may have another server's data by now.
-async fn restore_primary(ctx: &LeaderContext, at: &ControlTarget, run_id: &str) -> Result<(), String> {
-    let own = |replication_status: &ReplicationStatus| {
-        let own = replication_status.run_id == run_id
-            && !replication_status.link_up
-            && !replication_status.syncing
-            && !replication_status.loading;
-        own.then_some(()).ok_or_else(|| "it may have another server's data by now".to_owned())
-    };
-    ctx.fence.promote(at, &own, Instant::now() + ACT_MAX, ACT_MAX).await.map_err(|error| error.to_string())?;
-    warn!(
-        addr = %at.addr,
-        "a primary had been started as a replica, and is a primary again, with the data that it was started with"
-    );
+/// Makes this process a primary again, if its data is still what the decision was made for, and saves that in its
+/// configuration.
+async fn restore_primary(
+    ctx: &LeaderContext,
+    at: &ControlTarget,
+    run_id: &str,
+    data: &RestoredData,
+) -> Result<(), String> {
+    let unchanged = |status: &ReplicationStatus| still_has(status, run_id, data);
+    ctx.fence.promote(at, &unchanged, Instant::now() + ACT_MAX, ACT_MAX).await.map_err(|error| error.to_string())?;
+    warn!(addr = %at.addr, ?data, "a primary had been started as a replica, and is a primary again");
     save_config(ctx, at).await;
     Ok(())
+}
+
+/// Whether a server still is this process, with this data.
+///
+/// # Errors
+/// Returns what has changed, as text for the operator; its subject is the server.
+fn still_has(status: &ReplicationStatus, run_id: &str, data: &RestoredData) -> Result<(), String> {
+    let same = status.run_id == run_id && !status.syncing && !status.loading;
+    match data {
+        RestoredData::Loaded | RestoredData::LoadedFromAof if !same || status.link_up => {
+            Err("it may have another server's data by now".into())
+        }
+        RestoredData::LoadedFromAof if !status.appends => Err(
+            "it keeps no append-only file, so it may have been started with old data, and other servers of its group \
+             have data too; compare them, then run REPLICAOF NO ONE and CONFIG REWRITE there, or promote another \
+             server (pontoon group promote --force)"
+                .into(),
+        ),
+        RestoredData::Copied { replid } if !same || status.replid != *replid => {
+            Err("it may have another server's data by now".into())
+        }
+        RestoredData::Loaded | RestoredData::LoadedFromAof | RestoredData::Copied { .. } => Ok(()),
+    }
 }
 
 /// Makes a server save its configuration. A failure does not matter before the server is restarted.
@@ -400,7 +463,8 @@ async fn follow(
     // Closing takes time: by now the server may be promoted, or belong to another group.
     let by = Instant::now() + ACT_MAX;
     let check = || may_follow(ctx, group, &at.addr, to).map(|_| ());
-    match ctx.fence.follow(at, to, &check, by).await {
+    let login = login_at_primary(ctx, (group.0, group.1), to, by).await?;
+    match ctx.fence.follow(at, (to, login.as_ref()), &check, by).await {
         Ok(followed) => {
             if followed {
                 save_config(ctx, at).await;

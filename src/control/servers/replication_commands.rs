@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::fence::{ControlTarget, Fence, FenceError};
+use super::{
+    fence::{ControlTarget, Fence, FenceError},
+    replication_user::{REPLICATION_USER, rewrite_config},
+};
 use crate::{
     faults::{self, Point},
-    model::{
-        ids::HostPort,
-        secret::{Credentials, Secret},
-    },
+    model::{ids::HostPort, secret::Credentials},
     redis::{Client, RedisError, ReplicationStatus, Reply},
 };
 
@@ -50,30 +50,31 @@ impl Fence {
         self.with(at, deadline, async |client| promote(client, check, deadline, response_timeout).await).await
     }
 
-    /// Makes a server a replica of `primary`, with the group's credentials, if `check` succeeds just before the command
-    /// is sent. Returns `false` if it was one already.
+    /// Makes a server a replica of `primary`, where it logs in with these credentials, if `check` succeeds just before
+    /// the command is sent. Returns `false` if it was one already.
     ///
     /// # Errors
     /// See [`FenceError`]. After [`FenceError::Refused`] its replication is unchanged.
     pub async fn follow(
         &self,
         at: &ControlTarget,
-        primary: &HostPort,
+        (primary, login): (&HostPort, Option<&Credentials>),
         check: &(dyn Fn() -> Result<(), String> + Send + Sync),
         deadline: Instant,
     ) -> Result<bool, FenceError> {
-        self.with(at, deadline, async |client| follow(client, at, primary, check, deadline).await).await
+        self.with(at, deadline, async |client| follow(client, at, (primary, login), check, deadline).await).await
     }
 
-    /// Sets the group's credentials again at a replica of `primary`, if it is one and `check` succeeds. Returns whether
-    /// it had others.
+    /// Sets the credentials with which a replica logs in at `primary`, if it is one and `check` succeeds. Returns whether
+    /// it had others. `of_pontoon`: only if it has those of the replication user.
     ///
     /// # Errors
     /// See [`FenceError`].
     pub async fn login(
         &self,
         at: &ControlTarget,
-        primary: &HostPort,
+        (primary, login): (&HostPort, Option<&Credentials>),
+        of_pontoon: bool,
         check: &(dyn Fn() -> Result<(), String> + Send + Sync),
         deadline: Instant,
     ) -> Result<bool, FenceError> {
@@ -84,14 +85,18 @@ impl Fence {
                 return Err(FenceError::Refused { addr: at.addr.clone(), why });
             }
             check().map_err(|why| FenceError::Refused { addr: at.addr.clone(), why })?;
-            credentials(client, at.credentials.as_ref(), deadline).await
+            if of_pontoon && !has_replication_user(client, deadline).await? {
+                return Ok(false);
+            }
+            credentials(client, login, deadline).await
         };
         self.with(at, deadline, login).await
     }
 
     /// Makes the server write its present settings to its own configuration file (`CONFIG REWRITE`), so that it has the
     /// same role after a restart. This includes all settings that were changed since it was started, `masterauth` among
-    /// them: the password is then in that file, as with Sentinel. Returns `false` if the server has no such file,
+    /// them: the password is then in that file, as with Sentinel. The replication user is switched off in the file. Returns
+    /// `false` if the server has no such file,
     /// cannot write it, or does not allow the command.
     ///
     /// The server does nothing else in the meantime, and its disk may be slow: do not call this while clients wait in a
@@ -100,8 +105,8 @@ impl Fence {
     /// # Errors
     /// See [`FenceError`]; then it is not known whether the file was written.
     pub async fn save_config(&self, at: &ControlTarget, deadline: Instant) -> Result<bool, FenceError> {
-        let rewrite = async |client: &mut Client| match client.ask(&[b"CONFIG", b"REWRITE"], deadline).await {
-            Ok(_) => Ok(true),
+        let rewrite = async |client: &mut Client| match rewrite_config(client, deadline).await {
+            Ok(()) => Ok(true),
             Err(error @ (RedisError::NotAllowed { .. } | RedisError::Refused { .. })) => {
                 info!(addr = %at.addr, %error, "a server cannot save its configuration");
                 Ok(false)
@@ -143,7 +148,7 @@ async fn promote(
 async fn follow(
     client: &mut Client,
     at: &ControlTarget,
-    primary: &HostPort,
+    (primary, login): (&HostPort, Option<&Credentials>),
     check: &(dyn Fn() -> Result<(), String> + Send + Sync),
     deadline: Instant,
 ) -> Result<bool, FenceError> {
@@ -152,7 +157,7 @@ async fn follow(
     let before = ReplicationStatus::ask(client, deadline).await?;
     fits()?;
     // Even if nothing else differs: the group's password may be new, and a link that breaks needs it.
-    credentials(client, at.credentials.as_ref(), deadline).await?;
+    credentials(client, login, deadline).await?;
     if before.is_replica_of(host, port) {
         return Ok(false);
     }
@@ -175,9 +180,12 @@ async fn credentials(
     credentials: Option<&Credentials>,
     deadline: Instant,
 ) -> Result<bool, FenceError> {
-    let Some(Credentials { username, password }) = credentials else { return Ok(false) };
+    // Without credentials, those of the replication user are of no use any more.
+    if credentials.is_none() && !has_replication_user(client, deadline).await? {
+        return Ok(false);
+    }
+    let Credentials { username, password } = credentials.cloned().unwrap_or_default();
     let user = username.as_deref().unwrap_or_default();
-    let password: &Secret = password;
     let mut changed = false;
     for (name, value) in [("masteruser", user), ("masterauth", password.reveal())] {
         let mut differs = false;
@@ -199,6 +207,15 @@ async fn credentials(
         }
     }
     Ok(changed)
+}
+
+/// Whether a server logs in to its primary with the replication user.
+async fn has_replication_user(client: &mut Client, deadline: Instant) -> Result<bool, FenceError> {
+    match client.ask(&[b"CONFIG", b"GET", b"masteruser"], deadline).await {
+        Ok(Reply::Array(pair)) => Ok(pair.get(1).and_then(Reply::text) == Some(REPLICATION_USER)),
+        Ok(_) | Err(RedisError::NotAllowed { .. } | RedisError::Refused { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Host and port as arguments of REPLICAOF: an IPv6 host without its brackets.

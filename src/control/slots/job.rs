@@ -12,6 +12,7 @@ use crate::{
     control::{
         leadership::{
             context::{LeaderContext, ProposalFailure, wait_for_news},
+            peers::PeerAddress,
             view::LeaderView,
         },
         servers::fence::ControlTarget,
@@ -251,7 +252,7 @@ impl JobDriver {
         let left = Duration::from_nanos(by_ns.saturating_sub(boottime_ns()));
         let within_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
         let order = pb::FinishRequest { job: Some(job_to_wire(self.job)), run, hold: hold.0, within_ms };
-        match self.ctx.peers.finish(member.admin.as_str(), order, left + FINISH_GRACE).await {
+        match self.ctx.peers.finish(&PeerAddress::of(member), order, left + FINISH_GRACE).await {
             Ok(reply) if reply.finished && reply.target_replid.is_empty() => {
                 Err(format!("node {node} reported no replication id of the target"))
             }

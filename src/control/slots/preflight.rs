@@ -3,7 +3,10 @@
 //! Knows nothing of what the hold is for.
 
 use crate::{
-    control::leadership::{leases::Leases, peers::Peers},
+    control::leadership::{
+        leases::Leases,
+        peers::{PeerAddress, Peers},
+    },
     model::{ids::NodeId, route::Isolated},
 };
 
@@ -18,7 +21,7 @@ pub async fn silent(leases: &Leases, peers: &Peers, isolated: Isolated) -> Resul
         .into_iter()
         .map(|member| {
             let peers = peers.clone();
-            tokio::spawn(async move { (member.id, peers.ping(member.admin.as_str(), max).await.is_ok()) })
+            tokio::spawn(async move { (member.id, peers.ping(&PeerAddress::of(&member), max).await.is_ok()) })
         })
         .collect();
     let mut silent = Vec::new();

@@ -198,6 +198,12 @@ fn product(old: &Product, new: &Product, lines: &mut Vec<String>) {
     if old.reads != new.reads {
         lines.push(format!("product '{name}': {}", new.reads));
     }
+    if old.clients_max != new.clients_max {
+        lines.push(match new.clients_max {
+            0 => format!("product '{name}': only a node's own limit of clients applies"),
+            n => format!("product '{name}': each node accepts {n} client(s)"),
+        });
+    }
     match (&old.auth, &new.auth) {
         (None, Some(_)) => lines.push(format!("product '{name}': clients must log in")),
         (Some(_), None) => lines.push(format!("product '{name}': clients need no password any more")),
@@ -273,6 +279,16 @@ fn servers(name: &str, old: &Group, new: &Group, lines: &mut Vec<String>) {
             0 => format!("product '{name}': group {} never ejects its slots", new.id),
             ms => format!("product '{name}': group {} ejects its slots after {ms} ms without its primary", new.id),
         });
+    }
+    let options = new.options.impaired.named().into_iter().zip(old.options.impaired.named());
+    for ((option, after), (_, instead)) in options.filter(|(after, instead)| after != instead) {
+        let text = |ms: u32| if ms == 0 { "off".to_owned() } else { format!("{ms} ms") };
+        lines.push(format!(
+            "product '{name}': group {}: {option} {} instead of {}",
+            new.id,
+            text(after),
+            text(instead)
+        ));
     }
     if old.ejection.is_some() != new.ejection.is_some() {
         let now = if new.ejection.is_some() { "is ejected: its slots go to other groups" } else { "is reinstated" };

@@ -154,15 +154,19 @@ impl Apply for RemoveGroup {
 
 impl Apply for SetGroup {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
-        let Self { product: product_id, group: id, down_after_ms, maintenance, eject_after_ms } = *self;
+        let Self { product: product_id, group: id, down_after_ms, maintenance, eject_after_ms, impaired } = *self;
         let before = group(product(state, product_id)?, id)?.options;
         let new = GroupOptions {
             down_after_ms: down_after_ms.unwrap_or(before.down_after_ms),
             maintenance: maintenance.unwrap_or(before.maintenance),
             eject_after_ms: eject_after_ms.unwrap_or(before.eject_after_ms),
+            impaired: impaired.apply_to(before.impaired),
         };
         if !DOWN_AFTER_MS.contains(&new.down_after_ms) {
             return Err(PromotionReject::BadDownAfter(new.down_after_ms).into());
+        }
+        if let Some(bad) = new.impaired.out_of_range() {
+            return Err(PromotionReject::BadImpairedAfter(bad).into());
         }
         if new.eject_after_ms != 0 && !EJECT_AFTER_MS.contains(&new.eject_after_ms) {
             return Err(EjectionReject::BadEjectAfter(new.eject_after_ms).into());

@@ -7,13 +7,13 @@ use super::{Apply, common::routed, events::When, guard::same_term, product};
 use crate::model::{
     change::{Admit, BeginRemove, Bootstrap, FinishRemove, NewMember, NewProduct, Recover, SetRole},
     ids::{HostPort, Incarnation, NodeId, Term, Uuid},
-    limits::MEMBERS_MAX,
+    limits::{MEMBERS_MAX, REMOVED_MAX},
     outcome::Outcome,
     ports::{NodePorts, check_listeners, products, servers},
     reject::Reject,
     route::{Isolated, Mode},
     slot::Layout,
-    state::{Admission, ClusterState, Leaving, Member, Role},
+    state::{Admission, ClusterState, Leaving, Member, RemovedMember, Role},
 };
 
 /// Databases of the product `default`: the default of redis-server.
@@ -64,6 +64,9 @@ impl Apply for Bootstrap {
 impl Apply for NewMember {
     fn apply(&self, state: &mut ClusterState, _when: When) -> Result<Outcome, Reject> {
         new_member_allowed(self)?;
+        if state.was_removed(self.uuid) {
+            return Err(Reject::NodeRemoved { node: self.id, uuid: self.uuid });
+        }
         let known = known(state, self)?;
         if known.is_none() && state.members.len() >= MEMBERS_MAX {
             return Err(Reject::TooManyMembers { max: MEMBERS_MAX });
@@ -143,6 +146,7 @@ impl Apply for FinishRemove {
         same_term(term, at)?;
 
         state.members.remove(&node);
+        remember(state, RemovedMember { id: node, uuid, at: at.index });
         Ok(Outcome::Done)
     }
 
@@ -173,13 +177,17 @@ impl Apply for SetRole {
 }
 
 impl Apply for Recover {
-    fn apply(&self, state: &mut ClusterState, _when: When) -> Result<Outcome, Reject> {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
         let Self { keep } = *self;
         if !state.members.contains_key(&keep) {
             return Err(Reject::UnknownNode(keep));
         }
 
+        let at = when.at.index;
+        let gone = state.members.values().filter(|m| m.id != keep);
+        let gone: Vec<_> = gone.map(|m| RemovedMember { id: m.id, uuid: m.uuid, at }).collect();
         state.members.retain(|id, _| *id == keep);
+        gone.into_iter().for_each(|removed| remember(state, removed));
         if let Some(member) = state.members.get_mut(&keep) {
             member.role = Role::Voter;
             member.leaving = None;
@@ -214,6 +222,13 @@ fn known<'a>(state: &'a ClusterState, new: &NewMember) -> Result<Option<&'a Memb
         return Err(Reject::NodeLeaving(new.id));
     }
     Ok(Some(member))
+}
+
+fn remember(state: &mut ClusterState, removed: RemovedMember) {
+    if state.removed.len() >= REMOVED_MAX {
+        state.removed.pop_front();
+    }
+    state.removed.push_back(removed);
 }
 
 fn same_place(member: &Member, new: &NewMember) -> bool {

@@ -1,4 +1,4 @@
-//! Records what the leader has observed at servers, or changed there.
+//! Records what the leader has observed at servers and nodes, or changed there.
 
 use super::{
     Apply,
@@ -7,7 +7,7 @@ use super::{
     guard::{no_promotion_open, replid_allowed, same_epoch},
 };
 use crate::model::{
-    change::{MarkResynced, NotePrimary, NoteReconciled},
+    change::{MarkResynced, NoteGroup, NoteNode, NotePrimary, NoteReconciled},
     event::EventKind,
     outcome::Outcome,
     reject::{PromotionReject, Reject},
@@ -69,6 +69,26 @@ impl Apply for NoteReconciled {
         let addr = group.servers[server_at(product, group, addr)?].addr.clone();
         let text = format!("{addr} {text}");
         events::push(state, when, EventKind::Reconciled, Some(product_id), subject(group_id), &text);
+        Ok(Outcome::Done)
+    }
+}
+
+impl Apply for NoteGroup {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { product: product_id, group: group_id, note, ref text } = *self;
+        group(product(state, product_id)?, group_id)?;
+        events::push(state, when, note.event_kind(), Some(product_id), subject(group_id), text);
+        Ok(Outcome::Done)
+    }
+}
+
+impl Apply for NoteNode {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { node, note, ref text } = *self;
+        if !state.members.contains_key(&node) {
+            return Err(Reject::UnknownNode(node));
+        }
+        events::push(state, when, note.event_kind(), None, format!("node {node}"), text);
         Ok(Outcome::Done)
     }
 }

@@ -10,10 +10,13 @@ use super::{
 use crate::model::{
     change::{NewProduct, RemoveProduct, SetProduct},
     ids::ProductId,
-    limits::{DATABASES_MAX, DEFAULT_MIN_ACKS_MS, MAX_LAG_MS, MIN_ACKS_MAX, MIN_ACKS_MS, NAME_LEN_MAX, PRODUCTS_MAX},
+    limits::{
+        CLIENTS_MAX, DATABASES_MAX, DEFAULT_MIN_ACKS_MS, MAX_LAG_MS, MIN_ACKS_MAX, MIN_ACKS_MS, NAME_LEN_MAX,
+        PRODUCTS_MAX,
+    },
     outcome::Outcome,
     ports::{NodePorts, check_listeners, products, servers},
-    reads::ReadPolicy,
+    reads::{ReadFrom, ReadPolicy},
     reject::Reject,
     state::{ClusterState, Product, SlotState},
 };
@@ -46,7 +49,8 @@ impl Apply for NewProduct {
 
 impl Apply for SetProduct {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
-        let Self { product: id, port, databases, ref auth, auto_rebalance, min_acks, min_acks_ms, reads } = *self;
+        let Self { product: id, port, databases, ref auth, auto_rebalance, min_acks, min_acks_ms, reads, clients_max } =
+            *self;
         let at = when.at;
         let before = product(state, id)?;
         if let Some(databases) = databases {
@@ -59,12 +63,20 @@ impl Apply for SetProduct {
         if let Some(ms) = reads.max_lag_ms.filter(|ms| *ms != 0 && !MAX_LAG_MS.contains(ms)) {
             return Err(Reject::BadMaxLag(ms));
         }
+        if let Some(clients) = clients_max.filter(|n| *n > CLIENTS_MAX) {
+            return Err(Reject::BadClientsMax(clients));
+        }
+        let wanted = reads.of(before.reads);
+        if wanted.confirmed && wanted.from != ReadFrom::Primary {
+            return Err(Reject::ConfirmedReadsAtReplicas(before.name.clone()));
+        }
         let same = port.is_none_or(|p| p == before.port)
             && databases.is_none_or(|d| d == before.databases)
             && auth.as_ref().is_none_or(|a| *a == before.auth)
             && min_acks.is_none_or(|n| n == before.min_acks)
             && min_acks_ms.is_none_or(|ms| ms == before.min_acks_ms)
-            && reads.of(before.reads) == before.reads;
+            && wanted == before.reads
+            && clients_max.is_none_or(|n| n == before.clients_max);
         let switched = auto_rebalance.is_some_and(|on| on != before.auto_rebalance);
         if same && !switched {
             return Ok(Outcome::Unchanged);
@@ -85,6 +97,7 @@ impl Apply for SetProduct {
         product.min_acks_ms = min_acks_ms.unwrap_or(product.min_acks_ms);
         product.auto_rebalance = auto_rebalance.unwrap_or(product.auto_rebalance);
         product.reads = reads.of(product.reads);
+        product.clients_max = clients_max.unwrap_or(product.clients_max);
         // Workers do not need to know whether migrations are planned automatically.
         if !same {
             routed(state, at);
@@ -128,6 +141,7 @@ pub(super) fn insert(state: &mut ClusterState, new: &NewProduct) -> ProductId {
         min_acks: 0,
         min_acks_ms: DEFAULT_MIN_ACKS_MS,
         reads: ReadPolicy::default(),
+        clients_max: 0,
         sweep_runs: 0,
         slots: vec![SlotState::default(); usize::from(new.layout.slots())],
     };

@@ -3,7 +3,7 @@
 use crate::model::{
     ids::{GroupId, HostPort, ProductId},
     secret::Credentials,
-    state::Server,
+    state::{ImpairedOptions, Server},
 };
 
 /// Creates a group. Its servers have passed their admission.
@@ -63,6 +63,35 @@ pub struct SetGroup {
     pub maintenance: Option<bool>,
     /// Milliseconds after which a cache ejects its slots, 500 to 600000; 0: never.
     pub eject_after_ms: Option<u32>,
+    /// Options about servers that answer and cannot serve.
+    pub impaired: SetImpaired,
+}
+
+/// Changes options about servers that answer and cannot serve. Only what is `Some` changes. Milliseconds, 1000 to
+/// 3600000; 0: never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetImpaired {
+    /// Until a primary that is busy with a script is replaced.
+    pub busy_failover_after_ms: Option<u32>,
+    /// Until a primary that loads its data is replaced.
+    pub loading_failover_after_ms: Option<u32>,
+    /// Until a primary that refuses writes is replaced.
+    pub misconf_failover_after_ms: Option<u32>,
+    /// Until a script is ended.
+    pub script_kill_after_ms: Option<u32>,
+}
+
+impl SetImpaired {
+    /// The options after the change.
+    #[must_use]
+    pub fn apply_to(self, before: ImpairedOptions) -> ImpairedOptions {
+        ImpairedOptions {
+            busy_failover_after_ms: self.busy_failover_after_ms.unwrap_or(before.busy_failover_after_ms),
+            loading_failover_after_ms: self.loading_failover_after_ms.unwrap_or(before.loading_failover_after_ms),
+            misconf_failover_after_ms: self.misconf_failover_after_ms.unwrap_or(before.misconf_failover_after_ms),
+            script_kill_after_ms: self.script_kill_after_ms.unwrap_or(before.script_kill_after_ms),
+        }
+    }
 }
 
 /// Changes what the operator says of a server. Only what is `Some` changes.

@@ -68,6 +68,8 @@ macro_rules! for_every_change {
             MarkResynced(MarkResynced),
             Eject(Eject),
             Reinstate(Reinstate),
+            NoteGroup(NoteGroup),
+            NoteNode(NoteNode),
         }
     };
 }

@@ -1,6 +1,9 @@
-//! Changes that record what the leader has observed at a server, or changed there.
+//! Changes that record what the leader has observed at a server or node, or changed there.
 
-use crate::model::ids::{Epoch, GroupId, HostPort, ProductId};
+use crate::model::{
+    event::EventKind,
+    ids::{Epoch, GroupId, HostPort, NodeId, ProductId},
+};
 
 /// Notes the replication id of a primary, and its process if that is known. A new process has only what the old one had
 /// saved, which may be nothing.
@@ -41,6 +44,73 @@ pub struct NoteReconciled {
     pub addr: HostPort,
     /// What was done, why, and which node observed it, for people.
     pub text: String,
+}
+
+/// Notes what the leader has observed or done at the servers of a group. Adds an event and changes nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoteGroup {
+    /// Product of the group.
+    pub product: ProductId,
+    /// The group.
+    pub group: GroupId,
+    /// What it is about.
+    pub note: GroupNote,
+    /// What was observed or done, why, and what the operator can do, for people.
+    pub text: String,
+}
+
+/// What a [`NoteGroup`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GroupNote {
+    /// The guard keeps the group from an automatic failover.
+    FailoverHeldBack,
+    /// A script that kept a server busy for too long was ended.
+    ScriptEnded,
+    /// The primary refuses writes because it cannot write to its disk.
+    WritesRefused,
+    /// The group needs another primary, and no server can replace the present one.
+    NotFailedOver,
+}
+
+impl GroupNote {
+    /// The kind of its event.
+    #[must_use]
+    pub const fn event_kind(self) -> EventKind {
+        match self {
+            Self::FailoverHeldBack => EventKind::FailoverHeldBack,
+            Self::ScriptEnded => EventKind::ScriptEnded,
+            Self::WritesRefused => EventKind::WritesRefused,
+            Self::NotFailedOver => EventKind::NotFailedOver,
+        }
+    }
+}
+
+/// Notes what the leader has observed at a node. Adds an event and changes nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoteNode {
+    /// The node.
+    pub node: NodeId,
+    /// What it is about.
+    pub note: NodeNote,
+    /// What was observed, why, and what the operator can do, for people.
+    pub text: String,
+}
+
+/// What a [`NoteNode`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodeNote {
+    /// It closes clients because its memory budget is used up.
+    ClientsClosed,
+}
+
+impl NodeNote {
+    /// The kind of its event.
+    #[must_use]
+    pub const fn event_kind(self) -> EventKind {
+        match self {
+            Self::ClientsClosed => EventKind::ClientsClosed,
+        }
+    }
 }
 
 /// A server that had diverged is resynced: it follows its group's primary and has copied all of its data. Proposed

@@ -46,6 +46,8 @@ pub struct SetProduct {
     pub min_acks_ms: Option<u32>,
     /// Where reads go.
     pub reads: SetReads,
+    /// Clients that each node accepts; 0: only the limit of the node.
+    pub clients_max: Option<u32>,
 }
 
 /// Removes a product that has no groups.

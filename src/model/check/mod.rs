@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     ids::{NodeId, ProductId, SlotId, Uuid},
     limits::{
-        ASSIGNMENTS_MAX, DATABASES_MAX, ENDED_MAX, FAILOVER_SHARE, GROUPS_MAX, HOLD_MS, MAX_LAG_MS, MEMBERS_MAX,
-        MIN_ACKS_MAX, MIN_ACKS_MS, NOT_CLEANED_MAX, PRODUCTS_MAX, RESULTS_MAX, SERVERS_MAX, VOTERS_MAX,
+        ASSIGNMENTS_MAX, CLIENTS_MAX, DATABASES_MAX, ENDED_MAX, FAILOVER_SHARE, GROUPS_MAX, HOLD_MS, MAX_LAG_MS,
+        MEMBERS_MAX, MIN_ACKS_MAX, MIN_ACKS_MS, NOT_CLEANED_MAX, PRODUCTS_MAX, REMOVED_MAX, RESULTS_MAX, SERVERS_MAX,
+        VOTERS_MAX,
     },
     ports::host_key,
     state::{Cause, ClusterState, Product, Role},
@@ -74,6 +75,7 @@ fn numbers(state: &ClusterState, found: &mut Found) {
     let s = state;
     found.unless(s.route_epoch <= s.applied, || format!("route epoch {} > applied {}", s.route_epoch, s.applied));
     found.unless(s.members.len() <= MEMBERS_MAX, || format!("{} members", s.members.len()));
+    found.unless(s.removed.len() <= REMOVED_MAX, || format!("{} removed members", s.removed.len()));
     found.unless(s.products.len() <= PRODUCTS_MAX, || format!("{} products", s.products.len()));
     found.unless(s.assignments.len() <= ASSIGNMENTS_MAX, || format!("{} assignments", s.assignments.len()));
     found.unless(s.ended_assignments.len() <= ENDED_MAX, || format!("{} ended", s.ended_assignments.len()));
@@ -98,6 +100,7 @@ fn members(state: &ClusterState, found: &mut Found) {
     for (id, m) in &state.members {
         found.unless(*id == m.id && id.0 >= 1, || format!("member key {id}, id {}", m.id));
         found.unless(uuids.insert(m.uuid, *id).is_none(), || format!("uuid {} is two members", m.uuid));
+        found.unless(!state.was_removed(m.uuid), || format!("member {id} was removed"));
         found.unless(m.admitted.is_none_or(|a| a.incarnation.0 <= state.applied.0), || {
             format!("node {id} was admitted by an entry that is not applied")
         });
@@ -118,6 +121,7 @@ fn product(state: &ClusterState, p: &Product, found: &mut Found) {
     found.unless(p.min_acks <= MIN_ACKS_MAX && MIN_ACKS_MS.contains(&p.min_acks_ms), || {
         format!("'{name}' waits for {} replicas, {} ms", p.min_acks, p.min_acks_ms)
     });
+    found.unless(p.clients_max <= CLIENTS_MAX, || format!("'{name}' may have {} clients", p.clients_max));
     found.unless(p.groups.len() <= GROUPS_MAX, || format!("'{name}' has {} groups", p.groups.len()));
     for (i, slot) in p.slots.iter().enumerate() {
         found.unless(slot.epoch <= state.route_epoch, || format!("'{name}' slot {i} is newer than the routes"));

@@ -64,6 +64,9 @@ pub(super) fn groups(state: &ClusterState, found: &mut Found) {
         found.unless(DOWN_AFTER_MS.contains(&group.options.down_after_ms), || {
             format!("group {id}: down after {} ms", group.options.down_after_ms)
         });
+        found.unless(group.options.impaired.out_of_range().is_none(), || {
+            format!("group {id}: options about impaired servers {:?}", group.options.impaired)
+        });
         let required_offset = group.required_offset.as_ref().map(|r| &r.replid);
         found.unless(required_offset.is_none_or(|replid| !replid.is_empty()), || {
             format!("the required offset of group {id} has no replication id")

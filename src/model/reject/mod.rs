@@ -94,6 +94,16 @@ pub enum Reject {
         /// Its id.
         id: NodeId,
     },
+    /// The data directory belongs to a node that was removed.
+    #[error(
+        "node {node} with uuid {uuid} was removed from this cluster; move its data directory away, then start it with --join"
+    )]
+    NodeRemoved {
+        /// The id that it asks for.
+        node: NodeId,
+        /// Its identity.
+        uuid: Uuid,
+    },
     /// No such member.
     #[error("there is no node {0}; `pontoon node ls` shows the members")]
     UnknownNode(NodeId),
@@ -167,6 +177,15 @@ pub enum Reject {
     /// The lag is out of range.
     #[error("max-lag cannot be {0} ms; choose 100 ms to 60 s, or 0: however far behind a replica is")]
     BadMaxLag(u32),
+    /// More clients than a node can have.
+    #[error("clients-max cannot be {0}; choose 1 to 1000000, or 0: only the limit of each node applies")]
+    BadClientsMax(u32),
+    /// Only a primary knows what its replicas have.
+    #[error(
+        "reads of product '{0}' cannot both be confirmed and go to replicas, since only a primary knows what its replicas have; \
+         choose read-from=primary or read-confirmed=off"
+    )]
+    ConfirmedReadsAtReplicas(String),
     /// The user name or the password cannot be used.
     #[error("the credentials cannot be used: {0}")]
     BadCredentials(&'static str),

@@ -120,6 +120,9 @@ pub enum PromotionReject {
     /// The time is out of range.
     #[error("down-after cannot be {0} ms; choose 500 ms to 10 min")]
     BadDownAfter(u32),
+    /// The time is out of range.
+    #[error("the time until something is done about an impaired server cannot be {0} ms; choose 1 s to 1 h, or off")]
+    BadImpairedAfter(u32),
     /// Not a name of a zone.
     #[error("'{0}' is not a zone: at most 64 letters, digits, '_', '.' or '-' (empty: no zone)")]
     BadZone(String),

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use super::{
     BIG_BYTES, BIG_ELEMENTS, BigKeyError, BigKeyType,
     fields::DirtyFields,
-    pending::{ExpectedReply, ReadOptions, ReadRequest, request_field_ttls, request_fields, request_length},
+    pending::{
+        ExpectedReply, ReadOptions, ReadRequest, request_expiry, request_field_expiry, request_fields, request_length,
+    },
     read::{self, Cursor, PIECE, PageSize},
     requests::Requests,
     shown,
@@ -17,7 +19,7 @@ use super::{
     value::{Reader, Value},
     write,
 };
-use crate::commands::Args;
+use crate::{commands::Args, mover::expiry::Expiry};
 
 /// With this many dirty fields, a round for them goes between two pages. Otherwise the slow copy of a write-contended
 /// key would only collect dirty fields.
@@ -79,11 +81,10 @@ pub struct BigCopy {
     target_has_ttl: bool,
     /// A settling round has been written: the target must have a copy.
     target_has_copy: bool,
-    /// The source supports HPTTL, so fields may have times to live.
-    field_ttls: bool,
-    /// The source supports SMISMEMBER or ZMSCORE (from Redis 6.2 on).
-    multi_member: bool,
-    /// Fields of the last page whose times to live must be requested.
+    supports: ReadOptions,
+    /// The source's clock in milliseconds since the epoch, as of the last TIME.
+    clock_ms: i64,
+    /// Fields of the last page whose expiry must be requested.
     page_names: Vec<Bytes>,
     awaited: VecDeque<ReadRequest>,
     expected: VecDeque<ExpectedReply>,
@@ -110,8 +111,8 @@ impl BigCopy {
             ttl_dirty: true,
             target_has_ttl: false,
             target_has_copy: false,
-            field_ttls: false,
-            multi_member: false,
+            supports: ReadOptions::default(),
+            clock_ms: 0,
             page_names: Vec::new(),
             awaited: VecDeque::new(),
             expected: VecDeque::new(),
@@ -293,7 +294,7 @@ impl BigCopy {
             CopyStage::Reading(cursor) => {
                 let cursor = cursor.clone();
                 self.page_is_next = false;
-                self.request_page_ttls(source);
+                self.request_page_expiry(source);
                 let (Some(kind), count) = (self.kind, self.page.count()) else { return };
                 read::request_page(kind, &self.key, &cursor, count, source);
                 self.awaited.push_back(ReadRequest::Page(cursor, count));
@@ -312,11 +313,10 @@ impl BigCopy {
             self.expected.push_back(ExpectedReply::Present);
             self.target_has_ttl = false;
         }
-        self.request_page_ttls(source);
+        self.request_page_expiry(source);
         self.request_dirty_fields(source);
         self.ttl_dirty = false;
-        source.push(&[b"PTTL", &self.key]);
-        self.awaited.push_back(ReadRequest::Ttl);
+        self.awaited.extend(request_expiry(&self.key, self.supports, source));
     }
 
     /// Requests dirty fields, as many as fit into a chunk.
@@ -324,17 +324,16 @@ impl BigCopy {
         let names = self.dirty.take(self.page.count());
         if let (Some(kind), false) = (self.kind, names.is_empty()) {
             self.refetched += names.len() as u64;
-            let options = ReadOptions { field_ttls: self.field_ttls, multi_member: self.multi_member };
-            self.awaited.extend(request_fields(kind, &self.key, names, options, source));
+            self.awaited.extend(request_fields(kind, &self.key, names, self.supports, source));
         }
     }
 
-    /// Requests the times to live of the last page's fields.
-    fn request_page_ttls(&mut self, source: &mut Requests) {
+    /// Requests when the last page's fields expire.
+    fn request_page_expiry(&mut self, source: &mut Requests) {
         let names = std::mem::take(&mut self.page_names);
         if !names.is_empty() {
-            request_field_ttls(&self.key, &names, source);
-            self.awaited.push_back(ReadRequest::FieldTtls(names));
+            request_field_expiry(&self.key, &names, source);
+            self.awaited.push_back(ReadRequest::FieldExpiry(names));
         }
     }
 
@@ -366,10 +365,10 @@ impl BigCopy {
 
     fn error_reply(&mut self, asked: &ReadRequest, text: &[u8]) -> Result<(), BigKeyError> {
         match asked {
-            // Not every server supports these commands. Without MEMORY USAGE the length alone decides; without HPTTL
-            // fields have no times to live.
-            ReadRequest::Memory => Ok(()),
-            ReadRequest::SupportsFieldTtl | ReadRequest::SupportsMultiMember
+            // Not every server supports these commands. Without MEMORY USAGE the length alone decides; without
+            // HPEXPIRETIME fields have no times to live.
+            ReadRequest::Memory | ReadRequest::SupportsExpireTime => Ok(()),
+            ReadRequest::SupportsFieldExpiry | ReadRequest::SupportsMultiMember
                 if text.starts_with(b"ERR unknown command") =>
             {
                 Ok(())
@@ -406,7 +405,7 @@ impl BigCopy {
         let key = self.key.clone();
         match asked {
             ReadRequest::Type => {
-                let name = Reader::new(reply).bulk()?;
+                let name = Reader::new(reply).simple()?;
                 self.kind = BigKeyType::of(name);
                 if self.kind.is_none() {
                     self.stage = CopyStage::NotBig(name != b"none");
@@ -415,14 +414,15 @@ impl BigCopy {
             // Null: the key is gone.
             ReadRequest::Memory => self.memory = Reader::new(reply).int().and_then(|n| n.try_into().ok()).unwrap_or(0),
             ReadRequest::Length => self.open(u64::try_from(Reader::new(reply).int()?).ok()?)?,
-            ReadRequest::SupportsFieldTtl => self.field_ttls = true,
-            ReadRequest::SupportsMultiMember => self.multi_member = true,
+            ReadRequest::SupportsExpireTime => self.supports.expire_time = true,
+            ReadRequest::SupportsFieldExpiry => self.supports.field_expiry = true,
+            ReadRequest::SupportsMultiMember => self.supports.multi_member = true,
             ReadRequest::Page(cursor, count) => self.read_page(&cursor, count, reply, target)?,
             ReadRequest::Fields(names) => {
                 self.bytes += write::fields(&key, &names, reply, target)? as u64;
             }
-            ReadRequest::FieldTtls(names) => {
-                write::field_ttls(&key, &names, reply, target)?;
+            ReadRequest::FieldExpiry(names) => {
+                write::field_expiry(&key, &names, reply, target)?;
             }
             ReadRequest::Member(name) => {
                 write::member(self.kind?, &key, &name, Reader::new(reply).next()?, target)?;
@@ -435,17 +435,13 @@ impl BigCopy {
                 }
             }
             ReadRequest::Piece(piece) => self.bytes += write::piece(&key, piece, reply, target)? as u64,
-            ReadRequest::Ttl => match Reader::new(reply).int()? {
-                // The key is gone. An event reports that, too, but the target must not keep what this round has
-                // written.
-                -2 => self.mark_stale(),
-                left if left >= 0 => {
-                    special.push((target.count(), ExpectedReply::Present));
-                    target.push(&[b"PEXPIRE", &key, left.max(1).to_string().as_bytes()]);
-                    (self.target_has_copy, self.target_has_ttl) = (true, true);
-                }
-                _ => self.target_has_copy = true,
-            },
+            ReadRequest::ExpireTime => {
+                self.write_expiry(Expiry::of_expire_time(Reader::new(reply).int()?), target, special);
+            }
+            ReadRequest::Time => self.clock_ms = Reader::new(reply).clock_ms()?,
+            ReadRequest::Ttl => {
+                self.write_expiry(Expiry::of_ttl(self.clock_ms, Reader::new(reply).int()?), target, special);
+            }
             ReadRequest::Stream(asked) => {
                 let CopyStage::Stream(stream) = &mut self.stage else { return None };
                 stream.reply(&asked, reply)?;
@@ -464,6 +460,20 @@ impl BigCopy {
             }
         }
         Some(())
+    }
+
+    fn write_expiry(&mut self, expiry: Expiry, target: &mut Requests, special: &mut Vec<(usize, ExpectedReply)>) {
+        match expiry {
+            // An event reports that, too, but the target must not keep what this round has written.
+            Expiry::Gone => self.mark_stale(),
+            Expiry::Never => self.target_has_copy = true,
+            Expiry::At(at) => {
+                special.push((target.count(), ExpectedReply::Present));
+                // An instant that has passed deletes the copy.
+                target.push(&[b"PEXPIREAT", &self.key, at.to_string().as_bytes()]);
+                (self.target_has_copy, self.target_has_ttl) = (true, true);
+            }
+        }
     }
 
     fn open(&mut self, length: u64) -> Option<()> {
@@ -496,7 +506,7 @@ impl BigCopy {
         if let (BigKeyType::String, Cursor::Index(piece)) = (kind, cursor) {
             write::piece(&self.key, *piece, reply, target)?;
         }
-        let written = write::page(kind, &self.key, &page, self.field_ttls, target)?;
+        let written = write::page(kind, &self.key, &page, self.supports.field_expiry, target)?;
         if kind != BigKeyType::String {
             self.page.learn(written.elements, written.bytes);
         }

@@ -17,14 +17,16 @@
 //!   that the copy exists and removes the time to live. If the copy does not exist, the key is stale.
 
 pub mod copy;
+mod delivery;
 pub mod fields;
 pub mod keys;
 mod pending;
 mod read;
 pub mod requests;
 mod stream;
+mod stream_id;
 pub mod touch;
-mod value;
+pub(in crate::mover) mod value;
 mod write;
 
 pub use copy::BigCopy;

@@ -16,14 +16,17 @@ pub(super) enum ReadRequest {
     Type,
     Memory,
     Length,
-    SupportsFieldTtl,
+    SupportsFieldExpiry,
+    SupportsExpireTime,
     Page(Cursor, usize),
     Fields(Vec<Bytes>),
-    FieldTtls(Vec<Bytes>),
+    FieldExpiry(Vec<Bytes>),
     Member(Bytes),
     SupportsMultiMember,
     Members(Vec<Bytes>),
     Piece(u64),
+    ExpireTime,
+    Time,
     Ttl,
     Stream(StreamRequest),
 }
@@ -35,11 +38,13 @@ impl ReadRequest {
             Self::Type => "TYPE",
             Self::Memory => "MEMORY USAGE",
             Self::Length => "its length",
-            Self::SupportsFieldTtl | Self::FieldTtls(_) => "HPTTL",
+            Self::SupportsFieldExpiry | Self::FieldExpiry(_) => "HPEXPIRETIME",
             Self::Page(..) => "a page of it",
             Self::Fields(_) => "HMGET",
             Self::Member(_) | Self::SupportsMultiMember | Self::Members(_) => "members of it",
             Self::Piece(_) => "GETRANGE",
+            Self::SupportsExpireTime | Self::ExpireTime => "PEXPIRETIME",
+            Self::Time => "TIME",
             Self::Ttl => "PTTL",
             Self::Stream(_) => "XINFO, XRANGE or XPENDING",
         }
@@ -58,11 +63,13 @@ pub(super) enum ExpectedReply {
 }
 
 /// What the source supports.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ReadOptions {
-    /// HPTTL.
-    pub field_ttls: bool,
-    /// SMISMEMBER or ZMSCORE.
+    /// PEXPIRETIME (from Redis 7.0 on).
+    pub expire_time: bool,
+    /// HPEXPIRETIME (from Redis 7.4 on): fields may have times to live.
+    pub field_expiry: bool,
+    /// SMISMEMBER or ZMSCORE (from Redis 6.2 on).
     pub multi_member: bool,
 }
 
@@ -77,11 +84,12 @@ pub(super) fn request_length(kind: BigKeyType, key: &[u8], source: &mut Requests
         BigKeyType::Stream => b"XLEN",
     };
     source.push(&[length, key]);
-    let mut requests = vec![ReadRequest::Length];
+    source.push(&[b"PEXPIRETIME", key]);
+    let mut requests = vec![ReadRequest::Length, ReadRequest::SupportsExpireTime];
     match kind {
         BigKeyType::Hash => {
-            source.push(&[b"HPTTL", key, b"FIELDS", b"1", b"-"]);
-            requests.push(ReadRequest::SupportsFieldTtl);
+            source.push(&[b"HPEXPIRETIME", key, b"FIELDS", b"1", b"-"]);
+            requests.push(ReadRequest::SupportsFieldExpiry);
         }
         BigKeyType::Set | BigKeyType::Zset => {
             source.push(&[multi_member_command(kind), key, b"-"]);
@@ -90,6 +98,17 @@ pub(super) fn request_length(kind: BigKeyType, key: &[u8], source: &mut Requests
         _ => {}
     }
     requests
+}
+
+/// Requests when a key expires.
+pub(super) fn request_expiry(key: &[u8], supports: ReadOptions, source: &mut Requests) -> Vec<ReadRequest> {
+    if supports.expire_time {
+        source.push(&[b"PEXPIRETIME", key]);
+        return vec![ReadRequest::ExpireTime];
+    }
+    source.push(&[b"TIME"]);
+    source.push(&[b"PTTL", key]);
+    vec![ReadRequest::Time, ReadRequest::Ttl]
 }
 
 /// Requests fields of a hash, members of a set or sorted set, or pieces of a string.
@@ -104,9 +123,9 @@ pub(super) fn request_fields(
         BigKeyType::Hash => {
             request_many(b"HMGET", key, &names, source);
             let mut requests = vec![ReadRequest::Fields(names.clone())];
-            if options.field_ttls {
-                request_field_ttls(key, &names, source);
-                requests.push(ReadRequest::FieldTtls(names));
+            if options.field_expiry {
+                request_field_expiry(key, &names, source);
+                requests.push(ReadRequest::FieldExpiry(names));
             }
             requests
         }
@@ -143,10 +162,10 @@ fn multi_member_command(kind: BigKeyType) -> &'static [u8] {
     if kind == BigKeyType::Set { b"SMISMEMBER" } else { b"ZMSCORE" }
 }
 
-/// Requests the times to live of fields of a hash.
-pub(super) fn request_field_ttls(key: &[u8], names: &[Bytes], source: &mut Requests) {
+/// Requests when fields of a hash expire.
+pub(super) fn request_field_expiry(key: &[u8], names: &[Bytes], source: &mut Requests) {
     source.open(4 + names.len());
-    source.arg(b"HPTTL");
+    source.arg(b"HPEXPIRETIME");
     source.arg(key);
     source.arg(b"FIELDS");
     source.arg(names.len().to_string().as_bytes());

@@ -1,5 +1,6 @@
 //! Copies a stream entry by entry, with its groups, their consumers and pending entries, its last id and counters.
-//! Knows nothing of events: any change makes the stream stale. How long a consumer has been idle is not copied.
+//! Knows nothing of events: any change makes the stream stale. How long a consumer has been idle is not copied, since no
+//! command sets it.
 //!
 //! The entry of a pending id may have been deleted from the stream (XDEL, XTRIM), and XCLAIM creates no pending entry
 //! without it. So the entry is added, claimed and deleted again. Therefore entries and pending ids are read together in
@@ -10,43 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{
+    delivery::{PendingReader, PendingRequest},
     requests::Requests,
+    stream_id::StreamId,
     value::{Reader, Value},
 };
-
-/// Pending entries requested in one round, all groups together.
-const PENDING_MAX: usize = 2048;
-
-/// The id of an entry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct StreamId {
-    /// Milliseconds.
-    pub time: u64,
-    /// Sequence number within the millisecond.
-    pub seq: u64,
-}
-
-impl StreamId {
-    const MAX: Self = Self { time: u64::MAX, seq: u64::MAX };
-
-    /// Parses `time-seq`.
-    pub fn parse(text: &[u8]) -> Option<Self> {
-        let (time, seq) = std::str::from_utf8(text).ok()?.split_once('-')?;
-        Some(Self { time: time.parse().ok()?, seq: seq.parse().ok()? })
-    }
-
-    /// The next id. (Exclusive ranges, `(id`, came with Redis 6.2.)
-    fn next(self) -> Option<Self> {
-        match self.seq.checked_add(1) {
-            Some(seq) => Some(Self { time: self.time, seq }),
-            None => Some(Self { time: self.time.checked_add(1)?, seq: 0 }),
-        }
-    }
-
-    fn text(self) -> String {
-        format!("{}-{}", self.time, self.seq)
-    }
-}
 
 /// One request of a round. The replies come in the order of the requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +28,8 @@ pub enum StreamRequest {
     Consumers(usize),
     /// XRANGE with this COUNT.
     Entries(usize),
-    /// XPENDING of a group with this count.
-    PendingEntry(usize, usize),
+    /// For pending entries.
+    Pending(PendingRequest),
 }
 
 #[derive(Clone, Debug)]
@@ -69,14 +38,6 @@ struct StreamGroup {
     last: Bytes,
     read: Option<i64>,
     consumers: Vec<Bytes>,
-}
-
-#[derive(Clone, Debug)]
-struct PendingEntry {
-    group: usize,
-    consumer: Bytes,
-    idle: i64,
-    count: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +71,7 @@ pub struct StreamCopy {
     any_entry: bool,
     /// Entries of this round by id: the number of fields and values, and their encoded form.
     entries: BTreeMap<StreamId, (usize, Bytes)>,
-    pending: BTreeMap<StreamId, Vec<PendingEntry>>,
+    pending: PendingReader,
     /// The id up to which this round has read everything.
     known: StreamId,
 }
@@ -126,7 +87,7 @@ impl Default for StreamCopy {
             groups: Vec::new(),
             any_entry: false,
             entries: BTreeMap::new(),
-            pending: BTreeMap::new(),
+            pending: PendingReader::default(),
             known: StreamId::MAX,
         }
     }
@@ -150,13 +111,13 @@ impl StreamCopy {
             }
             StreamStage::Entries(from) => {
                 let from = from.text();
-                out.push(&[b"XRANGE", key, from.as_bytes(), b"+", b"COUNT", count.to_string().as_bytes()]);
-                asked.push(StreamRequest::Entries(count));
-                let each = (PENDING_MAX / self.groups.len().max(1)).clamp(1, count.max(1));
-                for (i, group) in self.groups.iter().enumerate() {
-                    out.push(&[b"XPENDING", key, &group.name, from.as_bytes(), b"+", each.to_string().as_bytes()]);
-                    asked.push(StreamRequest::PendingEntry(i, each));
+                if !self.pending.is_inexact() {
+                    out.push(&[b"XRANGE", key, from.as_bytes(), b"+", b"COUNT", count.to_string().as_bytes()]);
+                    asked.push(StreamRequest::Entries(count));
                 }
+                let groups: Vec<Bytes> = self.groups.iter().map(|group| group.name.clone()).collect();
+                let pending = self.pending.request(key, &groups, from.as_bytes(), count, out);
+                asked.extend(pending.into_iter().map(StreamRequest::Pending));
             }
             StreamStage::Done => {}
         }
@@ -218,17 +179,8 @@ impl StreamCopy {
                 }
                 Some(())
             }
-            StreamRequest::PendingEntry(group, count) => {
-                let found = reader.array()?;
-                let mut last = StreamId::default();
-                for _ in 0..found {
-                    (reader.array()? == 4).then_some(())?;
-                    last = StreamId::parse(reader.bulk()?)?;
-                    let consumer = Bytes::copy_from_slice(reader.bulk()?);
-                    let (idle, count) = (reader.int()?.max(0), reader.int()?.max(0));
-                    self.pending.entry(last).or_default().push(PendingEntry { group: *group, consumer, idle, count });
-                }
-                if found >= *count {
+            StreamRequest::Pending(request) => {
+                if let Some(last) = self.pending.reply(request, &mut reader)? {
                     self.known = self.known.min(last);
                 }
                 Some(())
@@ -287,6 +239,10 @@ impl StreamCopy {
                 Some(StreamProgress::default())
             }
             StreamStage::Entries(_) => {
+                self.pending.finish_round();
+                if self.pending.is_inexact() {
+                    return Some(StreamProgress::default());
+                }
                 let progress = self.write_known(key, out);
                 match self.known.next() {
                     Some(next) if self.known < StreamId::MAX => self.step = StreamStage::Entries(next),
@@ -296,7 +252,7 @@ impl StreamCopy {
                     }
                 }
                 self.entries.clear();
-                self.pending.clear();
+                self.pending.entries.clear();
                 self.known = StreamId::MAX;
                 Some(progress)
             }
@@ -309,8 +265,13 @@ impl StreamCopy {
         let mut progress = StreamProgress::default();
         let known = self.known;
         let entries: Vec<_> = self.entries.range(..=known).collect();
-        let dead: BTreeSet<StreamId> =
-            self.pending.range(..=known).map(|(id, _)| *id).filter(|id| !self.entries.contains_key(id)).collect();
+        let dead: BTreeSet<StreamId> = self
+            .pending
+            .entries
+            .range(..=known)
+            .map(|(id, _)| *id)
+            .filter(|id| !self.entries.contains_key(id))
+            .collect();
         let first = entries.first().map(|(id, _)| **id);
         // Deleted ids before the first entry were trimmed. Trimming removes them again without changing the counters.
         let head: BTreeSet<StreamId> = if self.any_entry {
@@ -345,7 +306,7 @@ impl StreamCopy {
         for dead in inner_left {
             out.push(&[b"XADD", key, dead.text().as_bytes(), b"-", b"-"]);
         }
-        for id in self.pending.range(..=known).map(|(id, _)| *id).filter(|id| !head.contains(id)) {
+        for id in self.pending.entries.range(..=known).map(|(id, _)| *id).filter(|id| !head.contains(id)) {
             self.claim(id, key, out);
         }
         for dead in &inner {
@@ -356,7 +317,7 @@ impl StreamCopy {
     }
 
     fn claim(&self, id: StreamId, key: &[u8], out: &mut Requests) {
-        for pending in self.pending.get(&id).into_iter().flatten() {
+        for pending in self.pending.entries.get(&id).into_iter().flatten() {
             let Some(group) = self.groups.get(pending.group) else { continue };
             out.push(&[
                 b"XCLAIM",
@@ -365,10 +326,8 @@ impl StreamCopy {
                 &pending.consumer,
                 b"0",
                 id.text().as_bytes(),
-                // The idle time, not the time of delivery: the clocks of the two servers may differ, as with a key's
-                // time to live.
-                b"IDLE",
-                pending.idle.to_string().as_bytes(),
+                b"TIME",
+                pending.delivered.to_string().as_bytes(),
                 b"RETRYCOUNT",
                 pending.count.to_string().as_bytes(),
                 b"FORCE",
@@ -433,26 +392,14 @@ fn for_each_pair<'a>(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn ids_have_an_order_and_a_next() {
-        let id = |text: &str| StreamId::parse(text.as_bytes());
-        assert_eq!(id("5-7").unwrap().next(), id("5-8"));
-        assert_eq!(StreamId { time: 5, seq: u64::MAX }.next(), id("6-0"));
-        assert_eq!(StreamId::MAX.next(), None);
-        assert!(id("5-10").unwrap() > id("5-9").unwrap() && id("6-0").unwrap() > id("5-10").unwrap());
-        for bad in ["", "5", "5-", "-5", "a-1", "1-1-1"] {
-            assert_eq!(id(bad), None, "{bad}");
-        }
-    }
+    use super::{super::delivery::PendingEntry, *};
 
     #[test]
     fn pending_ids_without_entry_are_added_claimed_and_taken_away() {
         let pending = |id: &str| {
             (
                 StreamId::parse(id.as_bytes()).unwrap(),
-                vec![PendingEntry { group: 0, consumer: Bytes::from_static(b"c"), idle: 9, count: 2 }],
+                vec![PendingEntry { group: 0, consumer: Bytes::from_static(b"c"), delivered: 9, count: 2 }],
             )
         };
         let group = StreamGroup { name: "g".into(), last: "5-0".into(), read: None, consumers: Vec::new() };
@@ -462,7 +409,7 @@ mod tests {
             ..StreamCopy::default()
         };
         stream.last = Bytes::from_static(b"9-0");
-        stream.pending.extend([pending("1-0"), pending("3-0"), pending("4-0")]);
+        stream.pending.entries.extend([pending("1-0"), pending("3-0"), pending("4-0")]);
         let entry =
             |id: &str| (StreamId::parse(id.as_bytes()).unwrap(), (2, Bytes::from_static(b"$1\r\nf\r\n$1\r\nv\r\n")));
         stream.entries.extend([entry("2-0"), entry("4-0")]);
@@ -472,7 +419,7 @@ mod tests {
         let sent = String::from_utf8_lossy(out.bytes()).into_owned();
         let words: Vec<&str> = sent.split("\r\n").filter(|w| !w.starts_with(['*', '$']) && !w.is_empty()).collect();
         let commands = words.join(" ").replace(" X", "\nX");
-        let claim = |id: &str| format!("XCLAIM k g c 0 {id} IDLE 9 RETRYCOUNT 2 FORCE JUSTID");
+        let claim = |id: &str| format!("XCLAIM k g c 0 {id} TIME 9 RETRYCOUNT 2 FORCE JUSTID");
         let want = [
             "XADD k 1-0 - -".into(),
             claim("1-0"),

@@ -1,7 +1,10 @@
 //! Reads a complete RESP2 reply value by value without copying.
 //! Knows nothing of the request. The scanner has checked that the reply is complete and well-formed.
 
-use crate::resp::number::{Header, header};
+use crate::{
+    redis::clock_ms,
+    resp::number::{Header, header},
+};
 
 /// One value, or the head of an array whose values follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +70,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next value if it is a string.
+    /// The next value if it is a bulk string, which may be copied into a request as it is.
     pub fn bulk(&mut self) -> Option<&'a [u8]> {
         match self.next()? {
-            Value::Bulk(bytes) | Value::Simple(bytes) => Some(bytes),
+            Value::Bulk(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// The next value if it is a simple string.
+    pub fn simple(&mut self) -> Option<&'a [u8]> {
+        match self.next()? {
+            Value::Simple(text) => Some(text),
             _ => None,
         }
     }
@@ -90,6 +101,12 @@ impl<'a> Reader<'a> {
             Value::Bulk(text) => crate::resp::number::parse(text),
             _ => None,
         }
+    }
+
+    /// The next value if it is a reply to TIME, in milliseconds since the epoch.
+    pub fn clock_ms(&mut self) -> Option<i64> {
+        (self.array()? == 2).then_some(())?;
+        clock_ms(self.int()?, self.int()?)
     }
 
     /// Skips the next value with everything in it.

@@ -9,6 +9,7 @@ use super::{
     requests::Requests,
     value::{Reader, Value},
 };
+use crate::mover::expiry::Expiry;
 
 /// The content of one page.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -128,8 +129,8 @@ pub fn member(kind: BigKeyType, key: &[u8], name: &Bytes, value: Value<'_>, out:
     Some(())
 }
 
-/// Writes the times to live of a hash's fields as HPTTL returned them. HSET has removed former ones.
-pub fn field_ttls(key: &[u8], names: &[Bytes], reply: &[u8], out: &mut Requests) -> Option<()> {
+/// Writes when fields of a hash expire, as HPEXPIRETIME returned it. HSET has removed former times.
+pub fn field_expiry(key: &[u8], names: &[Bytes], reply: &[u8], out: &mut Requests) -> Option<()> {
     let mut reader = Reader::new(reply);
     // Null or an empty array: the hash is gone, which the feed reports.
     let count = match reader.next()? {
@@ -142,10 +143,9 @@ pub fn field_ttls(key: &[u8], names: &[Bytes], reply: &[u8], out: &mut Requests)
     }
     (count == names.len()).then_some(())?;
     for name in names {
-        let left = reader.int()?;
-        // -1: no time to live; -2: no such field, which an event reports.
-        if left >= 0 {
-            out.push(&[b"HPEXPIRE", key, left.max(1).to_string().as_bytes(), b"FIELDS", b"1", name]);
+        // Never: it has no time to live. Gone: an event reports that.
+        if let Expiry::At(at) = Expiry::of_expire_time(reader.int()?) {
+            out.push(&[b"HPEXPIREAT", key, at.to_string().as_bytes(), b"FIELDS", b"1", name]);
         }
     }
     Some(())
@@ -212,14 +212,11 @@ mod tests {
     }
 
     #[test]
-    fn field_times_to_live() {
+    fn expiry_of_fields() {
         let names = [Bytes::from_static(b"a"), Bytes::from_static(b"b"), Bytes::from_static(b"c")];
         let mut out = Requests::default();
-        assert_eq!(field_ttls(b"k", &names, b"*3\r\n:-1\r\n:0\r\n:70\r\n", &mut out), Some(()));
-        assert_eq!(
-            text(&out),
-            "*6 $8 HPEXPIRE $1 k $1 1 $6 FIELDS $1 1 $1 b *6 $8 HPEXPIRE $1 k $2 70 $6 FIELDS $1 1 $1 c "
-        );
-        assert_eq!(field_ttls(b"k", &names, b"*-1\r\n", &mut out), Some(()));
+        assert_eq!(field_expiry(b"k", &names, b"*3\r\n:-1\r\n:-2\r\n:70\r\n", &mut out), Some(()));
+        assert_eq!(text(&out), "*6 $10 HPEXPIREAT $1 k $2 70 $6 FIELDS $1 1 $1 c ");
+        assert_eq!(field_expiry(b"k", &names, b"*-1\r\n", &mut out), Some(()));
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     model::migration::Counters,
     mover::{
         big_key::Requests,
+        expiry::Expiry,
         io::{
             pace::BURST,
             pipeline::Pipeline,
@@ -110,7 +111,9 @@ impl<'a> KeyCopier<'a> {
         }
         match request {
             SourceRequest::Select => {}
-            SourceRequest::Ttl => self.source.ttl = number::parse(&reply[1..len - 2]).unwrap_or(-2),
+            SourceRequest::ExpireTime => self.source.expire_time_reply(len)?,
+            SourceRequest::Time => self.source.time_reply(len)?,
+            SourceRequest::Ttl => self.source.ttl_reply(len)?,
             SourceRequest::Size(key) => self.source.size_reply(key, len),
             SourceRequest::Value(key, estimate) => self.copy_value(key, estimate, len),
             SourceRequest::Big(item) => self.begin_big(item, now),
@@ -170,7 +173,8 @@ impl<'a> KeyCopier<'a> {
             return;
         }
         let reply = self.source.pipeline.reply(len);
-        let Some(lowered) = self.target.write_value(&key, reply, self.source.ttl) else {
+        let expiry = if key.ttl { self.source.expiry } else { Expiry::Never };
+        let Some(lowered) = self.target.write_value(&key.item, reply, expiry) else {
             self.target.pipeline.expect(TargetRequest::Unlink { number, estimate });
             return;
         };

@@ -32,6 +32,7 @@ use crate::{
         promotion::ReplicationOffset,
     },
     mover::{
+        expiry::ExpiryQuery,
         feed::Feed,
         handle::MoverCommand,
         io::connection::Connection,
@@ -59,6 +60,7 @@ const LAG_MAX: u64 = 1 << 20;
 pub(super) struct OpenedCopy {
     /// For fetching keys: the feed's server.
     pub source: Connection,
+    pub expiry_query: ExpiryQuery,
     /// For writing keys.
     pub target: Connection,
     pub feed: Box<dyn Feed>,
@@ -93,13 +95,13 @@ pub(super) struct CopyEngine<'a> {
 impl<'a> CopyEngine<'a> {
     /// Starts a copy run.
     pub fn new(spec: &'a CopySpec, limits: watch::Receiver<Limits>, opened: OpenedCopy) -> Self {
-        let OpenedCopy { source, target, feed, monitors, databases, counters } = opened;
+        let OpenedCopy { source, expiry_query, target, feed, monitors, databases, counters } = opened;
         let now = Instant::now();
         let slots = u64::from(spec.slots.layout().slots()).max(1);
-        let keys_total = databases.values().sum::<u64>() * spec.slots.len() as u64 / slots;
+        let keys_total = databases.values().sum::<u64>().saturating_mul(spec.slots.len() as u64) / slots;
         let copier = KeyCopier::new(
             spec,
-            SourceReader::new(source, databases.keys(), now),
+            SourceReader::new(source, expiry_query, databases.keys(), now),
             TargetWriter::new(target),
             Pacing::new(limits, monitors.replica.is_some(), now),
             feed.reports_stream_groups(),

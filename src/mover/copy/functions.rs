@@ -45,7 +45,8 @@ impl Libraries {
             }
             Reply::Error(text) => {
                 return Err(format!(
-                    "{server} does not list its functions: {text}; let the user run FUNCTION LIST (ACL SETUSER ... +function)"
+                    "{server} does not list its functions: {text}; let the user run FUNCTION LIST \
+                     (ACL SETUSER ... +function, then ACL SAVE or CONFIG REWRITE)"
                 ));
             }
             _ => return Err(format!("{server} answers FUNCTION LIST in an unknown form")),

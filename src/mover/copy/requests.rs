@@ -25,6 +25,10 @@ pub(super) enum SourceRequest {
     KeyPage,
     /// MEMORY USAGE.
     Size(FetchKey),
+    /// PEXPIRETIME of the key whose value comes next.
+    ExpireTime,
+    /// TIME before a PTTL.
+    Time,
     /// PTTL of the key whose value comes next.
     Ttl,
     /// DUMP, and the estimated size.
@@ -59,6 +63,8 @@ impl SourceRequest {
             Self::Big(_) => of("PING"),
             Self::Chunk(..) => of("a part of a big key"),
             Self::Libraries => of("FUNCTION"),
+            Self::ExpireTime => of("PEXPIRETIME"),
+            Self::Time => of("TIME"),
             Self::Ttl => of("PTTL"),
             Self::KeyPage => of("SCAN"),
             Self::Select => of("SELECT"),

@@ -12,7 +12,8 @@ use super::{
 use crate::{
     commands::Args,
     mover::{
-        big_key::BIG_BYTES,
+        big_key::{BIG_BYTES, value::Reader},
+        expiry::{Expiry, ExpiryQuery},
         feed::CommandWords,
         io::{
             connection::Connection,
@@ -49,8 +50,11 @@ pub(super) struct SourceReader {
     /// Keys of the slots that SCAN has returned and whose size has not been requested.
     pub found: VecDeque<DbKey>,
     ready: VecDeque<ReadyKey>,
-    /// PTTL of the key whose value comes next.
-    pub ttl: i64,
+    expiry_query: ExpiryQuery,
+    /// When the key whose value comes next expires.
+    pub expiry: Expiry,
+    /// The server's clock in milliseconds since the epoch, as of the last TIME.
+    clock_ms: i64,
     /// Outstanding COMMAND GETKEYS: their keys are not marked yet.
     pub key_queries: usize,
     /// Values and parts of values that the source has sent.
@@ -63,7 +67,12 @@ pub(super) struct SourceReader {
 
 impl SourceReader {
     /// Reads over this connection. `databases`: those that have keys.
-    pub fn new<'a>(connection: Connection, databases: impl Iterator<Item = &'a u32>, now: Instant) -> Self {
+    pub fn new<'a>(
+        connection: Connection,
+        expiry_query: ExpiryQuery,
+        databases: impl Iterator<Item = &'a u32>,
+        now: Instant,
+    ) -> Self {
         let mut scan = Scan::default();
         databases.for_each(|db| scan.add(*db));
         Self {
@@ -72,7 +81,9 @@ impl SourceReader {
             page_requested: false,
             found: VecDeque::new(),
             ready: VecDeque::new(),
-            ttl: 0,
+            expiry_query,
+            expiry: Expiry::Never,
+            clock_ms: 0,
             key_queries: 0,
             values_read: 0,
             keyspace_replies: 0,
@@ -135,8 +146,7 @@ impl SourceReader {
                     in_flight.request(estimate);
                     self.pipeline.select(key.item.db, SourceRequest::Select);
                     if key.ttl {
-                        push_key_request(self.pipeline.out(), b"PTTL", &key.item.key);
-                        self.pipeline.expect(SourceRequest::Ttl);
+                        self.request_expiry(&key.item.key);
                     }
                     push_key_request(self.pipeline.out(), b"DUMP", &key.item.key);
                     self.pipeline.expect(SourceRequest::Value(key, estimate));
@@ -145,6 +155,49 @@ impl SourceReader {
                 ReadyKey::Big(item) => self.pipeline.send(&[b"PING"], SourceRequest::Big(item)),
             }
         }
+    }
+
+    fn request_expiry(&mut self, key: &[u8]) {
+        match self.expiry_query {
+            ExpiryQuery::ExpireTime => {
+                push_key_request(self.pipeline.out(), b"PEXPIRETIME", key);
+                self.pipeline.expect(SourceRequest::ExpireTime);
+            }
+            ExpiryQuery::TimeAndTtl => {
+                self.pipeline.send(&[b"TIME"], SourceRequest::Time);
+                push_key_request(self.pipeline.out(), b"PTTL", key);
+                self.pipeline.expect(SourceRequest::Ttl);
+            }
+        }
+    }
+
+    /// Handles the reply to PEXPIRETIME.
+    ///
+    /// # Errors
+    /// As [`SourceReader::unknown_form`].
+    pub fn expire_time_reply(&mut self, len: usize) -> Result<(), String> {
+        let at = Reader::new(self.pipeline.reply(len)).int().ok_or_else(|| self.unknown_form("PEXPIRETIME"))?;
+        self.expiry = Expiry::of_expire_time(at);
+        Ok(())
+    }
+
+    /// Handles the reply to TIME.
+    ///
+    /// # Errors
+    /// As [`SourceReader::unknown_form`].
+    pub fn time_reply(&mut self, len: usize) -> Result<(), String> {
+        self.clock_ms = Reader::new(self.pipeline.reply(len)).clock_ms().ok_or_else(|| self.unknown_form("TIME"))?;
+        Ok(())
+    }
+
+    /// Handles the reply to PTTL.
+    ///
+    /// # Errors
+    /// As [`SourceReader::unknown_form`].
+    pub fn ttl_reply(&mut self, len: usize) -> Result<(), String> {
+        let left = Reader::new(self.pipeline.reply(len)).int().ok_or_else(|| self.unknown_form("PTTL"))?;
+        self.expiry = Expiry::of_ttl(self.clock_ms, left);
+        Ok(())
     }
 
     /// Requests the next page of keys if few are left. Returns the number of requests.

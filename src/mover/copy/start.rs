@@ -17,13 +17,14 @@ use crate::{
     model::migration::{Counters, Limits},
     mover::{
         clean::{Cleaner, KeyDecision, keyspace},
+        expiry::ExpiryQuery,
         feed,
         handle::MoverCommand,
         io::{connection::Connection, monitor::ServerMonitor},
         report::{Report, State},
-        spec::{Authorize, CopySpec},
+        spec::{Authorize, CopySpec, Endpoint},
     },
-    redis::RedisError,
+    redis::{RedisError, capabilities::EXPIRE_TIME_PROBE},
 };
 
 /// Time limit for connecting, logging in and attaching to the feed. A server that never had a replica needs some
@@ -46,6 +47,7 @@ pub(in crate::mover) async fn run(
     let deadline = Instant::now() + OPEN_MAX;
     let name = spec.name.as_str();
     let (mut target, mut target_monitor) = ServerMonitor::open_primary(&spec.target, name, deadline).await?;
+    check_process(&target_monitor, &spec.target, &spec.processes.target)?;
     target_monitor.guard(!spec.cache, deadline).await.map_err(text)?;
     let source = Connection::open(&spec.feed, name, deadline).await.map_err(text)?;
     authorize.authorize(vec![target.named()]).await?;
@@ -125,6 +127,7 @@ async fn open_source(
     if primary.identity().role != "master" {
         return Err(format!("{} is not a primary any more", spec.primary.addr));
     }
+    check_process(&primary, &spec.primary, &spec.processes.source)?;
     let replica = if spec.feed.addr == spec.primary.addr {
         None
     } else {
@@ -135,9 +138,32 @@ async fn open_source(
         }
         Some(replica)
     };
+    let expiry_query = expiry_query(&mut source, deadline).await.map_err(text)?;
     let databases = keyspace(&mut source, deadline).await?;
     let monitors = Monitors { primary, replica, target: target_monitor };
-    Ok(OpenedCopy { source, target, feed, monitors, databases, counters })
+    Ok(OpenedCopy { source, expiry_query, target, feed, monitors, databases, counters })
+}
+
+/// That a primary is the process that the log knows. From now on, its monitor sees that it stays the same.
+fn check_process(monitor: &ServerMonitor, endpoint: &Endpoint, known: &str) -> Result<(), String> {
+    if known.is_empty() || monitor.identity().run_id == known {
+        return Ok(());
+    }
+    Err(format!(
+        "{} was restarted, and may have less than min-acks confirmed; slots move when a replica has replaced it or it has \
+         been accepted (`pontoon group show`)",
+        endpoint.addr
+    ))
+}
+
+/// How the source is asked when a key expires.
+async fn expiry_query(source: &mut Connection, deadline: Instant) -> Result<ExpiryQuery, RedisError> {
+    match source.ask(EXPIRE_TIME_PROBE, deadline).await {
+        Ok(_) => Ok(ExpiryQuery::ExpireTime),
+        // The server is older than Redis 7.0, or its user may not run the command.
+        Err(error) if error.answered() => Ok(ExpiryQuery::TimeAndTtl),
+        Err(error) => Err(error),
+    }
 }
 
 fn text(error: RedisError) -> String {

@@ -1,9 +1,10 @@
 //! Writes to the target: values of small keys, and WAIT for its replicas.
 //! Knows nothing of the source and of feeds. Values are opaque bytes, copied from one buffer to the other.
 
-use super::requests::{FetchKey, TargetRequest};
+use super::requests::TargetRequest;
 use crate::{
     mover::{
+        expiry::Expiry,
         io::{connection::Connection, pipeline::Pipeline, scan::text},
         payload,
         track::dirty::DbKey,
@@ -11,7 +12,7 @@ use crate::{
     resp::{number, write},
 };
 
-/// Room for the digits of a time to live.
+/// Room for the digits of an instant.
 const DIGITS: usize = 20;
 
 /// The target of a copy.
@@ -30,30 +31,24 @@ impl TargetWriter {
     }
 
     /// Appends RESTORE of a reply to DUMP, and returns whether its version was lowered. If the key is gone, appends
-    /// UNLINK and returns `None`. `pttl` is the reply to PTTL, if the key's time to live was requested.
-    pub fn write_value(&mut self, key: &FetchKey, dump: &[u8], pttl: i64) -> Option<bool> {
-        let FetchKey { item: DbKey { db, key }, ttl, .. } = key;
+    /// UNLINK and returns `None`. RESTORE of a key that has expired meanwhile deletes it at the target.
+    pub fn write_value(&mut self, DbKey { db, key }: &DbKey, dump: &[u8], expiry: Expiry) -> Option<bool> {
         self.pipeline.select(*db, TargetRequest::Select);
         let out = self.pipeline.out();
-        if dump.starts_with(b"$-") || dump[0] != b'$' || (*ttl && pttl == -2) {
+        if dump.starts_with(b"$-") || dump[0] != b'$' || expiry == Expiry::Gone {
             write::request(out, &[b"UNLINK", key]);
             return None;
         }
-        let ttl = match pttl {
-            _ if !ttl => 0,
-            // No time to live.
-            -1 => 0,
-            // 0 means less than a millisecond, but RESTORE takes it as no time to live.
-            ttl => ttl.max(1),
-        };
-        out.extend_from_slice(b"*5\r\n$7\r\nRESTORE\r\n");
+        let expires_at = if let Expiry::At(at) = expiry { Some(at) } else { None };
+        write::array(out, if expires_at.is_some() { 6 } else { 5 });
+        out.extend_from_slice(b"$7\r\nRESTORE\r\n");
         write::bulk(out, key);
-        if ttl == 0 {
-            out.extend_from_slice(b"$1\r\n0\r\n");
-        } else {
+        if let Some(at) = expires_at {
             let mut digits = Vec::with_capacity(DIGITS);
-            number::push(&mut digits, ttl);
+            number::push(&mut digits, at);
             write::bulk(out, &digits);
+        } else {
+            out.extend_from_slice(b"$1\r\n0\r\n");
         }
         match self.lowers.then(|| payload::lowered(dump_value(dump))) {
             Some(Ok(lowered)) => write::bulk(out, &lowered),
@@ -61,6 +56,9 @@ impl TargetWriter {
             Some(Err(_)) | None => out.extend_from_slice(dump),
         }
         out.extend_from_slice(b"$7\r\nREPLACE\r\n");
+        if expires_at.is_some() {
+            out.extend_from_slice(b"$6\r\nABSTTL\r\n");
+        }
         Some(self.lowers)
     }
 

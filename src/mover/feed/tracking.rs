@@ -204,11 +204,7 @@ impl Feed for Tracking {
 impl UntrackedCalls {
     fn of(reply: &[u8]) -> Option<Self> {
         let info = Info::parse(&String::from_utf8_lossy(string(reply)?));
-        // `cmdstat_swapdb:calls=1,usec=...`
-        let calls = |name: &&str| -> u64 {
-            let calls = info.get(name).and_then(|value| value.strip_prefix("calls=")?.split(',').next()?.parse().ok());
-            calls.unwrap_or(0)
-        };
+        let calls = |name: &&str| info.calls(name);
         Some(Self { swaps: SWAPS.iter().map(calls).sum(), functions: FUNCTIONS.iter().map(calls).sum() })
     }
 }

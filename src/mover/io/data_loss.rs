@@ -19,15 +19,10 @@ pub(in crate::mover) struct DataLossDetector {
 impl DataLossDetector {
     /// From INFO commandstats and INFO stats. Counters that a server does not report count as 0.
     pub fn of(commands: &Info, stats: &Info) -> Self {
-        let calls = |name: &str| -> u64 {
-            let calls =
-                commands.get(name).and_then(|value| value.strip_prefix("calls=")?.split(',').next()?.parse().ok());
-            calls.unwrap_or(0)
-        };
         Self {
-            flushes: FLUSHES.iter().map(|name| calls(name)).sum(),
+            flushes: FLUSHES.iter().map(|name| commands.calls(name)).sum(),
             evicted: stats.get("evicted_keys").and_then(|n| n.parse().ok()).unwrap_or(0),
-            pings: calls(PING_CALLS),
+            pings: commands.calls(PING_CALLS),
         }
     }
 

@@ -109,11 +109,10 @@ impl<T> Pipeline<T> {
     }
 }
 
-/// Appends `*2 name key`, with a name of four letters.
+/// Appends `*2 name key`.
 #[inline]
-pub fn push_key_request(out: &mut Vec<u8>, name: &[u8; 4], key: &[u8]) {
-    out.extend_from_slice(b"*2\r\n$4\r\n");
-    out.extend_from_slice(name);
-    out.extend_from_slice(b"\r\n");
+pub fn push_key_request(out: &mut Vec<u8>, name: &[u8], key: &[u8]) {
+    out.extend_from_slice(b"*2\r\n");
+    write::bulk(out, name);
     write::bulk(out, key);
 }

@@ -1,4 +1,4 @@
-//! Databases with no TTL: none of their keys has a time to live, so PTTL is not needed.
+//! Databases with no TTL: none of their keys has a time to live, so their expiry is not asked for.
 //! Knows nothing of connections: it gets the replies to INFO keyspace and the commands of the feed.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,8 +6,8 @@ use tokio::time::{Duration, Instant};
 
 use super::digest::{DigestSeed, KeyDigest};
 use crate::{
-    mover::spec::Endpoint,
-    redis::{Client, RedisError, Reply},
+    mover::{expiry::ExpiryQuery, spec::Endpoint},
+    redis::{Client, RedisError, Reply, capabilities::EXPIRE_TIME_PROBE},
 };
 
 /// Time limit for one request; a request takes a few hundred microseconds.
@@ -29,6 +29,8 @@ pub(super) struct ReadConnection {
     client: Client,
     db: u32,
     seed: DigestSeed,
+    /// How the server is asked when a key expires.
+    expiry_query: ExpiryQuery,
     /// The server supports times to live of fields.
     field_expiry: bool,
     /// Groups of streams are read, too.
@@ -56,13 +58,16 @@ impl ReadConnection {
     /// As [`Client::connect`].
     pub async fn open(endpoint: &Endpoint, name: &str, seed: DigestSeed) -> Result<Self, RedisError> {
         let mut client = connect(endpoint, name).await?;
-        let known = client.ask(&[b"HPEXPIRETIME", b"pt:probe", b"FIELDS", b"1", b"f"], soon()).await;
-        let field_expiry = match known {
-            Ok(_) => true,
-            Err(error) if error.answered() => false,
-            Err(error) => return Err(error),
+        let mut knows = async |probe: &[&[u8]]| match client.ask(probe, soon()).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.answered() => Ok(false),
+            Err(error) => Err(error),
         };
-        Ok(Self { endpoint: endpoint.clone(), name: name.to_owned(), client, db: 0, seed, field_expiry, groups: true })
+        let field_expiry = knows(&[b"HPEXPIRETIME", b"pt:probe", b"FIELDS", b"1", b"f"]).await?;
+        let expiry_query =
+            if knows(EXPIRE_TIME_PROBE).await? { ExpiryQuery::ExpireTime } else { ExpiryQuery::TimeAndTtl };
+        let (endpoint, name) = (endpoint.clone(), name.to_owned());
+        Ok(Self { endpoint, name, client, db: 0, seed, expiry_query, field_expiry, groups: true })
     }
 
     /// Skips the groups of streams, for a feed that does not report their changes.
@@ -114,6 +119,18 @@ impl ReadConnection {
         let slices: Vec<Vec<&[u8]>> = commands.iter().map(|c| c.iter().map(|part| &part[..]).collect()).collect();
         let slices: Vec<&[&[u8]]> = slices.iter().map(Vec::as_slice).collect();
         self.client.pipeline(&slices, soon()).await
+    }
+
+    /// How the server is asked when a key expires.
+    pub fn expiry_query(&self) -> ExpiryQuery {
+        self.expiry_query
+    }
+
+    /// The server's clock, in milliseconds since the epoch.
+    pub async fn clock_ms(&mut self) -> Result<i64, RedisError> {
+        let reply = self.client.ask(&[b"TIME"], soon()).await?;
+        let unknown = "its answer to TIME has an unknown form";
+        reply.clock_ms().ok_or_else(|| RedisError::Protocol { addr: self.endpoint.addr.clone(), why: unknown.into() })
     }
 
     /// Whether the server supports times to live of fields.

@@ -13,8 +13,9 @@ use bytes::Bytes;
 /// Most fields of a hash or members of a set that are digested. 8 bytes are kept for each, since HSCAN and SSCAN may
 /// return one twice.
 pub const ELEMENTS_MAX: usize = 16 << 20;
-/// Tolerance of times to live in milliseconds: both are read at different moments, and RESTORE takes relative ones.
-pub const TTL_TOLERANCE_MS: i64 = 1000;
+/// Tolerance of expiry times in milliseconds where a server has no PEXPIRETIME: its times come from TIME and PTTL, and
+/// the server may let time pass between the two, both when the key is copied and when it is compared.
+pub const INEXACT_TOLERANCE_MS: i64 = 1000;
 
 /// Computes the digests of one comparison. Both sides use clones of one seed, so that nobody can prepare values that
 /// collide.
@@ -78,9 +79,12 @@ impl MemberDigest<'_> {
         self.digests.len() <= ELEMENTS_MAX
     }
 
-    /// The digest of all elements.
+    /// The digest of all elements; 0 if there is none.
     #[must_use]
     pub fn finish(mut self) -> u64 {
+        if self.digests.is_empty() {
+            return 0;
+        }
         self.digests.sort_unstable();
         self.digests.dedup();
         let mut sequence = self.seed.sequence();
@@ -111,27 +115,51 @@ pub struct ValueDigest {
     pub kind: String,
     /// Digest of everything that every server reports.
     pub digest: u64,
-    /// Time to live in milliseconds. `None`: it has none.
-    pub ttl: Option<i64>,
-    /// Expiry times of a hash's fields (milliseconds since the epoch), by digest of the field. `None`: the server does
-    /// not support them.
-    pub field_expiry: Option<BTreeMap<u64, i64>>,
+    /// When it expires, in milliseconds since the epoch. `None`: it has no time to live.
+    pub expires_at: Option<i64>,
+    /// Fields of a hash that have a time to live: when they expire (milliseconds since the epoch), by the digest of
+    /// field and value. They are not part of `digest`.
+    pub expiring_fields: BTreeMap<u64, i64>,
     /// Properties that only newer servers report, by name. Compared where both servers report them.
     pub extras: BTreeMap<String, Bytes>,
 }
 
-/// Why the digests of a key differ between two servers. `None`: they do not. `elapsed_ms`: milliseconds from before the
-/// first request until both servers had replied.
+impl ValueDigest {
+    /// Whether a server that does not have the key may have expired it. `until`: see [`Clocks::expired_until`].
+    fn may_be_expired(&self, until: i64) -> bool {
+        // A hash ends with its last field.
+        let all_fields = self.digest == 0 && self.expiring_fields.values().all(|at| *at <= until);
+        self.expires_at.is_some_and(|at| at <= until) || (!self.expiring_fields.is_empty() && all_fields)
+    }
+}
+
+/// The clocks of two servers after both had replied, in milliseconds since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clocks {
+    /// The clock of the source.
+    pub source_ms: i64,
+    /// The clock of the target.
+    pub target_ms: i64,
+    /// Tolerance of expiry times in milliseconds: 0 if both servers report them exactly.
+    pub tolerance_ms: i64,
+}
+
+impl Clocks {
+    /// What expires until this instant may be missing at one server and not at the other.
+    fn expired_until(self) -> i64 {
+        self.source_ms.max(self.target_ms) + self.tolerance_ms
+    }
+}
+
+/// Why the digests of a key differ between two servers. `None`: they do not.
 #[must_use]
-pub fn difference(source: &KeyDigest, target: &KeyDigest, elapsed_ms: i64) -> Option<String> {
-    let tolerance = TTL_TOLERANCE_MS + elapsed_ms;
+pub fn difference(source: &KeyDigest, target: &KeyDigest, clocks: Clocks) -> Option<String> {
+    let until = clocks.expired_until();
     let (source, target) = match (source, target) {
         (KeyDigest::Missing, KeyDigest::Missing) => return None,
         (KeyDigest::Key(source), KeyDigest::Key(target)) => (source, target),
-        // It has just expired at one server.
-        (KeyDigest::Key(ValueDigest { ttl: Some(ttl), .. }), KeyDigest::Missing)
-        | (KeyDigest::Missing, KeyDigest::Key(ValueDigest { ttl: Some(ttl), .. }))
-            if *ttl <= tolerance =>
+        (KeyDigest::Key(there), KeyDigest::Missing) | (KeyDigest::Missing, KeyDigest::Key(there))
+            if there.may_be_expired(until) =>
         {
             return None;
         }
@@ -145,20 +173,19 @@ pub fn difference(source: &KeyDigest, target: &KeyDigest, elapsed_ms: i64) -> Op
     if source.digest != target.digest {
         return Some(format!("the values of this {} differ", source.kind));
     }
-    match (source.ttl, target.ttl) {
+    match (source.expires_at, target.expires_at) {
         (None, None) => {}
-        (Some(a), Some(b)) if (a - b).abs() <= tolerance => {}
+        (Some(a), Some(b)) if a.abs_diff(b) <= clocks.tolerance_ms.unsigned_abs() => {}
         (a, b) => {
-            let text = |ttl: Option<i64>| ttl.map_or("none".to_owned(), |ttl| format!("{ttl} ms"));
-            return Some(format!("time to live: {} at the source, {} at the target", text(a), text(b)));
+            let text = |at: Option<i64>| at.map_or("never".to_owned(), |at| format!("at {at} ms"));
+            return Some(format!("it expires {} at the source, {} at the target", text(a), text(b)));
         }
     }
-    if let (Some(a), Some(b)) = (&source.field_expiry, &target.field_expiry) {
-        let near = a.len() == b.len()
-            && a.iter().all(|(field, at)| b.get(field).is_some_and(|b| (at - b).abs() <= TTL_TOLERANCE_MS));
-        if !near {
-            return Some("times to live of the hash's fields differ".into());
-        }
+    let alive = |digest: &ValueDigest| -> BTreeMap<u64, i64> {
+        digest.expiring_fields.iter().filter(|(_, at)| **at > until).map(|(field, at)| (*field, *at)).collect()
+    };
+    if alive(source) != alive(target) {
+        return Some("the hash's fields that have a time to live differ".into());
     }
     let unequal = |(name, value): (&String, &Bytes)| {
         target.extras.get(name).filter(|there| *there != value).map(|there| {
@@ -174,9 +201,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn key(ttl: Option<i64>) -> ValueDigest {
-        ValueDigest { kind: "hash".into(), digest: 7, ttl, field_expiry: None, extras: BTreeMap::new() }
+    fn key(expires_at: Option<i64>) -> ValueDigest {
+        let (expiring_fields, extras) = (BTreeMap::new(), BTreeMap::new());
+        ValueDigest { kind: "hash".into(), digest: 7, expires_at, expiring_fields, extras }
     }
+
+    /// Both servers report exact times, and their clocks stand at 1000 ms.
+    const EXACT: Clocks = Clocks { source_ms: 1000, target_ms: 1000, tolerance_ms: 0 };
 
     #[test]
     fn order_counts_in_sequences_only() {
@@ -204,33 +235,63 @@ mod tests {
 
     #[test]
     fn differences_are_named() {
-        let at = |ttl| KeyDigest::Key(key(ttl));
-        let same = |a: &KeyDigest, b: &KeyDigest| difference(a, b, 0).is_none() && difference(b, a, 0).is_none();
+        let at = |instant| KeyDigest::Key(key(instant));
+        let same =
+            |a: &KeyDigest, b: &KeyDigest| difference(a, b, EXACT).is_none() && difference(b, a, EXACT).is_none();
         assert!(same(&at(None), &at(None)));
-        assert!(same(&at(Some(5000)), &at(Some(6000))));
-        assert!(!same(&at(Some(5000)), &at(Some(6001))));
+        assert!(same(&at(Some(5000)), &at(Some(5000))));
+        assert!(!same(&at(Some(5000)), &at(Some(5001))));
         assert!(!same(&at(Some(500)), &at(None)));
-        // Reading took long.
-        assert_eq!(difference(&at(Some(5000)), &at(Some(6500)), 500), None);
-        assert!(same(&at(Some(900)), &KeyDigest::Missing));
-        assert!(!same(&at(Some(1100)), &KeyDigest::Missing));
+        assert!(same(&at(Some(1000)), &KeyDigest::Missing));
+        assert!(!same(&at(Some(1001)), &KeyDigest::Missing));
         assert!(!same(&at(None), &KeyDigest::Missing));
         assert!(!same(&KeyDigest::Changed, &KeyDigest::Changed));
         let mut other = key(None);
         other.digest = 8;
-        assert!(difference(&at(None), &KeyDigest::Key(other), 0).unwrap().contains("values"));
-        let fields = |expiry: &[(u64, i64)]| {
-            KeyDigest::Key(ValueDigest { field_expiry: Some(expiry.iter().copied().collect()), ..key(None) })
-        };
-        assert!(same(&fields(&[(1, 1000)]), &fields(&[(1, 1999)])));
-        assert!(!same(&fields(&[(1, 1000)]), &fields(&[(1, 2001)])));
-        assert!(!same(&fields(&[(1, 1000)]), &fields(&[])));
-        assert!(same(&fields(&[(1, 1000)]), &at(None)), "one of the servers does not report them");
+        assert!(difference(&at(None), &KeyDigest::Key(other), EXACT).unwrap().contains("values"));
         let extra = |value: &'static str| {
             let extras = BTreeMap::from([("entries-added".to_owned(), Bytes::from_static(value.as_bytes()))]);
             KeyDigest::Key(ValueDigest { extras, ..key(None) })
         };
         assert!(same(&extra("3"), &at(None)));
-        assert!(difference(&extra("3"), &extra("4"), 0).unwrap().contains("entries-added: 3"));
+        assert!(difference(&extra("3"), &extra("4"), EXACT).unwrap().contains("entries-added: 3"));
+    }
+
+    #[test]
+    fn a_server_without_exact_times_gets_tolerance() {
+        let at = |instant| KeyDigest::Key(key(Some(instant)));
+        let clocks = Clocks { tolerance_ms: INEXACT_TOLERANCE_MS, ..EXACT };
+        assert_eq!(difference(&at(5000), &at(4000), clocks), None);
+        assert!(difference(&at(5000), &at(3999), clocks).unwrap().contains("expires at 5000 ms"));
+        assert_eq!(difference(&at(2000), &KeyDigest::Missing, clocks), None);
+        assert!(difference(&at(2001), &KeyDigest::Missing, clocks).is_some());
+    }
+
+    /// A key that has expired by one server's clock is no difference, whichever server it is.
+    #[test]
+    fn clocks_that_differ_make_no_difference_of_keys() {
+        let soon = KeyDigest::Key(key(Some(4000)));
+        for clocks in [Clocks { source_ms: 5000, ..EXACT }, Clocks { target_ms: 5000, ..EXACT }] {
+            assert_eq!(difference(&soon, &KeyDigest::Missing, clocks), None);
+            assert_eq!(difference(&KeyDigest::Missing, &soon, clocks), None);
+        }
+    }
+
+    #[test]
+    fn fields_that_have_expired_are_not_compared() {
+        let fields = |digest: u64, expiry: &[(u64, i64)]| {
+            let expiring_fields = expiry.iter().copied().collect();
+            KeyDigest::Key(ValueDigest { digest, expiring_fields, ..key(None) })
+        };
+        let same =
+            |a: &KeyDigest, b: &KeyDigest| difference(a, b, EXACT).is_none() && difference(b, a, EXACT).is_none();
+        assert!(same(&fields(7, &[(1, 5000)]), &fields(7, &[(1, 5000)])));
+        assert!(!same(&fields(7, &[(1, 5000)]), &fields(7, &[(1, 5001)])));
+        assert!(!same(&fields(7, &[(1, 5000)]), &fields(7, &[])));
+        assert!(same(&fields(7, &[(1, 1000)]), &fields(7, &[])));
+        // The last field of a hash takes the hash with it.
+        assert!(same(&fields(0, &[(1, 900), (2, 1000)]), &KeyDigest::Missing));
+        assert!(!same(&fields(0, &[(1, 900), (2, 1001)]), &KeyDigest::Missing));
+        assert!(!same(&fields(7, &[(1, 900)]), &KeyDigest::Missing));
     }
 }

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 use self::{
     connection::REQUEST_MAX,
-    digest::{DigestSeed, difference},
+    digest::{Clocks, DigestSeed, INEXACT_TOLERANCE_MS, difference},
     read::Reader,
 };
 use super::spec::{Endpoint, SlotSet};
@@ -282,14 +282,20 @@ impl<'a> Comparison<'a> {
         let (source, target) = tokio::try_join!(self.source.read(db, &keys), self.target.read(db, &keys))
             .map_err(|error| error.to_string())?;
         let elapsed = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX / 2);
+        let exact = source.exact && target.exact;
+        let clocks = Clocks {
+            source_ms: source.clock_ms,
+            target_ms: target.clock_ms,
+            tolerance_ms: if exact { 0 } else { INEXACT_TOLERANCE_MS + elapsed },
+        };
         let mut differing = Vec::new();
-        for ((key, source), target) in keys.into_iter().zip(&source).zip(&target) {
+        for ((key, source), target) in keys.into_iter().zip(&source.digests).zip(&target.digests) {
             if let digest::KeyDigest::Unreadable(why) =
                 if matches!(source, digest::KeyDigest::Unreadable(_)) { source } else { target }
             {
                 self.outcome.unreadable += 1;
                 name(&mut self.outcome.unreadable_named, &DbKey { db, key }, why);
-            } else if let Some(why) = difference(source, target, elapsed) {
+            } else if let Some(why) = difference(source, target, clocks) {
                 differing.push((key, why));
             }
         }

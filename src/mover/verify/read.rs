@@ -11,7 +11,11 @@ use super::{
     stream,
 };
 use crate::{
-    mover::{payload, spec::Endpoint},
+    mover::{
+        expiry::{Expiry, ExpiryQuery},
+        payload,
+        spec::Endpoint,
+    },
     redis::{Client, RedisError, Reply},
 };
 
@@ -22,10 +26,21 @@ const SMALL_BYTES_MAX: u64 = 8 << 20;
 /// Largest value of a type that only DUMP can read that is compared.
 const DUMP_MAX: u64 = 8 << 20;
 
-/// Type, time to live, length and size of a key.
+/// The digests of some keys at one server.
+#[derive(Clone, Debug)]
+pub struct ReadKeys {
+    /// In the order of the keys.
+    pub digests: Vec<KeyDigest>,
+    /// The server's clock after it had replied, in milliseconds since the epoch.
+    pub clock_ms: i64,
+    /// [`ValueDigest::expires_at`] is exact.
+    pub exact: bool,
+}
+
+/// Type, expiry, length and size of a key.
 struct EntryHeader {
     kind: String,
-    ttl: Option<i64>,
+    expires_at: Option<i64>,
     len: u64,
     bytes: u64,
 }
@@ -77,12 +92,18 @@ impl Reader {
         self.connection.client(db).await
     }
 
-    /// Reads keys of database `db`. The digests are in the order of the keys.
+    /// Reads keys of database `db`.
     ///
     /// # Errors
     /// The connection is lost. A key that cannot be read is not an error.
-    pub async fn read(&mut self, db: u32, keys: &[Bytes]) -> Result<Vec<KeyDigest>, RedisError> {
+    pub async fn read(&mut self, db: u32, keys: &[Bytes]) -> Result<ReadKeys, RedisError> {
         self.client(db).await?;
+        let digests = self.digests(db, keys).await?;
+        let clock_ms = self.connection.clock_ms().await?;
+        Ok(ReadKeys { digests, clock_ms, exact: self.connection.expiry_query() == ExpiryQuery::ExpireTime })
+    }
+
+    async fn digests(&mut self, db: u32, keys: &[Bytes]) -> Result<Vec<KeyDigest>, RedisError> {
         let headers = self.headers(keys).await?;
         let mut seen: Vec<Option<KeyDigest>> = Vec::with_capacity(keys.len());
         // Small values are read by one request each, all at once.
@@ -126,16 +147,21 @@ impl Reader {
         Ok(seen.into_iter().map(|seen| seen.unwrap_or(KeyDigest::Changed)).collect())
     }
 
-    /// Type, time to live and size of each key, in two round trips.
+    /// Type, expiry and size of each key, in two round trips.
     async fn headers(&mut self, keys: &[Bytes]) -> Result<Vec<Result<EntryHeader, KeyDigest>>, RedisError> {
-        let mut commands = Vec::with_capacity(keys.len() * 2);
+        let query = self.connection.expiry_query();
+        let mut commands = Vec::new();
         for key in keys {
             commands.push(command(&[b"TYPE", key]));
-            commands.push(command(&[b"PTTL", key]));
+            match query {
+                ExpiryQuery::ExpireTime => commands.push(command(&[b"PEXPIRETIME", key])),
+                ExpiryQuery::TimeAndTtl => commands.extend([command(&[b"TIME"]), command(&[b"PTTL", key])]),
+            }
         }
+        let each = commands.len() / keys.len().max(1);
         let first = self.connection.pipe(&commands).await?;
         let mut sizes = Vec::with_capacity(keys.len() * 2);
-        for (key, answer) in keys.iter().zip(first.chunks_exact(2)) {
+        for (key, answer) in keys.iter().zip(first.chunks_exact(each.max(1))) {
             let length: &[u8] = match answer[0].text() {
                 Some("string") => b"STRLEN",
                 Some("list") => b"LLEN",
@@ -156,10 +182,10 @@ impl Reader {
                 Some(kind) => kind.to_owned(),
                 None => return Err(unreadable(&first[0])),
             };
-            let ttl = match first[1].integer() {
-                Some(-1) => None,
-                Some(-2) => return Err(KeyDigest::Changed),
-                Some(ttl) => Some(ttl),
+            let expires_at = match expiry(&first[1..]) {
+                Some(Expiry::At(at)) => Some(at),
+                Some(Expiry::Never) => None,
+                Some(Expiry::Gone) => return Err(KeyDigest::Changed),
                 None => return Err(unreadable(&first[1])),
             };
             let len = match &second[0] {
@@ -168,9 +194,9 @@ impl Reader {
             };
             // MEMORY USAGE is not allowed everywhere. Then only the number of elements determines the pages.
             let bytes = second[1].integer().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-            Ok(EntryHeader { kind, ttl, len, bytes })
+            Ok(EntryHeader { kind, expires_at, len, bytes })
         };
-        Ok(first.chunks_exact(2).zip(second.chunks_exact(2)).map(header).collect())
+        Ok(first.chunks_exact(each.max(1)).zip(second.chunks_exact(2)).map(header).collect())
     }
 
     /// `whole`: the reply to [`EntryHeader::whole`], if it was requested.
@@ -181,9 +207,9 @@ impl Reader {
         whole: Option<Reply>,
     ) -> Result<ValueDigest, ReadError> {
         let page = header.page();
-        let EntryHeader { kind, ttl, len, bytes } = header;
+        let EntryHeader { kind, expires_at, len, bytes } = header;
         let mut extras = BTreeMap::new();
-        let mut expiry = BTreeMap::new();
+        let mut expiring_fields = BTreeMap::new();
         let seed = self.connection.seed();
         let digest = match (kind.as_str(), whole) {
             (_, Some(reply @ Reply::Error(_))) => return Err(refused(&reply)),
@@ -198,18 +224,15 @@ impl Reader {
             }
             ("set" | "hash", Some(reply)) => {
                 let mut members = seed.members();
-                let items = unordered(&kind, &reply, &mut members)?;
-                if kind == "hash" {
-                    self.expiry_of(key, &items, &mut expiry).await?;
-                }
+                self.unordered(&kind, key, &reply, &mut members, &mut expiring_fields).await?;
                 members.finish()
             }
             (_, Some(_)) => return Err(ReadError::Key(KeyDigest::Changed)),
             ("string", None) => self.string(key, len).await?,
             ("list", None) => self.by_rank(&kind, &[b"LRANGE", key], &[], len, page).await?,
             ("zset", None) => self.by_rank(&kind, &[b"ZRANGE", key], &[b"WITHSCORES"], len, page).await?,
-            ("set", None) => self.scanned(&kind, b"SSCAN", key, page, &mut expiry).await?,
-            ("hash", None) => self.scanned(&kind, b"HSCAN", key, page, &mut expiry).await?,
+            ("set", None) => self.scanned(&kind, b"SSCAN", key, page, &mut expiring_fields).await?,
+            ("hash", None) => self.scanned(&kind, b"HSCAN", key, page, &mut expiring_fields).await?,
             ("stream", None) => stream::digest(&mut self.connection, key, page, &mut extras).await?,
             (_, None) if bytes > DUMP_MAX => {
                 let why = format!("a {kind} of {bytes} bytes; only DUMP can read it, and it is too big for DUMP");
@@ -223,8 +246,7 @@ impl Reader {
                 seed.of(&[value])
             }
         };
-        let field_expiry = (self.connection.field_expiry() && kind == "hash").then_some(expiry);
-        Ok(ValueDigest { kind, digest, ttl, field_expiry, extras })
+        Ok(ValueDigest { kind, digest, expires_at, expiring_fields, extras })
     }
 
     async fn string(&mut self, key: &Bytes, len: u64) -> Result<u64, ReadError> {
@@ -268,7 +290,7 @@ impl Reader {
         scan: &[u8],
         key: &Bytes,
         page: u64,
-        expiry: &mut BTreeMap<u64, i64>,
+        expiring: &mut BTreeMap<u64, i64>,
     ) -> Result<u64, ReadError> {
         let seed = self.connection.seed();
         let mut members = seed.members();
@@ -278,10 +300,7 @@ impl Reader {
             let Some([Reply::Bulk(next), found]) = reply.items() else {
                 return Err(ReadError::Key(KeyDigest::Changed));
             };
-            let items = unordered(kind, found, &mut members)?;
-            if kind == "hash" {
-                self.expiry_of(key, &items, expiry).await?;
-            }
+            self.unordered(kind, key, found, &mut members, expiring).await?;
             if next.as_ref() == b"0" {
                 return Ok(members.finish());
             }
@@ -289,27 +308,59 @@ impl Reader {
         }
     }
 
-    /// Reads when fields of a hash expire. `fields`: fields and values in turn.
-    async fn expiry_of(
+    /// Digests a page of a set or hash: fields that have a time to live into `expiring`, everything else into `members`.
+    async fn unordered(
         &mut self,
+        kind: &str,
         key: &Bytes,
-        fields: &[Bytes],
-        expiry: &mut BTreeMap<u64, i64>,
+        page: &Reply,
+        members: &mut MemberDigest<'_>,
+        expiring: &mut BTreeMap<u64, i64>,
     ) -> Result<(), ReadError> {
+        let mut items = Vec::new();
+        collect(page, &mut items)?;
+        let each = if kind == "hash" { 2 } else { 1 };
+        let times = if kind == "hash" { self.expiry_of(key, &items).await? } else { Vec::new() };
+        for (at, item) in items.chunks_exact(each).enumerate() {
+            let parts: Vec<&[u8]> = item.iter().map(|part| &part[..]).collect();
+            let counted = match times.get(at) {
+                // It has expired since the page was read.
+                Some(Expiry::Gone) => true,
+                Some(Expiry::At(expires_at)) => {
+                    expiring.insert(self.connection.seed().of(&parts), *expires_at);
+                    expiring.len() <= ELEMENTS_MAX
+                }
+                Some(Expiry::Never) | None => members.push(&parts),
+            };
+            if !counted {
+                return Err(ReadError::Key(KeyDigest::Unreadable(format!("more than {ELEMENTS_MAX} elements"))));
+            }
+        }
+        Ok(())
+    }
+
+    /// When fields of a hash expire. `fields`: fields and values in turn. Empty: no field has a time to live.
+    async fn expiry_of(&mut self, key: &Bytes, fields: &[Bytes]) -> Result<Vec<Expiry>, ReadError> {
         if !self.connection.field_expiry() || fields.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let count = (fields.len() / 2).to_string();
         let mut request: Vec<&[u8]> = vec![b"HPEXPIRETIME", key, b"FIELDS", count.as_bytes()];
         request.extend(fields.iter().step_by(2).map(|field| &field[..]));
         let reply = self.connection.request(&request).await?;
-        let times = reply.items().ok_or(ReadError::Key(KeyDigest::Changed))?;
-        for (field, at) in fields.iter().step_by(2).zip(times) {
-            if let Some(at) = at.integer().filter(|at| *at >= 0) {
-                expiry.insert(self.connection.seed().of(&[field]), at);
-            }
-        }
-        Ok(())
+        let times = reply.items().filter(|times| times.len() == fields.len() / 2);
+        let times = times.ok_or(ReadError::Key(KeyDigest::Changed))?;
+        let expiry = |time: &Reply| time.integer().map(Expiry::of_expire_time);
+        times.iter().map(|time| expiry(time).ok_or(ReadError::Key(KeyDigest::Changed))).collect()
+    }
+}
+
+/// When a key expires, by the replies to PEXPIRETIME or to TIME and PTTL.
+fn expiry(replies: &[Reply]) -> Option<Expiry> {
+    match replies {
+        [expire_time] => expire_time.integer().map(Expiry::of_expire_time),
+        [time, ttl] => Some(Expiry::of_ttl(time.clock_ms()?, ttl.integer()?)),
+        _ => None,
     }
 }
 
@@ -335,19 +386,6 @@ fn ranked(kind: &str, reply: &Reply, sequence: &mut SequenceDigest<'_>) -> Resul
         sequence.push(&[&pair[0], &score(&pair[1]).ok_or(ReadError::Key(KeyDigest::Changed))?]);
     }
     Ok(())
-}
-
-/// Digests a page of a set or hash and returns its strings.
-fn unordered(kind: &str, reply: &Reply, members: &mut MemberDigest<'_>) -> Result<Vec<Bytes>, ReadError> {
-    let mut items = Vec::new();
-    collect(reply, &mut items)?;
-    for item in items.chunks_exact(if kind == "hash" { 2 } else { 1 }) {
-        let parts: Vec<&[u8]> = item.iter().map(|part| &part[..]).collect();
-        if !members.push(&parts) {
-            return Err(ReadError::Key(KeyDigest::Unreadable(format!("more than {ELEMENTS_MAX} elements"))));
-        }
-    }
-    Ok(items)
 }
 
 /// The bits of a score: servers write the same number in different ways (`1e+30`, `1e30`), and -0 equals 0.

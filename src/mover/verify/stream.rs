@@ -2,7 +2,8 @@
 //! Knows nothing of how a stream is copied.
 //!
 //! Not compared: groups, if the feed does not report their changes (such a stream is copied again under the hold); and
-//! how long ago a consumer was active or an entry was delivered, because each server counts that by its own clock.
+//! how long ago a consumer was active or an entry was delivered, because servers report that only relative to the moment
+//! of the request.
 
 use std::collections::BTreeMap;
 

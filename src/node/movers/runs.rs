@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::mover_wire;
 use crate::{
     consensus::Consensus,
-    control::leadership::peers::Peers,
+    control::leadership::peers::{PeerAddress, Peers},
     model::{
         change::NewMember,
         ids::{HoldId, HostPort, NodeId, SlotId, Uuid},
@@ -21,8 +21,12 @@ use crate::{
         route::Mode,
         state::{ClusterState, Group, Product},
     },
-    mover::{self, AuthorizationFuture, Authorize, CleanSpec, CopySpec, Endpoint, Finished, MoverHandle, SlotSet},
+    mover::{
+        self, AuthorizationFuture, Authorize, CleanSpec, CopySpec, Endpoint, Finished, KnownProcesses, MoverHandle,
+        SlotSet,
+    },
     node::{leader_service::LeaderService, member_wire::incarnation, tasks::Tasks},
+    plan::restart,
     wire::pb::node::{AuthorizeReply, MoverReport},
 };
 
@@ -284,6 +288,7 @@ fn run_spec(
                         primary: endpoint(from, primary),
                         feed: endpoint(from, feed),
                         target: endpoint(to, run.server.clone()),
+                        processes: known_processes(product, from, to),
                         deletable_at_target: Arc::new(SlotSet::new(product.layout, &ours)),
                         wipe: open.options.wipe,
                         cache: product.mode == Mode::Cache,
@@ -297,6 +302,16 @@ fn run_spec(
         }
     };
     Ok(clean(product, group, run, name, &slots, passes_apart))
+}
+
+/// The processes of the primaries that a copy needs, where writes of the product are confirmed by replicas.
+fn known_processes(product: &Product, from: &Group, to: &Group) -> KnownProcesses {
+    if !restart::is_protected(product) {
+        return KnownProcesses::default();
+    }
+    // Without replicas, nothing can have more than a restarted primary.
+    let process = |group: &Group| if group.servers.len() > 1 { group.run_id.clone() } else { String::new() };
+    KnownProcesses { source: process(from), target: process(to) }
 }
 
 fn clean(
@@ -360,9 +375,9 @@ impl MoversInner {
         let mut last = "no leader is known".to_owned();
         while Instant::now() < deadline {
             let leadership = self.consensus.leadership().borrow().clone();
-            let reply = match leadership.leader_admin {
+            let reply = match PeerAddress::of_leader(&leadership) {
                 _ if leadership.is_me => self.leader_service.authorize(request.clone()).await,
-                Some(admin) => match self.peers.authorize(&admin, request.clone(), ASK_MAX).await {
+                Some(leader) => match self.peers.authorize(&leader, request.clone(), ASK_MAX).await {
                     Ok(reply) => reply,
                     // The request is repeated: an authorization whose answer was lost is given again.
                     Err(status) => AuthorizeReply {

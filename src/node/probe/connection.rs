@@ -11,13 +11,17 @@ use super::{
 };
 use crate::{
     model::{ids::HostPort, limits::TEXT_LEN_MAX, secret::Credentials},
-    plan::observation::{Probe, ReportedRole},
+    plan::observation::{Impairment, Probe, ReportedRole},
     redis::{Client, RedisError, Reply, Role},
     resp::write,
 };
 
 /// A probe that takes longer than this, connecting included, has failed: a server that slow keeps clients waiting, too.
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// An answer that comes later than [`PROBE_TIMEOUT`], but within this time, shows that the server is alive. Afterwards the
+/// connection is replaced: it may lead nowhere. Shorter than the default down-after of 3 s, so that a new connection is
+/// tried before the server counts as down.
+pub const LATE_ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Memory, keys and the like are requested with every fourth probe only: operators read them, and a probe is cheaper
 /// without.
 const RARE_EVERY: u32 = 4;
@@ -32,7 +36,7 @@ const RARE: &[&[&[u8]]] =
 /// Commands of the first probe of a connection: a process keeps its run id.
 const ONCE: &[&[&[u8]]] = &[&[b"INFO", b"server"]];
 /// Not sent again after a refusal: the server would keep a record of each one.
-const CONFIGURED: &[&[&[u8]]] = &[&[b"CONFIG", b"GET", b"save"]];
+const CONFIGURED: &[&[&[u8]]] = &[&[b"CONFIG", b"GET", b"save"], &[b"CONFIG", b"GET", b"lua-time-limit"]];
 
 static OFTEN_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| encode(&[OFTEN]));
 static RARE_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| encode(&[OFTEN, RARE]));
@@ -55,6 +59,9 @@ struct CachedInfo {
     ops_per_second: u64,
     append_only: Option<bool>,
     save_points: Option<bool>,
+    busy_reply_ms: Option<i64>,
+    snapshots_fail: bool,
+    appending_fails: bool,
 }
 
 impl ProbeConnection {
@@ -102,12 +109,15 @@ impl ProbeConnection {
         let began = Instant::now();
         let replies = self.client.exchange(request, count, "PING, ROLE and INFO", deadline).await?;
         let ping_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.probes = self.probes.wrapping_add(1);
         let (often, more) = replies.split_at(OFTEN.len());
         for reply in more {
             self.known.take(reply);
         }
         let probe = self.judge(often, ping_us);
+        // What is requested once is requested again if the server could not answer it.
+        if !matches!(probe, Err(RedisError::Busy { .. } | RedisError::Loading { .. })) {
+            self.probes = self.probes.wrapping_add(1);
+        }
         // PING was answered first: if that answer was whole, so are those behind it.
         let ready = probe.as_ref().is_ok_and(|probe| !probe.loading);
         self.partial = !ready || (self.partial && more.is_empty());
@@ -124,8 +134,11 @@ impl ProbeConnection {
             Some(reply) => Ok(reply),
             None => Err(malformed(what)),
         };
-        // Other errors of PING (a full disk, a link that is down) show in the answers that follow, or do not matter
-        // here.
+        // Other errors of PING (a link that is down) show in the answers that follow, or do not matter here.
+        let write_error = match often.first() {
+            Some(Reply::Error(text)) if text.starts_with("MISCONF") => text.chars().take(TEXT_LEN_MAX).collect(),
+            _ => String::new(),
+        };
         let loading = matches!(answer(0, "PING"), Err(RedisError::Loading { .. }));
         let role = Role::parse(answer(1, "ROLE")?).ok_or_else(|| malformed("ROLE"))?;
         let Reply::Bulk(text) = answer(2, "INFO")? else { return Err(malformed("INFO")) };
@@ -158,7 +171,8 @@ impl ProbeConnection {
                 return Err(RedisError::Refused { addr: addr.clone(), command: "ROLE".into(), text: why });
             }
         };
-        let CachedInfo { run_id, used_memory, keys, ops_per_second, append_only, save_points } = self.known.clone();
+        let CachedInfo { run_id, used_memory, keys, ops_per_second, append_only, save_points, busy_reply_ms, .. } =
+            self.known.clone();
         let persistent = match (append_only, save_points) {
             _ if loading => None,
             (Some(true), _) | (_, Some(true)) => Some(true),
@@ -178,6 +192,9 @@ impl ProbeConnection {
             ping_us,
             persistent,
             unnamed_replicas: u32::try_from(unnamed_replicas).unwrap_or(u32::MAX),
+            write_error,
+            busy_reply_ms,
+            saves_fail: self.known.snapshots_fail || self.known.appending_fails,
         })
     }
 }
@@ -187,8 +204,17 @@ impl CachedInfo {
     fn take(&mut self, reply: &Reply) {
         match reply {
             Reply::Bulk(text) => self.info(&String::from_utf8_lossy(text)),
-            Reply::Array(items) => self.save_points = items.get(1).and_then(Reply::text).map(|save| !save.is_empty()),
+            Reply::Array(items) => self.config(items.first().and_then(Reply::text), items.get(1).and_then(Reply::text)),
             Reply::Simple(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Null => {}
+        }
+    }
+
+    /// The answer to CONFIG GET of one parameter.
+    fn config(&mut self, name: Option<&str>, value: Option<&str>) {
+        match name {
+            Some("save") => self.save_points = value.map(|save| !save.is_empty()),
+            Some("lua-time-limit") => self.busy_reply_ms = value.and_then(|ms| ms.parse().ok()),
+            _ => {}
         }
     }
 
@@ -198,6 +224,8 @@ impl CachedInfo {
                 Some(("run_id", value)) => self.run_id = id(value),
                 Some(("used_memory", value)) => self.used_memory = number(value),
                 Some(("instantaneous_ops_per_sec", value)) => self.ops_per_second = number(value),
+                Some(("rdb_last_bgsave_status", value)) => self.snapshots_fail = value == "err",
+                Some(("aof_last_write_status", value)) => self.appending_fails = value == "err",
                 Some(("aof_enabled", value)) => self.append_only = Some(value == "1"),
                 Some((db, value)) if db.starts_with("db") => {
                     let keys = value.split(',').find_map(|part| part.strip_prefix("keys="));
@@ -274,7 +302,12 @@ pub async fn probe(
         Ok(probe) => Ok(ProbeOutcome::Answered(probe)),
         Err(error @ RedisError::Exhausted { .. }) => Err(error.to_string()),
         Err(error) if error.answered() && !matches!(error, RedisError::Protocol { .. }) => {
-            Ok(ProbeOutcome::Unusable(in_words(&error)))
+            let impairment = match &error {
+                RedisError::Busy { .. } => Some(Impairment::Busy),
+                RedisError::Loading { .. } => Some(Impairment::Loading),
+                _ => None,
+            };
+            Ok(ProbeOutcome::Unusable(in_words(&error), impairment))
         }
         Err(error) => {
             *connection = None;

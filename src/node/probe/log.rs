@@ -8,7 +8,7 @@ use prost::Message;
 use super::report_wire;
 use crate::{
     model::ids::{HostPort, Term},
-    plan::observation::{InSync, Probe, ProbeReport, ReportedRole},
+    plan::observation::{Impairment, InSync, Probe, ProbeReport, ReportedRole},
     wire::pb::node::ServerProbeReport,
 };
 
@@ -19,6 +19,12 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 const STALLED_NS: u64 = 1_000_000_000;
 /// Probes that are further apart than this have a gap between them: this node did not probe meanwhile.
 const APART_NS: u64 = 2_000_000_000;
+/// A server that sent something to a worker within this time answers, even if it answers no probe: it is busy. As long as
+/// a probe may take.
+const ACTIVE_NS: u64 = 500_000_000;
+/// For how long after the last answered probe data counts as an answer: it may come from buffers on the way while the
+/// process is dead or stopped, and a server that answers no probe for a minute is of no use.
+const DATA_COUNTS_NS: u64 = 60_000_000_000;
 const NS_PER_MS: u64 = 1_000_000;
 
 /// The outcome of a probe.
@@ -26,8 +32,8 @@ const NS_PER_MS: u64 = 1_000_000;
 pub enum ProbeOutcome {
     /// The server answered.
     Answered(Probe),
-    /// The server answered, and the answer cannot be used; why, for people.
-    Unusable(String),
+    /// The server answered, and the answer cannot be used; why, for people, and as an impairment if it is one.
+    Unusable(String, Option<Impairment>),
     /// The server did not answer, or not as a Redis server; how, for people.
     Failed(String),
 }
@@ -47,7 +53,11 @@ pub struct ProbeLog {
 struct Row {
     probe: Option<(Probe, u64)>,
     failing_since_ns: Option<u64>,
+    /// When a worker last received bytes from the process that answered the last probe.
+    received_ns: Option<u64>,
     error: String,
+    /// Why the server cannot serve although it answers, and since when.
+    impaired: Option<(Impairment, u64)>,
     in_sync: Option<InSyncSince>,
     /// When the last probe ended; 0 if there was none.
     ended_ns: u64,
@@ -89,6 +99,21 @@ impl ProbeLog {
         }
     }
 
+    /// The run id of the process that answered the last probe; empty: unknown.
+    #[must_use]
+    pub fn run_id(&self, server: &HostPort) -> &str {
+        let probe = self.rows.get(server).and_then(|row| row.probe.as_ref());
+        probe.map_or("", |(probe, _)| &probe.run_id)
+    }
+
+    /// Notes that a worker received bytes from the process that answered the last probe: it is alive, even if it answers
+    /// no probe. Counts from the next probe on.
+    pub fn note_bytes(&mut self, server: &HostPort, at_ns: u64) {
+        if let Some(row) = self.rows.get_mut(server) {
+            row.received_ns = row.received_ns.max(Some(at_ns));
+        }
+    }
+
     /// Notes a probe. Returns whether it is news, worth an immediate heartbeat.
     pub fn note(&mut self, server: &HostPort, seen: ProbeOutcome, began_ns: u64, now_ns: u64) -> bool {
         let Some(row) = self.rows.get_mut(server) else { return false };
@@ -96,6 +121,7 @@ impl ProbeLog {
         row.version = self.version;
         let first = row.ended_ns == 0;
         let (failed, usable) = (row.failing_since_ns.is_some(), row.error.is_empty());
+        row.note_impairment(&seen, began_ns, now_ns);
         let news = match seen {
             ProbeOutcome::Answered(probe) => {
                 let news = first || !usable || row.probe.as_ref().is_none_or(|(before, _)| differ(before, &probe));
@@ -106,14 +132,21 @@ impl ProbeLog {
                 row.probe = Some((probe, now_ns));
                 news
             }
-            ProbeOutcome::Unusable(why) => {
+            ProbeOutcome::Unusable(why, _) => {
                 (row.failing_since_ns, row.error) = (None, why);
+                first || failed || usable
+            }
+            ProbeOutcome::Failed(why)
+                if row.received_ns(now_ns).is_some_and(|ns| now_ns.saturating_sub(ns) <= ACTIVE_NS) =>
+            {
+                (row.failing_since_ns, row.error) = (None, format!("{why}, but sends data to clients"));
                 first || failed || usable
             }
             ProbeOutcome::Failed(why) => {
                 let began_ns = if now_ns.saturating_sub(began_ns) > STALLED_NS { now_ns } else { began_ns };
                 let unbroken = row.failing_since_ns.filter(|_| began_ns.saturating_sub(row.ended_ns) <= APART_NS);
-                row.failing_since_ns = Some(unbroken.unwrap_or(began_ns));
+                // Bytes that arrived since then end a failure; the next begins with the last of them.
+                row.failing_since_ns = Some(unbroken.unwrap_or(began_ns)).max(row.received_ns(now_ns));
                 row.error = why;
                 !failed
             }
@@ -168,12 +201,36 @@ impl ProbeLog {
 }
 
 impl Row {
+    /// When a worker last received bytes from the server, if that still counts.
+    fn received_ns(&self, now_ns: u64) -> Option<u64> {
+        let answered = self.probe.as_ref().is_some_and(|(_, at)| now_ns.saturating_sub(*at) <= DATA_COUNTS_NS);
+        self.received_ns.filter(|_| answered)
+    }
+
+    /// Notes whether the server can serve. A probe that failed says nothing of that.
+    fn note_impairment(&mut self, seen: &ProbeOutcome, began_ns: u64, now_ns: u64) {
+        let seen = match seen {
+            ProbeOutcome::Answered(probe) if probe.loading => Some(Impairment::Loading),
+            ProbeOutcome::Answered(probe) if !probe.write_error.is_empty() => Some(Impairment::RefusesWrites),
+            ProbeOutcome::Answered(_) => None,
+            ProbeOutcome::Unusable(_, impairment) => *impairment,
+            ProbeOutcome::Failed(_) => return,
+        };
+        // What happened while this node did not probe is not known.
+        let unbroken = self.impaired.filter(|_| began_ns.saturating_sub(self.ended_ns) <= APART_NS);
+        self.impaired = seen.map(|seen| match unbroken {
+            Some((before, since_ns)) if before == seen => (seen, since_ns),
+            _ => (seen, now_ns),
+        });
+    }
+
     fn report(&self, now_ns: u64) -> ProbeReport {
         let age = |at_ns: u64| now_ns.saturating_sub(at_ns) / NS_PER_MS;
         ProbeReport {
             probe: self.probe.as_ref().map(|(probe, at_ns)| (probe.clone(), age(*at_ns))),
             failing_ms: self.failing_since_ns.map(age),
             error: self.error.clone(),
+            impaired: self.impaired.map(|(impairment, since_ns)| (impairment, age(since_ns))),
             in_sync: self.in_sync.as_ref().map(|InSyncSince { to, replid, run_id, at_ns }| InSync {
                 to: to.clone(),
                 replid: replid.clone(),
@@ -195,7 +252,10 @@ fn differ(before: &Probe, now: &Probe) -> bool {
         (ReportedRole::Primary { .. }, ReportedRole::Replica { .. })
         | (ReportedRole::Replica { .. }, ReportedRole::Primary { .. }) => true,
     };
-    roles || (&before.run_id, &before.replid, before.loading) != (&now.run_id, &now.replid, now.loading)
+    let refuses = |probe: &Probe| !probe.write_error.is_empty();
+    roles
+        || refuses(before) != refuses(now)
+        || (&before.run_id, &before.replid, before.loading) != (&now.run_id, &now.replid, now.loading)
 }
 
 /// The primary and the replication id of a replica that is in sync.
@@ -233,6 +293,9 @@ mod tests {
             ping_us: 4,
             persistent: Some(true),
             unnamed_replicas: 0,
+            write_error: String::new(),
+            busy_reply_ms: None,
+            saves_fail: false,
         }
     }
 
@@ -271,6 +334,27 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_sends_data_does_not_fail() {
+        let (mut reports, _) = log_of(vec![(100, ProbeOutcome::Answered(primary()))]);
+        let mut failing = |began: u64, received: u64| {
+            reports.note_bytes(&addr(1), received * MS);
+            reports.note(&addr(1), failed(), began * MS, (began + 500) * MS);
+            let report = reports.get(&addr(1), (began + 500) * MS).unwrap();
+            (report.failing_ms, report.error.ends_with("sends data to clients"))
+        };
+        assert_eq!(failing(600, 1_050), (None, true), "bytes 50 ms ago");
+        assert_eq!(failing(1_100, 1_100), (None, true), "bytes 500 ms ago");
+        assert_eq!(failing(1_600, 1_100), (Some(500), false));
+        assert_eq!(failing(2_100, 1_100), (Some(1_000), false));
+        assert_eq!(failing(2_600, 2_300), (Some(800), false), "bytes in between");
+        assert_eq!(failing(3_100, 3_500), (None, true));
+        // Buffers on the way may be large: without an answered probe, data does not count for ever.
+        assert_eq!(failing(59_500, 59_900), (None, true));
+        assert_eq!(failing(60_000, 60_400), (Some(500), false));
+        assert_eq!(failing(60_500, 60_900), (Some(1_000), false));
+    }
+
+    #[test]
     fn a_node_that_did_not_run_reports_no_failure() {
         // The node was stopped between two probes: the failure after that counts from its own beginning.
         let (reports, _) = log_of(vec![(600, failed()), (9_000, failed())]);
@@ -283,11 +367,36 @@ mod tests {
 
     #[test]
     fn a_server_with_an_unusable_answer_does_not_fail() {
-        let refuses = || ProbeOutcome::Unusable("it refuses the password".into());
+        let refuses = || ProbeOutcome::Unusable("it refuses the password".into(), None);
         let (reports, news) = log_of(vec![(0, failed()), (500, refuses()), (1_000, refuses())]);
         let report = reports.get(&addr(1), 2_000 * MS).unwrap();
         assert_eq!((report.failing_ms, report.error.as_str()), (None, "it refuses the password"));
         assert_eq!(news, [true, true, false]);
+    }
+
+    #[test]
+    fn an_impairment_counts_from_the_first_probe_that_shows_it() {
+        let busy = || ProbeOutcome::Unusable("it is busy".into(), Some(Impairment::Busy));
+        let loading = || ProbeOutcome::Answered(Probe { loading: true, ..primary() });
+        let full = || ProbeOutcome::Answered(Probe { write_error: "MISCONF it is full".into(), ..primary() });
+        for (probes, want) in [
+            (vec![(0, ProbeOutcome::Unusable("it refuses the password".into(), None))], None),
+            (vec![(0, busy()), (500, busy()), (1_000, busy())], Some((Impairment::Busy, 1_999))),
+            (
+                vec![(0, busy()), (500, ProbeOutcome::Answered(primary())), (1_000, busy())],
+                Some((Impairment::Busy, 999)),
+            ),
+            (vec![(0, busy()), (500, loading()), (1_000, loading())], Some((Impairment::Loading, 1_499))),
+            (vec![(0, full()), (1_000, full())], Some((Impairment::RefusesWrites, 1_999))),
+            (vec![(0, busy()), (1_000, ProbeOutcome::Answered(primary()))], None),
+            (vec![(0, busy()), (500, failed()), (1_000, busy())], Some((Impairment::Busy, 1_999))),
+        ] {
+            let (reports, _) = log_of(probes.clone());
+            assert_eq!(reports.get(&addr(1), 2_000 * MS).unwrap().impaired, want, "{probes:?}");
+        }
+        // This node did not probe for a while.
+        let (reports, _) = log_of(vec![(0, busy()), (9_000, busy())]);
+        assert_eq!(reports.get(&addr(1), 10_000 * MS).unwrap().impaired, Some((Impairment::Busy, 999)));
     }
 
     #[test]
@@ -312,21 +421,23 @@ mod tests {
         let restarted = Probe { run_id: "other".into(), ..primary() };
         let other_data = Probe { replid: "other".into(), ..primary() };
         let loading = Probe { loading: true, ..primary() };
+        let full = Probe { write_error: "MISCONF it is full".into(), ..primary() };
         let elsewhere = probe(ReportedRole::Replica { of: addr(2), link_up: true, link_down_ms: 0, syncing: false });
         for (before, now, is_news) in [
             (primary(), later, false),
             (primary(), restarted, true),
             (primary(), other_data, true),
             (primary(), loading, true),
+            (primary(), full, true),
             (primary(), replica(true, false), true),
             (replica(true, false), replica(true, false), false),
             (replica(true, false), replica(false, false), true),
             (replica(false, false), replica(false, true), true),
             (replica(true, false), elsewhere, true),
         ] {
-            let case = format!("{before:?} {now:?}");
-            let (_, news) = log_of(vec![(0, ProbeOutcome::Answered(before)), (500, ProbeOutcome::Answered(now))]);
-            assert_eq!(news, [true, is_news], "{case}");
+            let (_, news) =
+                log_of(vec![(0, ProbeOutcome::Answered(before)), (500, ProbeOutcome::Answered(now.clone()))]);
+            assert_eq!(news, [true, is_news], "{now:?}");
         }
     }
 

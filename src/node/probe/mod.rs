@@ -2,6 +2,7 @@
 
 pub mod connection;
 pub mod log;
+pub mod misrouted;
 pub mod prober;
 pub mod report_wire;
 

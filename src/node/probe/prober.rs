@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -11,14 +12,14 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     task::{AbortHandle, JoinSet},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tracing::{debug, info, warn};
 
 use super::{
-    connection::{PROBE_TIMEOUT, ProbeConnection, probe},
+    connection::{LATE_ANSWER_MAX, PROBE_TIMEOUT, ProbeConnection, probe},
     log::{ProbeLog, ProbeOutcome, ReportBatch},
 };
 use crate::{
@@ -35,6 +36,7 @@ use crate::{
         observation::ProbeReport,
         reads::{self, ProbeHistory},
     },
+    proxy::ServerActivity,
     redis::client::NAME_PREFIX,
 };
 
@@ -48,6 +50,10 @@ const JITTER_PERCENT: u64 = 10;
 const GRID: Duration = Duration::from_millis(20);
 /// The first probes of servers that were added together are spread over this time.
 const FIRST_PROBES_SPREAD: Duration = Duration::from_millis(50);
+/// The shortest interval between the beginnings of two probes that were asked for ([`Prober::probe_now`]): every worker
+/// that is answered by a server in an unexpected role asks, perhaps once per request, and all of them learn from one
+/// probe. Ten a second are no load for a server.
+const ASKED_INTERVAL: Duration = Duration::from_millis(100);
 /// A connection that breaks is replaced immediately, but not more often than this: the server may close each new one,
 /// too.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(100);
@@ -67,11 +73,15 @@ pub struct Prober {
 
 struct ProberInner {
     me: NodeId,
+    /// What the workers receive from servers.
+    activity: ServerActivity,
     reports: Mutex<ProbeLog>,
     /// For reads at replicas.
     probe_history: Mutex<ProbeHistory>,
     /// The last entry of the log that the prober knows as applied; more entries may be applied by now.
     applied: AtomicU64,
+    /// Wakes the task of a server for an immediate probe.
+    asked: Mutex<BTreeMap<HostPort, Arc<Notify>>>,
     probed: watch::Sender<u64>,
     news: watch::Sender<u64>,
     began: Instant,
@@ -92,6 +102,17 @@ struct ProbeTask {
     task: AbortHandle,
 }
 
+/// A probe that has begun. It goes on beyond its deadline, since a late answer is a sign of life.
+struct RunningProbe {
+    began_ns: u64,
+    /// The entry that was applied when it began.
+    as_of: Epoch,
+    /// Resolves to the connection, if it can be used again, and the outcome.
+    end: Pin<Box<dyn Future<Output = ProbeEnd> + Send>>,
+}
+
+type ProbeEnd = (Option<ProbeConnection>, Result<ProbeOutcome, String>);
+
 impl Drop for ProbeTask {
     fn drop(&mut self) {
         self.task.abort();
@@ -99,15 +120,17 @@ impl Drop for ProbeTask {
 }
 
 impl Prober {
-    /// A prober that watches nothing yet.
+    /// A prober that watches nothing yet. `activity`: when the node's workers receive bytes from servers.
     #[must_use]
-    pub fn new(me: NodeId) -> Self {
+    pub fn new(me: NodeId, activity: ServerActivity) -> Self {
         Self {
             inner: Arc::new(ProberInner {
                 me,
+                activity,
                 reports: Mutex::default(),
                 probe_history: Mutex::default(),
                 applied: AtomicU64::new(0),
+                asked: Mutex::default(),
                 probed: watch::Sender::new(0),
                 news: watch::Sender::new(0),
                 began: Instant::now(),
@@ -139,6 +162,16 @@ impl Prober {
                 Some(ended) = watched.tasks.join_next() => { panics::pass_on(ended); }
             }
         }
+    }
+
+    /// Probes a server immediately, and not later than [`ASKED_INTERVAL`] after its last probe: for a caller that was
+    /// answered by it as no primary answers. If the probe shows another role than before, a heartbeat reports it to the
+    /// leader at once. Returns `false` if the server is not watched.
+    pub fn probe_now(&self, server: &HostPort) -> bool {
+        let asked = self.asked();
+        let task = asked.get(server);
+        // A permit is kept until the task takes it; a second one is dropped.
+        task.inspect(|task| task.notify_one()).is_some()
     }
 
     /// Changes when a server begins or ceases to answer, or what it answers changes decisions: worth an
@@ -191,6 +224,7 @@ impl Prober {
         let servers: BTreeSet<&HostPort> = wanted.keys().copied().collect();
         self.reports().watch_only(&servers);
         self.probe_history().watch_only(&servers);
+        self.asked().retain(|addr, _| servers.contains(addr));
         for (addr, credentials) in wanted {
             if !watching.contains_key(addr) {
                 let credentials = credentials.cloned();
@@ -206,39 +240,69 @@ impl Prober {
 
     /// Probes a server until the task is aborted.
     async fn watch(self, addr: HostPort, credentials: Option<Credentials>, name: String) {
+        let asked = self.asked().entry(addr.clone()).or_default().clone();
         let mut connection: Option<ProbeConnection> = None;
+        let mut late: Option<RunningProbe> = None;
         let mut failed = 0;
         let mut next = Instant::now() + FIRST_PROBES_SPREAD.mul_f64(fastrand::f64());
         let mut began = next;
         loop {
-            if let Some(open) = &connection {
-                tokio::select! {
-                    () = sleep_until(next) => {}
-                    () = open.broken() => {
-                        connection = None;
-                        next = next.min(began + RECONNECT_INTERVAL);
-                    }
+            let broken = async {
+                match &connection {
+                    Some(open) => open.broken().await,
+                    None => std::future::pending().await,
                 }
+            };
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = broken => {
+                    connection = None;
+                    next = next.min(began + RECONNECT_INTERVAL);
+                }
+                () = asked.notified() => next = next.min(began + ASKED_INTERVAL),
             }
             sleep_until(next).await;
-            let as_of = Epoch(self.inner.applied.load(Ordering::Acquire));
-            let began_ns = boottime_ns();
             began = Instant::now();
-            let seen = probe(&mut connection, &addr, credentials.as_ref(), &name, began + PROBE_TIMEOUT).await;
-            match seen {
-                Ok(seen) => {
+            let period_ns = boottime_ns();
+            let mut running = late.take().unwrap_or_else(|| {
+                let as_of = Epoch(self.inner.applied.load(Ordering::Acquire));
+                let target = (addr.clone(), credentials.clone(), name.clone());
+                RunningProbe { began_ns: period_ns, as_of, end: Box::pin(run_probe(connection.take(), target)) }
+            });
+            match timeout_at(began + PROBE_TIMEOUT, &mut running.end).await {
+                Ok((kept, Ok(seen))) => {
+                    connection = kept;
                     failed = log_outcome(&addr, &seen, failed);
                     let probe = if let ProbeOutcome::Answered(probe) = &seen { Some(probe) } else { None };
-                    self.probe_history().note(&addr, probe, began_ns, boottime_ns(), as_of);
-                    self.inner.probed.send_modify(|n| *n += 1);
-                    if self.reports().note(&addr, seen, began_ns, boottime_ns()) {
-                        self.announce();
-                    }
+                    self.probe_history().note(&addr, probe, running.began_ns, boottime_ns(), running.as_of);
+                    self.note(&addr, seen, period_ns);
                 }
                 // Not noted: this node's last report at the leader grows old, and then no longer counts.
-                Err(why) => debug!(server = %addr, why, "this node cannot probe"),
+                Ok((kept, Err(why))) => {
+                    connection = kept;
+                    debug!(server = %addr, why, "this node cannot probe");
+                }
+                Err(_) => {
+                    let seen = ProbeOutcome::Failed(format!("{addr} did not answer a probe in time"));
+                    failed = log_outcome(&addr, &seen, failed);
+                    self.probe_history().note(&addr, None, period_ns, boottime_ns(), running.as_of);
+                    self.note(&addr, seen, period_ns);
+                    late = Some(running);
+                }
             }
             next = self.on_grid(began + jittered(EVERY));
+        }
+    }
+
+    /// Notes the outcome of a probe, or of a period without an answer, that began at `began_ns`.
+    fn note(&self, addr: &HostPort, seen: ProbeOutcome, began_ns: u64) {
+        self.inner.probed.send_modify(|n| *n += 1);
+        let mut reports = self.reports();
+        if let Some(received_ns) = self.inner.activity.received_ns(addr, reports.run_id(addr)) {
+            reports.note_bytes(addr, received_ns);
+        }
+        if reports.note(addr, seen, began_ns, boottime_ns()) {
+            self.announce();
         }
     }
 
@@ -262,6 +326,10 @@ impl Prober {
         });
     }
 
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<HostPort, Arc<Notify>>> {
+        self.inner.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn probe_history(&self) -> MutexGuard<'_, ProbeHistory> {
         self.inner.probe_history.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -269,6 +337,16 @@ impl Prober {
     fn reports(&self) -> MutexGuard<'_, ProbeLog> {
         self.inner.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A probe over the given connection, if there is one.
+async fn run_probe(
+    mut connection: Option<ProbeConnection>,
+    (addr, credentials, name): (HostPort, Option<Credentials>, String),
+) -> ProbeEnd {
+    let deadline = Instant::now() + LATE_ANSWER_MAX;
+    let outcome = probe(&mut connection, &addr, credentials.as_ref(), &name, deadline).await;
+    (connection, outcome)
 }
 
 /// Logs when a server fails and when it answers again. Returns how many probes in a row have failed; `before`: before
@@ -279,10 +357,10 @@ fn log_outcome(addr: &HostPort, seen: &ProbeOutcome, before: u32) -> u32 {
             warn!(server = %addr, why, "a server does not answer this node")
         }
         ProbeOutcome::Failed(why) => debug!(server = %addr, why, "a server does not answer this node"),
-        ProbeOutcome::Answered(_) | ProbeOutcome::Unusable(_) if before >= WARNED_FROM => {
+        ProbeOutcome::Answered(_) | ProbeOutcome::Unusable(..) if before >= WARNED_FROM => {
             info!(server = %addr, "a server answers again")
         }
-        ProbeOutcome::Unusable(why) => debug!(server = %addr, why, "a server cannot be asked"),
+        ProbeOutcome::Unusable(why, _) => debug!(server = %addr, why, "a server cannot be asked"),
         ProbeOutcome::Answered(_) => {}
     }
     if matches!(seen, ProbeOutcome::Failed(_)) { before.saturating_add(1) } else { 0 }

@@ -6,7 +6,7 @@ use crate::{
         ids::HostPort,
         limits::{RUN_ID_LEN_MAX, TEXT_LEN_MAX},
     },
-    plan::observation::{InSync, Probe, ProbeReport, ReportedRole},
+    plan::observation::{Impairment, InSync, Probe, ProbeReport, ReportedRole},
     wire::pb::node as pb,
 };
 
@@ -31,6 +31,8 @@ pub fn write(server: &HostPort, report: &ProbeReport) -> pb::ServerProbeReport {
         failing_ms: report.failing_ms,
         error: report.error.clone(),
         in_sync: report.in_sync.as_ref().map(in_sync),
+        impairment: report.impaired.map_or(pb::Impairment::Unspecified, |(seen, _)| impairment_to_wire(seen)).into(),
+        impaired_ms: report.impaired.map_or(0, |(_, for_ms)| for_ms),
     }
 }
 
@@ -43,6 +45,24 @@ pub fn read(reports: Vec<pb::ServerProbeReport>) -> Result<Vec<(HostPort, ProbeR
         return Err(format!("a heartbeat reports more than {REPORTS_MAX} servers"));
     }
     reports.into_iter().map(report).collect()
+}
+
+const fn impairment_to_wire(impairment: Impairment) -> pb::Impairment {
+    match impairment {
+        Impairment::Busy => pb::Impairment::Busy,
+        Impairment::Loading => pb::Impairment::Loading,
+        Impairment::RefusesWrites => pb::Impairment::RefusesWrites,
+    }
+}
+
+/// `None` also for an impairment that this version does not know.
+fn impairment(wire: i32) -> Option<Impairment> {
+    match pb::Impairment::try_from(wire) {
+        Ok(pb::Impairment::Busy) => Some(Impairment::Busy),
+        Ok(pb::Impairment::Loading) => Some(Impairment::Loading),
+        Ok(pb::Impairment::RefusesWrites) => Some(Impairment::RefusesWrites),
+        Ok(pb::Impairment::Unspecified) | Err(_) => None,
+    }
 }
 
 fn probe_to_wire(probe: &Probe) -> pb::ServerProbe {
@@ -77,6 +97,9 @@ fn probe_to_wire(probe: &Probe) -> pb::ServerProbe {
         ping_us: probe.ping_us,
         persistent: probe.persistent,
         unnamed_replicas: probe.unnamed_replicas,
+        write_error: probe.write_error.clone(),
+        busy_reply_ms: probe.busy_reply_ms,
+        saves_fail: probe.saves_fail,
     }
 }
 
@@ -90,6 +113,7 @@ fn report(report: pb::ServerProbeReport) -> Result<(HostPort, ProbeReport), Stri
         probe: probe.map(|probe| (probe, report.probe_age_ms)),
         failing_ms: report.failing_ms,
         error: report.error.chars().take(TEXT_LEN_MAX).collect(),
+        impaired: impairment(report.impairment).map(|seen| (seen, report.impaired_ms)),
         in_sync: report.in_sync.map(in_sync).transpose()?,
     };
     Ok((HostPort::parse(&report.server)?, seen))
@@ -124,6 +148,9 @@ fn probe(probe: pb::ServerProbe) -> Result<Option<Probe>, String> {
         ping_us: probe.ping_us,
         persistent: probe.persistent,
         unnamed_replicas: probe.unnamed_replicas,
+        write_error: probe.write_error.chars().take(TEXT_LEN_MAX).collect(),
+        busy_reply_ms: probe.busy_reply_ms,
+        saves_fail: probe.saves_fail,
     }))
 }
 
@@ -156,11 +183,15 @@ mod tests {
             ping_us: 4,
             persistent: Some(false),
             unnamed_replicas: 2,
+            write_error: "MISCONF its disk is full".into(),
+            busy_reply_ms: Some(-1),
+            saves_fail: true,
         };
         ProbeReport {
             probe: Some((probe, 7)),
             failing_ms: Some(0),
             error: "it hangs".into(),
+            impaired: Some((Impairment::Busy, 9)),
             in_sync: Some(InSync { to: addr(2), replid: "id".into(), run_id: "run".into(), ago_ms: 8 }),
         }
     }

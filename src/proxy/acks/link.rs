@@ -58,31 +58,37 @@ pub(in crate::proxy) async fn run(acks: Rc<Acks>, worker: Rc<Worker>) {
             }
             continue;
         }
-        let result = tokio::select! {
-            biased;
-            // Checked first, so that a result always concerns writes that still wait.
-            () = acks.abandoned.notified() => None,
-            result = wait_for_replicas(&acks, &mut link, not_before, &worker) => Some(result),
+        let result = {
+            let mut replicas = std::pin::pin!(wait_for_replicas(&acks, &mut link, not_before, &worker));
+            loop {
+                tokio::select! {
+                    biased;
+                    // Checked first, so that a result always concerns writes that still wait.
+                    () = acks.abandoned.notified() => break None,
+                    result = &mut replicas => break Some(result),
+                    () = acks.expired() => acks.settle_expired(&worker),
+                }
+            }
         };
         let Some(result) = result else {
             // Replies that are still due on the connection are of no use.
             link = None;
             continue;
         };
-        let WaitResult { count, wanted, outcome } = result;
+        let WaitResult { until, wanted, outcome } = result;
         match outcome {
-            Ok(have) if have >= wanted => acks.settle(&worker, count, &AckDecision::Confirmed),
+            Ok(have) if have >= wanted => acks.settle(&worker, until, &AckDecision::Confirmed),
             Ok(have) => {
                 let within = acks.product.routes.borrow().min_acks_ms;
                 let why = format!("{have} confirmed within {within} ms");
-                acks.settle(&worker, count, &AckDecision::Unconfirmed { wanted, why: &why });
+                acks.settle(&worker, until, &AckDecision::Unconfirmed { wanted, why: &why });
             }
             Err(error) => {
                 link = None;
                 not_before = Instant::now() + AGAIN_AFTER;
                 tracing::debug!(server = %acks.addr, %error, "cannot ask how many replicas have the writes");
                 let why = format!("server {} {error}", acks.addr);
-                acks.settle(&worker, count, &AckDecision::Unconfirmed { wanted, why: &why });
+                acks.settle(&worker, until, &AckDecision::Unconfirmed { wanted, why: &why });
             }
         }
     }
@@ -108,8 +114,8 @@ async fn wait_for_work(acks: &Acks, link: Option<&AckLink>, worker: &Worker) -> 
 
 /// The result of `WAIT` for a batch of writes.
 struct WaitResult {
-    /// Number of writes.
-    count: usize,
+    /// The number of the first write that is not among them.
+    until: u64,
     /// Replicas that must have them.
     wanted: u32,
     /// Replicas that have them.
@@ -145,13 +151,16 @@ async fn wait_for_replicas(
                 *link = Some(AckLink { stream, run_id, buffer: Vec::new(), request: Vec::new() });
             }
             Err(error) => {
-                let count = acks.batch().map_or(0, |(count, _)| count);
-                return WaitResult { count, wanted, outcome: Err(error) };
+                let until = acks.batch().map_or(0, |(until, _)| until);
+                return WaitResult { until, wanted, outcome: Err(error) };
             }
         }
     }
     // Writes that arrived while connecting belong to the same batch.
-    let (count, run_id) = acks.batch().unwrap_or_default();
+    let Some((until, run_id)) = acks.batch() else {
+        // All have expired while it connected.
+        return WaitResult { until: 0, wanted, outcome: Ok(0) };
+    };
     let outcome = match link {
         Some(link) if run_id.is_empty() || *run_id != *link.run_id => {
             Err(io::Error::other("was restarted since the write, or does not report its run id"))
@@ -159,7 +168,7 @@ async fn wait_for_replicas(
         Some(link) => link.confirm(wanted, within).await,
         None => Err(io::Error::other("is not connected")),
     };
-    WaitResult { count, wanted, outcome }
+    WaitResult { until, wanted, outcome }
 }
 
 impl AckLink {

@@ -1,4 +1,5 @@
-//! Replies to writes that wait, in order and per worker and server, until enough replicas have the writes (`min-acks`).
+//! Replies to writes that wait, in order and per worker and server, until enough replicas have the writes (`min-acks`), and
+//! replies to reads that wait until enough replicas have what was read (`read-confirmed`); "writes" below are both.
 //! Knows nothing of the connection that asks the server for the number of replicas; `link` has that.
 
 mod link;
@@ -7,9 +8,13 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
 use super::{
     backend::{InFlight, ReplyCheck},
@@ -35,6 +40,8 @@ struct Unconfirmed {
     entry: InFlight,
     /// Length of its reply in bytes.
     reply: usize,
+    /// When the client gets an error instead.
+    deadline: Instant,
     /// Run id of the process that executed it: only that process knows which replicas have it.
     run_id: Rc<str>,
 }
@@ -47,6 +54,8 @@ struct AckQueue {
     replies: Vec<u8>,
     /// Number of bytes of `replies` that were delivered.
     taken: usize,
+    /// Number of writes that have left the queue since the start.
+    answered: u64,
 }
 
 /// The unconfirmed writes of one server.
@@ -56,6 +65,8 @@ pub(super) struct Acks {
     pub(super) credentials: Option<Credentials>,
     product: Rc<ProductView>,
     queue: RefCell<AckQueue>,
+    /// Bytes that the worker's memory counts.
+    charged: Cell<usize>,
     /// Whether its server is no longer a primary or its product was removed.
     retired: Cell<bool>,
     /// Wakes the idle task.
@@ -79,6 +90,7 @@ impl Acks {
             credentials,
             product,
             queue: RefCell::default(),
+            charged: Cell::new(0),
             retired: Cell::new(false),
             work: Notify::new(),
             abandoned: Notify::new(),
@@ -88,16 +100,26 @@ impl Acks {
     /// Adds the reply to a write from the process `run_id`; it is delivered when enough replicas have the write.
     pub(super) fn push(&self, worker: &Worker, entry: InFlight, reply: &[u8], run_id: Rc<str>) {
         let mut queue = self.queue.borrow_mut();
-        if queue.held() + reply.len() > worker.config.limits.unconfirmed_max {
+        // One reply alone may be larger: it is kept anyway, and without it the value of GETDEL would be lost.
+        let max = worker.memory.unconfirmed.each(worker.config.limits.unconfirmed_max);
+        if !queue.writes.is_empty() && queue.held() + reply.len() > max {
             drop(queue);
             let wanted = u32::from(self.product.min_acks.get());
-            return entry.unconfirmed(worker, not_confirmed(wanted, "too many writes wait for replicas").as_bytes());
+            let text = not_confirmed(entry.is_write, wanted, "too many writes wait for replicas");
+            return entry.unconfirmed(worker, text.as_bytes());
         }
+        let deadline = Instant::now() + Duration::from_millis(self.product.routes.borrow().min_acks_ms.into());
         queue.replies.extend_from_slice(reply);
-        queue.writes.push_back(Unconfirmed { entry, reply: reply.len(), run_id });
+        queue.writes.push_back(Unconfirmed { entry, reply: reply.len(), deadline, run_id });
         if queue.writes.len() == 1 {
             self.work.notify_one();
         }
+        self.recharge(worker, queue.held());
+    }
+
+    /// Lets the worker count the bytes that wait.
+    fn recharge(&self, worker: &Worker, held: usize) {
+        worker.memory.charge_pool(&worker.memory.unconfirmed, &self.charged, held);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -119,7 +141,8 @@ impl Acks {
     /// Answers all waiting writes with "outcome unknown", because a failover replaces the server: it can no longer
     /// report which replicas have them.
     pub(super) fn abandon(&self, worker: &Worker) {
-        let writes = std::mem::take(&mut *self.queue.borrow_mut()).writes;
+        let writes = self.queue.borrow_mut().take_all();
+        self.recharge(worker, 0);
         self.abandoned.notify_one();
         if writes.is_empty() {
             return;
@@ -132,30 +155,53 @@ impl Acks {
         worker.recount_holds();
     }
 
-    /// The number of writes at the front of the queue that the same process executed, and the run id of that process.
-    fn batch(&self) -> Option<(usize, Rc<str>)> {
+    /// The writes at the front of the queue that the same process executed, as the number of the first one behind them,
+    /// and the run id of that process.
+    fn batch(&self) -> Option<(u64, Rc<str>)> {
         let queue = self.queue.borrow();
         let run_id = queue.writes.front()?.run_id.clone();
         let others = queue.writes.iter().position(|write| write.run_id != run_id);
-        Some((others.unwrap_or(queue.writes.len()), run_id))
+        Some((queue.answered + others.unwrap_or(queue.writes.len()) as u64, run_id))
     }
 
-    /// Answers the `count` oldest writes in order, each after check 2.
-    fn settle(&self, worker: &Worker, count: usize, decision: &AckDecision<'_>) {
+    /// Resolves when the oldest write has waited for as long as it may, or when there is an oldest write.
+    async fn expired(&self) {
+        let deadline = self.queue.borrow().writes.front().map(|write| write.deadline);
+        match deadline {
+            Some(deadline) => sleep_until(deadline).await,
+            None => self.work.notified().await,
+        }
+    }
+
+    /// Answers the writes that have waited for as long as they may: a client need not wait for the `WAIT` of its batch,
+    /// which may have begun late.
+    fn settle_expired(&self, worker: &Worker) {
+        let now = Instant::now();
+        let until = {
+            let queue = self.queue.borrow();
+            queue.answered + queue.writes.iter().take_while(|write| write.deadline <= now).count() as u64
+        };
+        let wanted = u32::from(self.product.min_acks.get().max(1)) + worker.config.unmanaged.of(&self.addr);
+        let why = format!("fewer confirmed within {} ms", self.product.routes.borrow().min_acks_ms);
+        self.settle(worker, until, &AckDecision::Unconfirmed { wanted, why: &why });
+    }
+
+    /// Answers the writes before number `until` in order, each after check 2.
+    fn settle(&self, worker: &Worker, until: u64, decision: &AckDecision<'_>) {
         // Check 2 comes after the read that returned the number of replicas.
         let check = ReplyCheck::new(worker, &self.product);
-        let error = match decision {
-            AckDecision::Confirmed => String::new(),
-            AckDecision::Unconfirmed { wanted, why } => not_confirmed(*wanted, why),
-        };
         // Moved out, so that replies are delivered while nothing is borrowed. No write is added meanwhile: this is one
         // turn.
         let replies = std::mem::take(&mut self.queue.borrow_mut().replies);
         let mut swapped = false;
-        for _ in 0..count {
+        loop {
             let (write, from) = {
                 let mut queue = self.queue.borrow_mut();
+                if queue.answered >= until {
+                    break;
+                }
                 let Some(write) = queue.writes.pop_front() else { break };
+                queue.answered += 1;
                 let from = queue.taken;
                 queue.taken += write.reply;
                 (write, from)
@@ -164,13 +210,22 @@ impl Acks {
             swapped |= !check.same_table(&entry);
             if !check.passes(&entry, &self.product) {
                 entry.withhold(worker);
-            } else if error.is_empty() {
-                entry.deliver(worker, &replies[from..from + reply]);
-            } else {
-                entry.unconfirmed(worker, error.as_bytes());
+                continue;
+            }
+            match decision {
+                AckDecision::Confirmed => entry.deliver(worker, &replies[from..from + reply]),
+                AckDecision::Unconfirmed { wanted, why } => {
+                    let text = not_confirmed(entry.is_write, *wanted, why);
+                    entry.unconfirmed(worker, text.as_bytes());
+                }
             }
         }
-        self.queue.borrow_mut().put_back(replies);
+        let held = {
+            let mut queue = self.queue.borrow_mut();
+            queue.put_back(replies);
+            queue.held()
+        };
+        self.recharge(worker, held);
         worker.flush_replied();
         if swapped {
             worker.recount_holds();
@@ -179,6 +234,14 @@ impl Acks {
 }
 
 impl AckQueue {
+    /// Empties the queue.
+    fn take_all(&mut self) -> VecDeque<Unconfirmed> {
+        let writes = std::mem::take(&mut self.writes);
+        let answered = self.answered + writes.len() as u64;
+        *self = Self { answered, ..Self::default() };
+        writes
+    }
+
     /// Bytes that wait, queue entries included.
     fn held(&self) -> usize {
         self.replies.len() - self.taken + self.writes.len() * size_of::<Unconfirmed>()
@@ -199,8 +262,11 @@ impl AckQueue {
     }
 }
 
-/// The error for a client whose write was executed but not confirmed. A client that repeats the write executes it
-/// twice.
-fn not_confirmed(wanted: u32, why: &str) -> String {
-    format!("-NOREPLICAS executed, not confirmed on {wanted} replicas: {why}\r\n")
+/// The error for a client whose write was executed but not confirmed, or whose read has seen what is not confirmed. A
+/// client that repeats the write executes it twice.
+fn not_confirmed(is_write: bool, wanted: u32, why: &str) -> String {
+    match is_write {
+        true => format!("-NOREPLICAS executed, not confirmed on {wanted} replicas: {why}\r\n"),
+        false => format!("-NOREPLICAS not delivered, not confirmed on {wanted} replicas, safe to repeat: {why}\r\n"),
+    }
 }

@@ -6,6 +6,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,11 +19,18 @@ use tokio::{
 use super::{
     Backend, BackendLink, InFlight, ReplyCheck,
     handshake::{self, LoginTarget},
+    incomplete::{Beginning, IncompleteReply},
     inflight::WITHHELD,
 };
 use crate::{
-    proxy::{acks::Acks, reads::is_not_serving, worker::Worker},
-    resp::{reply::ReplyScanner, write::Version},
+    clock::boottime_ns,
+    proxy::{
+        ProcessActivity,
+        acks::Acks,
+        reads::is_not_serving,
+        worker::{TaskKind, TaskTurns, Turn, Worker, reserve},
+    },
+    resp::write::Version,
 };
 
 /// Pauses between tries to connect: doubled from the minimum to the maximum, with jitter. The minimum bridges the
@@ -30,17 +38,20 @@ use crate::{
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// Number of reads in one turn, so that other tasks get their turns.
-const READS_PER_TURN: usize = 4;
+/// Bytes that are read in a small turn: a read buffer, which usually has all replies.
+const SMALL_TURN_BYTES: usize = 64 * 1024;
+
+/// Bytes that are read in a large turn.
+const LARGE_TURN_BYTES: usize = 256 * 1024;
 
 /// Bytes reserved for the rest of an incomplete reply: as much as one read returns.
 const REST_RESERVED: usize = 64 * 1024;
 
-/// An incomplete reply is overdue only if no more bytes of it have arrived for this time.
-const STALLED_AFTER: Duration = Duration::from_secs(1);
-
 /// Bytes of a replica's error that are repeated to a client; the same as for other quoted texts.
 const QUOTED_MAX: usize = 128;
+
+/// The beginning of a replica's error to a write; it has executed nothing. (Redis, `replica-read-only`.)
+const NOT_PRIMARY: &[u8] = b"-READONLY ";
 
 /// Runs until the backend is retired and has nothing in flight.
 pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
@@ -52,6 +63,18 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
             return;
         }
         backend.wanted.set(false);
+        let opening = match &backend.dedicated {
+            None => None,
+            Some(place) => {
+                match tokio::time::timeout(worker.config.limits.request_deadline, place.opening.acquire()).await {
+                    Ok(permit) => permit.ok(),
+                    Err(_) => {
+                        backend.link.set(BackendLink::Down);
+                        return backend.fail_all(&worker, "has too many connections that are being opened");
+                    }
+                }
+            }
+        };
         let connect = handshake::connect(LoginTarget {
             addr: &backend.addr,
             credentials: backend.credentials.as_ref(),
@@ -60,12 +83,15 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
             name: &name,
         });
         let connected = tokio::time::timeout(worker.config.limits.connect_deadline, connect).await;
+        drop(opening);
         let error = match connected {
             Ok(Ok((_, run_id))) if backend.replica && run_id != *backend.process.borrow() => {
                 io::Error::other("was restarted and has not been probed since")
             }
             Ok(Ok((stream, run_id))) => {
                 backoff = BACKOFF_MIN;
+                let activity = worker.config.activity.connected(&backend.addr, &run_id);
+                activity.note(boottime_ns());
                 *backend.run_id.borrow_mut() = run_id.into();
                 let (reader, writer) = stream.into_split();
                 let mut pump = Pump {
@@ -74,15 +100,23 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
                     acks: None,
                     reader,
                     writer,
-                    rest: Vec::new(),
-                    scanner: ReplyScanner::default(),
+                    incomplete: IncompleteReply::default(),
                     last_read: worker.clock.tick(),
+                    drained_at: worker.clock.tick(),
+                    activity,
+                    turns: TaskTurns::new(TaskKind::Backend(backend.product.routes.borrow().id)),
                 };
                 backend.abandoned.set(false);
+                backend.full.set(false);
                 backend.link.set(BackendLink::Up);
                 let why = poll_fn(|cx| pump.poll(cx)).await;
-                backend.link.set(BackendLink::Connecting);
+                pump.incomplete.break_off(&backend, &worker);
                 tracing::debug!(server = %backend.addr, db = backend.db, why, "backend connection ended");
+                if backend.is_dedicated() {
+                    backend.link.set(BackendLink::Down);
+                    return backend.fail_all(&worker, &why);
+                }
+                backend.link.set(BackendLink::Connecting);
                 backend.fail_all(&worker, &why);
                 continue;
             }
@@ -94,6 +128,9 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
         }
         backend.link.set(BackendLink::Down);
         backend.fail_all(&worker, &format!("is down ({error})"));
+        if backend.is_dedicated() {
+            return;
+        }
         let jitter = 0.5 + fastrand::f64() / 2.0;
         tokio::time::sleep(backoff.mul_f64(jitter)).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -133,11 +170,14 @@ struct Pump<'a> {
     acks: Option<Rc<Acks>>,
     reader: OwnedReadHalf,
     writer: OwnedWriteHalf,
-    /// The beginning of an incomplete reply.
-    rest: Vec<u8>,
-    scanner: ReplyScanner,
+    incomplete: IncompleteReply,
     /// Tick of the last read that returned bytes.
     last_read: u32,
+    /// Tick of the last write that continued after the buffer had been full.
+    drained_at: u32,
+    /// Of the process at the other end, for the prober.
+    activity: Arc<ProcessActivity>,
+    turns: Rc<TaskTurns>,
 }
 
 impl Pump<'_> {
@@ -149,17 +189,31 @@ impl Pump<'_> {
         if backend.abandoned.get() {
             return Poll::Ready(backend.abandon_reason().into());
         }
-        if let Some(why) = self.overdue() {
-            return Poll::Ready(why);
+        if backend.is_cut_off() {
+            return Poll::Ready("was closed because a hold began".into());
         }
-        if let Err(why) = self.read(cx) {
-            return Poll::Ready(why);
+        if backend.is_for_nobody() {
+            return Poll::Ready("has a request for a client that is gone".into());
+        }
+        if let Some(turn) = self.turns.begin(&self.worker.turns, cx) {
+            match self.read(turn, cx) {
+                Ok(more) => self.turns.end(&self.worker.turns, turn, more, cx),
+                Err(why) => return Poll::Ready(why),
+            }
+            // After the read: if this thread did not run for a while, the reply is in the socket.
+            if let Some(why) = self.overdue() {
+                return Poll::Ready(why);
+            }
         }
         if let Err(error) = self.write(cx) {
             return Poll::Ready(format!("closed the connection ({error})"));
         }
         if backend.retired.get() && backend.inflight.borrow().is_empty() {
             return Poll::Ready("was removed".into());
+        }
+        if !backend.is_dedicated() {
+            let memory = &self.worker.memory;
+            memory.charge_pool(&memory.queues, &backend.charged, backend.out.borrow().capacity());
         }
         Poll::Pending
     }
@@ -168,93 +222,119 @@ impl Pump<'_> {
     /// task for this check in each tick.
     fn overdue(&self) -> Option<String> {
         let sent = self.backend.inflight.borrow().front()?.tick;
-        if !self.rest.is_empty() && self.worker.clock.age(self.last_read) < STALLED_AFTER {
-            // A large reply is arriving.
-            return None;
-        }
-        let age = self.worker.clock.age(sent);
-        (age > self.worker.config.limits.request_deadline)
-            .then(|| format!("did not answer within {} ms", age.as_millis()))
+        let clock = &self.worker.clock;
+        // Bytes that move, in either direction, are progress.
+        let idle = clock.age(sent).min(clock.age(self.last_read)).min(clock.age(self.drained_at));
+        (idle > self.worker.config.limits.request_deadline)
+            .then(|| format!("did not answer within {} ms", idle.as_millis()))
     }
 
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
-        for _ in 0..READS_PER_TURN {
-            let Poll::Ready(read) = self.fill(cx) else { return Ok(()) };
-            match read {
-                Ok(true) => {}
-                Ok(false) => return Err("closed the connection".into()),
-                Err(error) => return Err(error),
+    /// Reads until there is nothing to read (false) or the turn is over (true).
+    fn read(&mut self, turn: Turn, cx: &mut Context<'_>) -> Result<bool, String> {
+        let max = if turn.is_large() { LARGE_TURN_BYTES } else { SMALL_TURN_BYTES };
+        let mut total = 0;
+        loop {
+            if self.incomplete.waits_for_client(self.backend, self.worker) {
+                // The session wakes the task when the client has read. Until then the server is not to blame.
+                self.last_read = self.worker.clock.tick();
+                return Ok(false);
+            }
+            let Poll::Ready(read) = self.fill(cx) else { return Ok(false) };
+            match read? {
+                0 => return Err("closed the connection".into()),
+                len => total += len,
+            }
+            if !self.incomplete.is_empty() {
+                self.incomplete.note(self.backend, self.worker)?;
+            }
+            if total >= max || turn.is_over() {
+                return Ok(true);
             }
         }
-        // There may be more to read, after the turns of other tasks.
-        cx.waker().wake_by_ref();
-        Ok(())
     }
 
-    /// Reads once and delivers the complete replies. `Ok(false)`: end of stream.
-    fn fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, String>> {
+    /// Reads once and delivers the complete replies; returns the number of bytes, which is 0 at the end of the stream.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, String>> {
         let broken = |error: io::Error| format!("lost the connection ({error})");
-        if self.rest.is_empty() {
+        if self.incomplete.bytes.is_empty() {
             // Read into the worker's buffer: most reads return complete replies, so that no bytes have to be kept.
             let mut scratch = self.worker.buffers.read.borrow_mut();
             let mut into = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.reader).poll_read(cx, &mut into) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(broken(error))),
-                Poll::Ready(Ok(())) if into.filled().is_empty() => return Poll::Ready(Ok(false)),
+                Poll::Ready(Ok(())) if into.filled().is_empty() => return Poll::Ready(Ok(0)),
                 Poll::Ready(Ok(())) => {}
             }
             let bytes = into.filled();
             let used = self.deliver(bytes);
-            let Ok(used) = used else { return Poll::Ready(used.map(|_| true)) };
-            self.rest.extend_from_slice(&bytes[used..]);
+            if let Ok(used) = used {
+                self.incomplete.bytes.extend_from_slice(&bytes[used..]);
+            }
+            Poll::Ready(used.map(|_| bytes.len()))
         } else {
-            self.rest.reserve(REST_RESERVED);
+            reserve(&mut self.incomplete.bytes, REST_RESERVED);
             // `read_buf` is cancel-safe: if it is dropped while pending, it has read nothing.
-            let mut read = std::pin::pin!(self.reader.read_buf(&mut self.rest));
-            match read.as_mut().poll(cx) {
+            let mut read = std::pin::pin!(self.reader.read_buf(&mut self.incomplete.bytes));
+            let len = match read.as_mut().poll(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(broken(error))),
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(false)),
-                Poll::Ready(Ok(_)) => {}
-            }
-            let mut rest = std::mem::take(&mut self.rest);
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(0)),
+                Poll::Ready(Ok(n)) => n,
+            };
+            let mut rest = std::mem::take(&mut self.incomplete.bytes);
             let used = self.deliver(&rest);
-            let Ok(used) = used else { return Poll::Ready(used.map(|_| true)) };
-            if used < rest.len() {
+            if let Ok(used) = used
+                && used < rest.len()
+            {
                 rest.drain(..used);
-                self.rest = rest;
+                self.incomplete.bytes = rest;
             }
+            Poll::Ready(used.map(|_| len))
         }
-        Poll::Ready(Ok(true))
+    }
+
+    /// Records that bytes have arrived. The clock is read at most once per tick.
+    fn note_activity(&mut self) {
+        let tick = self.worker.clock.tick();
+        if tick != self.last_read {
+            self.last_read = tick;
+            self.activity.note(boottime_ns());
+        }
     }
 
     /// Delivers all complete replies after check 2, and writes to each client's socket once.
     fn deliver(&mut self, bytes: &[u8]) -> Result<usize, String> {
-        self.last_read = self.worker.clock.tick();
+        self.note_activity();
         // Check 2 comes after the read that returned the replies, once for all of them.
         let check = ReplyCheck::new(self.worker, &self.backend.product);
         let confirm = self.backend.product.min_acks.get() > 0;
+        let confirm_reads = confirm && self.backend.product.confirm_reads.get();
         let mut at = 0;
         let mut swapped = false;
         let outcome = loop {
-            match self.scanner.scan(&bytes[at..]) {
+            match self.incomplete.scanner.scan(&bytes[at..]) {
                 Ok(Some(len)) => {
                     let reply = &bytes[at..at + len];
                     at += len;
-                    if reply[0] == b'>' && self.backend.version == Version::Resp3 {
+                    if reply[0] == b'>' && self.backend.version == Version::Resp3 && self.incomplete.is_kept() {
                         continue;
                     }
+                    let beginning = self.incomplete.end(self.backend, self.worker);
                     let Some(entry) = self.backend.inflight.borrow_mut().pop_front() else {
                         break Err("sent a reply without a request".to_owned());
                     };
                     swapped |= !check.same_table(&entry);
                     let passes = check.passes(&entry, &self.backend.product);
-                    if self.backend.replica {
+                    if beginning != Beginning::Kept {
+                        self.deliver_large(entry, beginning, reply, passes);
+                    } else if self.backend.replica {
                         self.deliver_from_replica(entry, reply, passes);
                     } else if !passes {
                         entry.withhold(self.worker);
-                    } else if confirm && entry.is_write && !matches!(reply[0], b'-' | b'!') {
+                    } else if reply[0] == b'-' && reply.starts_with(NOT_PRIMARY) {
+                        self.refuse_misrouted(entry);
+                    } else if confirm && (entry.is_write || confirm_reads) && !matches!(reply[0], b'-' | b'!') {
                         self.await_replicas(entry, reply);
                     } else {
                         entry.deliver(self.worker, reply);
@@ -270,6 +350,38 @@ impl Pump<'_> {
             self.worker.recount_holds();
         }
         outcome
+    }
+
+    /// Delivers a reply of which `rest` are the last bytes.
+    #[cold]
+    fn deliver_large(&mut self, entry: InFlight, beginning: Beginning, rest: &[u8], passes: bool) {
+        match beginning {
+            Beginning::Kept => entry.deliver(self.worker, rest),
+            Beginning::PassedOn => {
+                let len = self.incomplete.take_passed_on() + rest.len();
+                let session = entry.requester.session().clone();
+                entry.deliver(self.worker, rest);
+                session.note_large_reply(self.worker, len);
+            }
+            Beginning::Discarded => {}
+            Beginning::InPieces => {
+                let reply = self.incomplete.complete(rest);
+                let product = &self.backend.product;
+                let confirm = product.min_acks.get() > 0 && (entry.is_write || product.confirm_reads.get());
+                if self.backend.replica && passes {
+                    self.backend.take_answered(entry.len);
+                    entry.deliver_in_pieces(self.worker, reply);
+                } else if self.backend.replica {
+                    self.deliver_from_replica(entry, b"", passes);
+                } else if !passes {
+                    entry.withhold(self.worker);
+                } else if confirm && reply.first() != Some(b'!') {
+                    self.await_replicas(entry, &reply.concat());
+                } else {
+                    entry.deliver_in_pieces(self.worker, reply);
+                }
+            }
+        }
     }
 
     /// Delivers a replica's reply to a read, or repeats the read at the primary if check 2 withholds the reply or the
@@ -289,6 +401,15 @@ impl Pump<'_> {
         entry.retry_at_primary(self.worker, backend, &request, true, &why);
     }
 
+    /// Answers a write that a server refused because it is a replica: the route is wrong, and the group must be probed.
+    #[cold]
+    fn refuse_misrouted(&self, entry: InFlight) {
+        let addr = &self.backend.addr;
+        self.worker.report_misrouted(addr);
+        let text = format!("-TRYAGAIN not executed: server {addr} is a replica now; its group is being probed\r\n");
+        entry.fail_with(self.worker, false, text.as_bytes());
+    }
+
     /// Lets the reply to a write wait until enough replicas have the write.
     fn await_replicas(&mut self, entry: InFlight, reply: &[u8]) {
         let backend = self.backend;
@@ -296,23 +417,52 @@ impl Pump<'_> {
         acks.push(self.worker, entry, reply, backend.run_id.borrow().clone());
     }
 
+    /// Writes to a socket whose buffer is nearly full. The kernel reports it as writable only when a third is free, which
+    /// on a slow link takes longer than a deadline; less is progress, too.
+    #[cold]
+    fn press(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match socket2::SockRef::from(self.writer.as_ref()).send(bytes) {
+            Ok(n) => {
+                self.backend.written.set(self.backend.written.get() + n);
+                self.drained_at = self.worker.clock.tick();
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Writes all queued bytes; if the socket's buffer is full, waits until it is writable.
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let backend = self.backend;
+        if backend.cutting.get() {
+            return Ok(());
+        }
         loop {
             let mut out = backend.out.borrow_mut();
             let written = backend.written.get();
             if written == out.len() {
                 backend.compact(&mut out);
+                drop(out);
+                backend.full.set(false);
+                backend.wake_waiters(self.worker);
                 return Ok(());
             }
             match self.writer.try_write(&out[written..]) {
                 Ok(n) => {
                     backend.written.set(written + n);
                     backend.compact(&mut out);
+                    if backend.full.get() {
+                        self.drained_at = self.worker.clock.tick();
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if backend.full.get() {
+                        self.press(&out[written..])?;
+                    }
                     drop(out);
+                    backend.full.set(true);
+                    backend.wake_waiters(self.worker);
                     match self.writer.as_ref().poll_write_ready(cx) {
                         Poll::Pending => return Ok(()),
                         Poll::Ready(ready) => ready?,

@@ -1,7 +1,7 @@
 //! Connects and logs in: AUTH, HELLO 3, SELECT, INFO server and CLIENT SETNAME, in one write.
 //! Knows nothing of the requests that follow.
 
-use std::io;
+use std::{io, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,6 +21,15 @@ use crate::{
         write::Version,
     },
 };
+
+/// A connection without requests whose server's machine has failed is detected after about this time: before a firewall
+/// forgets it, and before it is closed as idle.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Bytes that the kernel may hold without having sent them. Bytes that move over a slow link are then seen as progress
+/// several times a second from 300 KB/s on; with the kernel's default of some MB a request would stand still for seconds. It
+/// also keeps requests where a hold can cut them off.
+const UNSENT_MAX: u32 = 128 * 1024;
 
 /// Longest reply to the handshake, in bytes. The longest is the map of HELLO, which lists the modules.
 const REPLIES_MAX: usize = 64 * 1024;
@@ -45,6 +54,11 @@ pub(in crate::proxy) struct LoginTarget<'a> {
 pub(in crate::proxy) async fn connect(to: LoginTarget<'_>) -> io::Result<(TcpStream, String)> {
     let mut stream = resolver::connect(to.addr).await?;
     stream.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
+    let socket = socket2::SockRef::from(&stream);
+    socket.set_tcp_keepalive(&keepalive)?;
+    // Where the kernel does not know it, progress is seen later.
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_MAX);
     let login = Login {
         version: to.version,
         db: to.db,

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use crate::{
     model::ids::{Epoch, SlotId},
     proxy::{
-        check::ServeCheck, gather::ScatterGather, product::ProductView, replies::Ticket, session::Session,
-        worker::Worker,
+        check::ServeCheck, gather::ScatterGather, pieces::Pieces, product::ProductView, replies::Ticket,
+        session::Session, worker::Worker,
     },
 };
 
@@ -86,6 +86,14 @@ impl InFlight {
         match self.requester {
             Requester::Session(session, ticket) => session.complete(worker, ticket, reply, self.len as usize),
             Requester::Part(gather, part) => gather.deliver(worker, part as usize, reply),
+        }
+    }
+
+    /// Delivers a large reply.
+    pub(in crate::proxy) fn deliver_in_pieces(self, worker: &Worker, reply: Pieces) {
+        match self.requester {
+            Requester::Session(session, ticket) => session.complete_in_pieces(worker, ticket, reply, self.len as usize),
+            Requester::Part(gather, part) => gather.deliver_in_pieces(worker, part as usize, reply),
         }
     }
 

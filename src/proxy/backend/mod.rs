@@ -1,22 +1,25 @@
-//! A shared, pipelined connection to a server, for one database and RESP version: the queued and the unanswered
-//! requests. Knows nothing of clients' sockets. `connection` has its task, `handshake` the login.
+//! A pipelined connection to a server, for one database and RESP version: the queued and the unanswered requests. All
+//! sessions of a worker share it, or one session has borrowed it (dedicated). Knows nothing of clients' sockets.
+//! `connection` has its task, `handshake` the login, `cut_off` what a hold does to requests that are not sent yet.
 
 mod connection;
+mod cut_off;
 pub(super) mod handshake;
+mod incomplete;
 mod inflight;
 
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     ops::Range,
-    rc::Rc,
+    rc::{Rc, Weak},
     task::Waker,
 };
 
 pub(super) use connection::run;
 pub(super) use inflight::{InFlight, ReplyCheck, Requester};
 
-use super::{product::ProductView, worker::Worker};
+use super::{counters::count, dedicated::DedicatedPlace, product::ProductView, session::Session, worker::Worker};
 use crate::{
     model::{ids::HostPort, secret::Credentials},
     resp::write::Version,
@@ -46,7 +49,20 @@ pub(super) enum Unavailable {
     Full,
 }
 
-/// A shared connection and its queues.
+/// Which server a connection goes to, and for what.
+#[derive(Debug)]
+pub(super) struct BackendKind {
+    pub(super) addr: HostPort,
+    pub(super) credentials: Option<Credentials>,
+    pub(super) db: u32,
+    pub(super) version: Version,
+    /// Whether the server is a replica, and the connection for reads only.
+    pub(super) replica: bool,
+    /// `None`: it is shared.
+    pub(super) dedicated: Option<DedicatedPlace>,
+}
+
+/// A connection and its queues.
 #[derive(Debug)]
 pub(super) struct Backend {
     pub(super) addr: HostPort,
@@ -56,6 +72,8 @@ pub(super) struct Backend {
     pub(super) product: Rc<ProductView>,
     /// Whether the server is a replica, and the connection for reads only.
     pub(super) replica: bool,
+    /// `None`: it is shared.
+    dedicated: Option<DedicatedPlace>,
     /// Of a replica: the run id of the process that may serve reads. A process that was started later may have older
     /// data.
     process: RefCell<String>,
@@ -66,6 +84,13 @@ pub(super) struct Backend {
     pub(super) retired: Cell<bool>,
     /// Whether it is to be closed at once; the outcome of the requests in flight is unknown.
     pub(super) abandoned: Cell<bool>,
+    /// Of a dedicated connection: whether it is closed before more bytes of its requests are written, because a hold
+    /// began.
+    cutting: Cell<bool>,
+    /// Whether the last write left bytes because the socket's buffer was full.
+    full: Cell<bool>,
+    /// Whether the reply to the oldest request is passed on to its client while it arrives. It has passed check 2.
+    pub(super) passing_on: Cell<bool>,
     /// Requests whose bytes are not completely written. Of a replica also those that are not answered, so that they can
     /// be repeated at the primary without a copy.
     out: RefCell<Vec<u8>>,
@@ -76,6 +101,12 @@ pub(super) struct Backend {
     pub(super) inflight: RefCell<VecDeque<InFlight>>,
     /// The worker's tick at the last request.
     last_used: Cell<u32>,
+    /// Bytes of `out` that the worker's memory counts. (Those of a dedicated connection are its session's.)
+    charged: Cell<usize>,
+    /// A reference to itself, for sessions.
+    weak_self: Weak<Self>,
+    /// Sessions that wait until there is room in `out`.
+    waiters: RefCell<Vec<Rc<Session>>>,
     waker: RefCell<Option<Waker>>,
     /// Whether the task was woken since it last ran.
     armed: Cell<bool>,
@@ -84,34 +115,46 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    pub(super) fn new(
-        product: Rc<ProductView>,
-        addr: HostPort,
-        credentials: Option<Credentials>,
-        (db, version): (u32, Version),
-        replica: bool,
-    ) -> Self {
-        Self {
+    pub(super) fn new(product: Rc<ProductView>, kind: BackendKind) -> Rc<Self> {
+        let BackendKind { addr, credentials, db, version, replica, dedicated } = kind;
+        Rc::new_cyclic(|weak_self| Self {
             addr,
             db,
             version,
             credentials,
             product,
             replica,
+            dedicated,
             process: RefCell::default(),
             link: Cell::new(BackendLink::Connecting),
             run_id: RefCell::new("".into()),
             retired: Cell::new(false),
             abandoned: Cell::new(false),
+            cutting: Cell::new(false),
+            full: Cell::new(false),
+            passing_on: Cell::new(false),
             out: RefCell::default(),
             written: Cell::new(0),
             answered: Cell::new(0),
             inflight: RefCell::default(),
             last_used: Cell::new(0),
+            charged: Cell::new(0),
+            weak_self: weak_self.clone(),
+            waiters: RefCell::default(),
             waker: RefCell::default(),
             armed: Cell::new(false),
             wanted: Cell::new(false),
-        }
+        })
+    }
+
+    /// Whether one session has borrowed it, or may.
+    pub(super) fn is_dedicated(&self) -> bool {
+        self.dedicated.is_some()
+    }
+
+    /// Whether a session may borrow it or keep it. (The task of a dedicated connection ends with the connection.)
+    pub(super) fn may_be_borrowed(&self) -> bool {
+        self.link.get() != BackendLink::Down && !self.retired.get() && !self.abandoned.get() && !self.cutting.get()
     }
 
     /// Whether [`send`](Self::send) may be called.
@@ -121,7 +164,7 @@ impl Backend {
             self.wanted.set(true);
             return Err(Unavailable::Down);
         }
-        if self.unwritten() > worker.config.limits.backend_queued_max {
+        if self.unwritten() > self.queued_max(worker) {
             return Err(Unavailable::Full);
         }
         Ok(())
@@ -140,6 +183,31 @@ impl Backend {
         self.available(worker).is_ok()
     }
 
+    /// Bytes that may wait in its queue. (Those of a dedicated connection are its session's.)
+    #[inline]
+    fn queued_max(&self, worker: &Worker) -> usize {
+        let max = worker.config.limits.backend_queued_max;
+        if self.is_dedicated() { max } else { worker.memory.queues.each(max) }
+    }
+
+    /// Wakes the session when there is room in the queue.
+    pub(super) fn wait_for_room(&self, worker: &Worker, session: &Rc<Session>) {
+        count(&worker.stats.queue_waits);
+        self.waiters.borrow_mut().push(session.clone());
+        self.wanted.set(true);
+        self.wake();
+    }
+
+    /// Wakes the sessions that wait for room, if there is.
+    fn wake_waiters(&self, worker: &Worker) {
+        if self.waiters.borrow().is_empty() || self.unwritten() > self.queued_max(worker) / 2 {
+            return;
+        }
+        for session in std::mem::take(&mut *self.waiters.borrow_mut()) {
+            session.wake();
+        }
+    }
+
     /// Queues a request; it is written together with all others that this turn queues.
     #[inline]
     pub(super) fn send(&self, request: &[u8], entry: InFlight) {
@@ -155,6 +223,16 @@ impl Backend {
         self.link.get() == BackendLink::Up
             && self.inflight.borrow().is_empty()
             && worker.clock.age(self.last_used.get()) >= worker.config.limits.backend_idle
+    }
+
+    /// Whether it is a dedicated connection whose client is gone, and the server cannot have executed what is in flight:
+    /// a slow link must not keep these requests in memory.
+    fn is_for_nobody(&self) -> bool {
+        let gone = |entry: &InFlight| entry.requester.session().is_closed();
+        self.is_dedicated()
+            && self.retired.get()
+            && self.inflight.borrow().front().is_some_and(gone)
+            && self.first_unsent().0 == 0
     }
 
     /// Closes it when nothing is in flight.
@@ -178,7 +256,12 @@ impl Backend {
     fn compact(&self, out: &mut Vec<u8>) {
         let written = self.written.get();
         // A faulty server may answer a request that it has not received completely.
-        let done = if self.replica { self.answered.get().min(written) } else { written };
+        let done = match (self.replica, self.is_dedicated()) {
+            (true, _) => self.answered.get().min(written),
+            // A request that is not completely written may be cut off.
+            (false, true) => cut_off::first_unsent(&self.inflight.borrow(), out.len(), written).1.min(written),
+            (false, false) => written,
+        };
         if done == out.len() {
             out.clear();
             if out.capacity() > KEEP_OUT {
@@ -205,14 +288,9 @@ impl Backend {
         self.out.borrow().len() - self.written.get()
     }
 
-    /// The error for a client whose request cannot be sent.
-    pub(super) fn refusal(&self, why: Unavailable) -> String {
-        match why {
-            Unavailable::Down => format!("ERR server {} is down, not executed", self.addr),
-            Unavailable::Full => {
-                format!("TRYAGAIN too many requests wait for server {}, not executed", self.addr)
-            }
-        }
+    /// The error for a client whose request cannot be sent, because the server is down.
+    pub(super) fn refusal(&self) -> String {
+        format!("ERR server {} is down, not executed", self.addr)
     }
 
     /// Closes it at once, because a failover replaces its server; answers all requests in flight.
@@ -232,16 +310,19 @@ impl Backend {
     /// Answers all requests in flight with an error: those that were not written completely cannot have been executed;
     /// the outcome of the others is unknown.
     fn fail_all(&self, worker: &Worker, why: &str) {
-        let mut unwritten = self.unwritten();
+        let (first_unsent, at) = self.first_unsent();
         // Moved out, because the loop below repeats reads of a replica at the primary while it borrows these bytes.
         let out = std::mem::take(&mut *self.out.borrow_mut());
         self.written.set(0);
         let mut request = self.answered.replace(0);
         let mut entries = std::mem::take(&mut *self.inflight.borrow_mut());
-        let mut first_unsent = entries.len();
-        while first_unsent > 0 && unwritten > 0 {
-            first_unsent -= 1;
-            unwritten = unwritten.saturating_sub(entries[first_unsent].len as usize);
+        if self.cutting.replace(false) {
+            let mut at = at;
+            for entry in entries.split_off(first_unsent) {
+                let end = at + entry.len as usize;
+                self.cut_off_entry(worker, entry, &out[at..end]);
+                at = end;
+            }
         }
         let why = format!("server {} {why}", self.addr);
         for (i, entry) in entries.drain(..).enumerate() {
@@ -254,5 +335,7 @@ impl Backend {
         }
         worker.flush_replied();
         worker.recount_holds();
+        worker.memory.charge_pool(&worker.memory.queues, &self.charged, 0);
+        self.wake_waiters(worker);
     }
 }

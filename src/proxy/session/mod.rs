@@ -2,24 +2,33 @@
 //! Knows nothing of servers or of how requests are read; `task` reads them, and `request`
 //! handles one.
 
+mod connections;
+mod memory;
+mod output;
 mod request;
 mod task;
+mod window;
 
 use std::{
     cell::{Cell, RefCell},
-    io,
     net::SocketAddr,
-    rc::Rc,
-    task::{Context, Poll, Waker},
+    rc::{Rc, Weak},
+    task::{Context, Waker},
 };
 
 use tokio::net::tcp::OwnedWriteHalf;
 
+use memory::SessionMemory;
+use request::Handled;
+pub(super) use request::{CutOff, PARKED_TOO_LONG, PARKED_TOO_MUCH};
 pub(super) use task::SessionTask;
+use window::Window;
 
 use super::{
+    backend::Backend,
+    backend_set::BackendSet,
     client::ClientState,
-    product::{BackendSet, ProductView},
+    product::ProductView,
     replies::{Replies, Ticket},
     worker::Worker,
 };
@@ -34,18 +43,35 @@ pub(super) struct Session {
     writer: RefCell<Option<OwnedWriteHalf>>,
     replies: RefCell<Replies>,
     backend_set: RefCell<Option<Rc<BackendSet>>>,
+    /// The tick of its last large message, if its requests use dedicated connections.
+    dedicated_since: Cell<Option<u32>>,
     waker: RefCell<Option<Waker>>,
     /// Bytes of unanswered requests.
     queued: Cell<usize>,
     /// Whether it is in the worker's list of sessions to flush.
     dirty: Cell<bool>,
-    /// Whether the socket's buffer is full; the task waits until it is writable.
+    /// Whether the task has to write: the socket's buffer was full, or there was more than is written at once.
     blocked: Cell<bool>,
+    /// While `blocked`: the tick at which the socket last took bytes.
+    took_at: Cell<u32>,
+    /// Whether it is in the worker's list of sessions whose client does not read.
+    slow: Cell<bool>,
+    /// Whether its client reads nothing and has sent `read_ahead_max` bytes of requests that are not executed.
+    read_ahead_full: Cell<bool>,
+    /// How many requests may be unanswered.
+    window: Cell<Window>,
+    memory: SessionMemory,
+    /// Of a reply that is passed on while it arrives: its backend, which waits until the client has read enough.
+    stream: RefCell<Option<Weak<Backend>>>,
     /// Whether it is at a limit; the task is woken when a reply has been written.
     stalled: Cell<bool>,
     /// Whether its backend set has changed and earlier requests are still unanswered: nothing is read until they are
     /// answered.
     settling: Cell<bool>,
+    /// Whether a large split command is being executed: nothing is read until it is answered.
+    pub(super) in_sections: Cell<bool>,
+    /// Bytes of replies that the node itself gave in this turn.
+    answered_in_turn: Cell<usize>,
     /// Whether nothing more is read; the session is closed when all requests are answered and the replies written.
     closing: Cell<bool>,
     /// Whether it is closed.
@@ -105,63 +131,6 @@ impl Session {
         self.closed.get()
     }
 
-    /// Stores the reply to a request; it is written together with the other replies of this turn.
-    #[inline]
-    pub(super) fn complete(self: Rc<Self>, worker: &Worker, ticket: Ticket, reply: &[u8], len: usize) {
-        if self.closed.get() {
-            return;
-        }
-        let mut replies = self.replies.borrow_mut();
-        if replies.held() > worker.config.limits.session_output_max {
-            drop(replies);
-            tracing::info!(client = %self.addr, "closed a client that does not read its replies");
-            worker.stats.slow_clients.set(worker.stats.slow_clients.get() + 1);
-            self.kill();
-            return;
-        }
-        replies.ensure_buffer(|| worker.buffers.take_reply());
-        replies.complete(ticket, reply);
-        drop(replies);
-        self.queued.set(self.queued.get() - len);
-        if !self.dirty.replace(true) {
-            worker.replied.borrow_mut().push(self);
-        }
-    }
-
-    /// Writes the ready replies with one `write()`. If the socket's buffer is full, the task writes the rest.
-    #[inline]
-    pub(super) fn flush(&self, worker: &Worker) {
-        self.dirty.set(false);
-        if self.closed.get() {
-            return;
-        }
-        let mut replies = self.replies.borrow_mut();
-        if !self.blocked.get() && !replies.unsent().is_empty() {
-            let writer = self.writer.borrow();
-            let Some(writer) = &*writer else { return };
-            match writer.try_write(replies.unsent()) {
-                Ok(n) => {
-                    replies.advance(n);
-                    if !replies.unsent().is_empty() {
-                        self.blocked.set(true);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked.set(true),
-                Err(_) => self.closed.set(true),
-            }
-            if self.blocked.get() || self.closed.get() {
-                self.wake();
-            }
-        }
-        if let Some(buffer) = replies.release_buffer() {
-            worker.buffers.return_reply(buffer);
-        }
-        drop(replies);
-        if self.stalled.get() || self.closing.get() {
-            self.wake();
-        }
-    }
-
     /// Closes it at once.
     pub(super) fn kill(&self) {
         self.closed.set(true);
@@ -180,32 +149,8 @@ impl Session {
         self.wake();
     }
 
-    /// Drops the backend set, because SELECT or HELLO changed the database or the version. Earlier requests must be
-    /// answered first: nothing orders two connections, and a client must be able to read what it has just written.
-    pub(super) fn forget_backend_set(&self) {
-        let client = self.client.borrow();
-        let mut backend_set = self.backend_set.borrow_mut();
-        // Keep a set that still fits: without it, the next change would not know that requests are in flight.
-        if backend_set
-            .as_ref()
-            .is_some_and(|backend_set| backend_set.db != client.db || backend_set.version != client.version)
-        {
-            *backend_set = None;
-            self.settling.set(self.replies.borrow().waiting() > 0);
-        }
-    }
-
-    pub(super) fn backend_set(&self) -> Rc<BackendSet> {
-        let mut backend_set = self.backend_set.borrow_mut();
-        backend_set
-            .get_or_insert_with(|| {
-                let client = self.client.borrow();
-                self.product.backend_set(client.db, client.version)
-            })
-            .clone()
-    }
-
-    fn wake(&self) {
+    /// Lets its task run.
+    pub(super) fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
@@ -217,49 +162,10 @@ impl Session {
         replies.push(text);
     }
 
-    fn saturated(&self, worker: &Worker) -> bool {
-        let limits = &worker.config.limits;
-        let replies = self.replies.borrow();
-        if self.settling.get() {
-            self.settling.set(replies.waiting() > 0);
-        }
-        self.settling.get()
-            || replies.waiting() >= limits.pipeline_max
-            || self.queued.get() > limits.session_queued_max
-            || replies.held() > limits.session_output_max / 4
-    }
-
     fn register_waker(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|old| old.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
-    }
-
-    /// Writes when the socket becomes writable.
-    fn poll_blocked(&self, worker: &Worker, cx: &mut Context<'_>) {
-        while self.blocked.get() {
-            {
-                let writer = self.writer.borrow();
-                let Some(writer) = &*writer else { return };
-                match writer.as_ref().poll_write_ready(cx) {
-                    Poll::Pending => return,
-                    Poll::Ready(Ok(())) => self.blocked.set(false),
-                    Poll::Ready(Err(_)) => self.closed.set(true),
-                }
-            }
-            self.flush(worker);
-        }
-    }
-
-    /// Writes the ready replies at the end of the session's own turn.
-    fn flush_quietly(&self, worker: &Worker, cx: &mut Context<'_>) {
-        // Its own task is running, so it must not wake itself.
-        let waker = self.waker.borrow_mut().take();
-        if !self.dirty.get() {
-            self.flush(worker);
-        }
-        *self.waker.borrow_mut() = waker;
-        self.poll_blocked(worker, cx);
     }
 }

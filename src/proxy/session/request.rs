@@ -5,23 +5,67 @@ use std::rc::Rc;
 
 use super::Session;
 use crate::{
-    commands::Local,
+    commands::{Local, Spec, Split},
     model::{reads::ReadFrom, route::ProductRoutes},
     proxy::{
-        backend::{Backend, InFlight, Requester},
+        backend::{Backend, InFlight, Requester, Unavailable},
         check::ServeCheck,
-        client::ReplyMode,
-        dispatch::{CallContext, Dispatch, DispatchTarget, RefusalReason, dispatch},
-        gather::ScatterGather,
+        client::{Access, ReplyMode},
+        counters::count,
+        dispatch::{CallContext, Dispatch, DispatchTarget, KeyRoute, RefusalReason, dispatch},
+        gather::{LargeSplit, NotStarted, ScatterGather},
         local,
         reads::{self, ReadChoice},
+        replies::Ticket,
         worker::Worker,
     },
-    resp::write,
+    resp::{
+        request::{RequestScanner, Scanned},
+        write::{self, Version},
+    },
 };
 
+/// The error for a request that was parked for the longest time allowed.
+pub(in crate::proxy) const PARKED_TOO_LONG: &str = "TRYAGAIN not executed: its slot was held for too long";
+/// The error for a request that is not parked, because too many bytes are.
+pub(in crate::proxy) const PARKED_TOO_MUCH: &str = "TRYAGAIN not executed: too many requests wait for held slots";
+
+/// A request of which the server cannot have received everything when a hold began. It is sent again when the hold
+/// ends.
+#[derive(Debug)]
+pub(in crate::proxy) struct CutOff {
+    pub(in crate::proxy) session: Rc<Session>,
+    pub(in crate::proxy) ticket: Ticket,
+    pub(in crate::proxy) bytes: Vec<u8>,
+    /// Those of its connection: the session may have changed its own since.
+    pub(in crate::proxy) db: u32,
+    pub(in crate::proxy) version: Version,
+    /// The tick at which it was cut off.
+    pub(in crate::proxy) since: u32,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handled {
+    /// It was sent, answered or refused.
+    Done,
+    /// It is parked: its slot is held. All requests behind it wait, too.
+    Parked,
+    /// It waits for room in a server's queue, or for earlier requests on another connection; so do all behind it.
+    Waiting,
+}
+
+/// Where a request is sent.
+enum SendTo {
+    Backend(Rc<Backend>),
+    /// No server; the error for the client.
+    Refuse(String),
+    /// Nowhere yet.
+    Wait,
+}
+
 impl Session {
-    /// Handles one request. Returns false if it is parked; then all requests behind it wait, too.
+    /// Handles one request.
     #[inline]
     pub(super) fn handle(
         self: &Rc<Self>,
@@ -29,89 +73,172 @@ impl Session {
         routes: &ProductRoutes,
         serve_check: ServeCheck,
         call: &CallContext<'_>,
-    ) -> bool {
+    ) -> Handled {
         if call.args.is_empty() {
-            return true;
+            return Handled::Done;
         }
-        let (logged_in, mode) = {
+        let (access, mode) = {
             let client = self.client.borrow();
-            (client.logged_in, client.replies)
+            (client.access(), client.replies)
         };
         let mut scratch = worker.buffers.dispatch.borrow_mut();
-        let decision = dispatch(routes, serve_check, logged_in, call, &mut scratch);
-        let refused = match decision {
-            Dispatch::Held => match self.park_or_refuse(worker, call) {
-                None => return false,
-                refused => refused,
-            },
-            _ => None,
-        };
-        worker.stats.requests.set(worker.stats.requests.get() + 1);
+        let decision = dispatch(routes, serve_check, access, call, &mut scratch);
         let muted = mode != ReplyMode::On;
-        if mode == ReplyMode::SkipNext {
-            self.client.borrow_mut().replies = ReplyMode::On;
-        }
         match decision {
-            Dispatch::Forward(target) => self.forward(worker, routes, &target, call, muted),
-            Dispatch::Split { kind, spec } => {
-                let started = ScatterGather::start(
-                    worker,
-                    self,
-                    &self.backend_set(),
-                    call,
-                    (kind, spec, muted),
-                    (routes, &scratch.keys),
-                );
-                match started {
-                    Ok(()) => worker.stats.forwarded.set(worker.stats.forwarded.get() + 1),
-                    Err(text) => self.refuse(worker, muted, &text),
+            Dispatch::Forward(target) => match self.choose_backend(worker, routes, &target, call) {
+                SendTo::Backend(backend) => {
+                    self.count_request(worker, mode);
+                    self.forward(worker, routes, &backend, &target, call, muted);
                 }
+                SendTo::Refuse(text) => self.refuse_request(worker, mode, &text),
+                SendTo::Wait => return Handled::Waiting,
+            },
+            Dispatch::Split { kind, spec } => {
+                return self.split(worker, call, (kind, spec, mode), (routes, &scratch.keys));
             }
-            Dispatch::Local(local) => self.answer_locally(worker, routes, local, call, muted),
+            Dispatch::Held => match self.park_or_refuse(worker, call) {
+                None => return Handled::Parked,
+                Some(text) => self.refuse_request(worker, mode, text),
+            },
+            Dispatch::LargeSplit { kind, spec } => {
+                if self.needs_choice(worker, call) && !self.choose_connections(worker, call.bytes.len()) {
+                    return Handled::Waiting;
+                }
+                self.count_request(worker, mode);
+                count(&worker.stats.forwarded);
+                LargeSplit::start(worker, self, call, (kind, spec, muted));
+            }
+            Dispatch::Local(local) => {
+                self.count_request(worker, mode);
+                self.answer_locally(worker, routes, local, call, muted);
+            }
             Dispatch::Refuse(RefusalReason::Unresolved(error)) => {
-                self.refuse(worker, muted, &local::unresolved(&error, call));
+                self.refuse_request(worker, mode, &local::unresolved(&error, call));
             }
-            Dispatch::Refuse(refusal) => self.refuse(worker, muted, &refusal.to_string()),
+            Dispatch::Refuse(refusal) => {
+                if matches!(refusal, RefusalReason::TooManyArguments(_)) {
+                    count(&worker.stats.long_local_commands);
+                }
+                self.refuse_request(worker, mode, &refusal.to_string());
+            }
             Dispatch::Close(why) => {
+                self.count_request(worker, mode);
                 self.refuse(worker, false, &format!("ERR {why}"));
                 self.closing.set(true);
             }
-            Dispatch::Held => self.refuse(worker, muted, refused.unwrap_or_default()),
         }
-        true
+        Handled::Done
+    }
+
+    /// Starts a split command.
+    #[inline]
+    fn split(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        call: &CallContext<'_>,
+        (kind, spec, mode): (Split, &Spec, ReplyMode),
+        routes: (&ProductRoutes, &[KeyRoute]),
+    ) -> Handled {
+        if self.needs_choice(worker, call) && !self.choose_connections(worker, call.bytes.len()) {
+            return Handled::Waiting;
+        }
+        let muted = mode != ReplyMode::On;
+        match ScatterGather::start(worker, self, &self.backend_set(), call, (kind, spec, muted), routes) {
+            Ok(()) => {
+                self.count_request(worker, mode);
+                count(&worker.stats.forwarded);
+            }
+            Err(NotStarted::Full) => return Handled::Waiting,
+            Err(NotStarted::Refuse(text)) => self.refuse_request(worker, mode, &text),
+            Err(NotStarted::NoDedicated) => match self.without_dedicated(worker, call.bytes.len()) {
+                SendTo::Refuse(text) => self.refuse_request(worker, mode, &text),
+                SendTo::Backend(_) | SendTo::Wait => return Handled::Waiting,
+            },
+        }
+        Handled::Done
+    }
+
+    /// Refuses a request.
+    fn refuse_request(&self, worker: &Worker, mode: ReplyMode, text: &str) {
+        self.count_request(worker, mode);
+        self.refuse(worker, mode != ReplyMode::On, text);
+    }
+
+    /// Counts a request that does not wait any more; `CLIENT REPLY SKIP` concerns only one.
+    #[inline]
+    fn count_request(&self, worker: &Worker, mode: ReplyMode) {
+        count(&worker.stats.requests);
+        if mode == ReplyMode::SkipNext {
+            self.client.borrow_mut().replies = ReplyMode::On;
+        }
+    }
+
+    /// Whether [`choose_connections`](Self::choose_connections) has to be asked; it is rarely.
+    #[inline]
+    fn needs_choice(&self, worker: &Worker, call: &CallContext<'_>) -> bool {
+        call.bytes.len() >= worker.config.limits.large_message || self.dedicated_since.get().is_some()
     }
 
     #[inline]
-    fn forward(
+    fn choose_backend(
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         routes: &ProductRoutes,
         target: &DispatchTarget,
         call: &CallContext<'_>,
-        muted: bool,
-    ) {
+    ) -> SendTo {
+        if self.needs_choice(worker, call) && !self.choose_connections(worker, call.bytes.len()) {
+            return SendTo::Wait;
+        }
         if routes.reads.from != ReadFrom::Primary && target.may_read_replica {
             match self.at_replica(worker, routes, target) {
                 ReadChoice::Primary => {}
-                ReadChoice::Replica(backend) => {
-                    let requester = Requester::Session(self.clone(), self.open(muted, call.bytes.len()));
-                    worker.stats.forwarded.set(worker.stats.forwarded.get() + 1);
-                    return self.send(worker, &backend, target, call, requester);
-                }
-                ReadChoice::Refuse(text) => return self.refuse(worker, muted, &text),
+                ReadChoice::Replica(backend) => return SendTo::Backend(backend),
+                ReadChoice::Refuse(text) => return SendTo::Refuse(text),
             }
         }
-        let backend = self.backend_set().backend(worker, &self.product, target.group);
-        if let Err(why) = backend.available(worker) {
-            self.refuse(worker, muted, &backend.refusal(why));
-            return;
+        let Some(backend) = self.backend_set().backend(worker, &self.product, target.group) else {
+            return self.without_dedicated(worker, call.bytes.len());
+        };
+        match backend.available(worker) {
+            Ok(()) => SendTo::Backend(backend),
+            Err(Unavailable::Down) => SendTo::Refuse(backend.refusal()),
+            Err(Unavailable::Full) => {
+                backend.wait_for_room(worker, self);
+                SendTo::Wait
+            }
         }
-        worker.stats.forwarded.set(worker.stats.forwarded.get() + 1);
+    }
+
+    /// There is no dedicated connection for a request: a large one is refused, others use shared connections.
+    #[cold]
+    fn without_dedicated(&self, worker: &Worker, len: usize) -> SendTo {
+        if len >= worker.config.limits.large_message {
+            return SendTo::Refuse(self.product.too_many_dedicated(worker));
+        }
+        self.use_shared();
+        if !self.settling.get() {
+            self.wake();
+        }
+        SendTo::Wait
+    }
+
+    #[inline]
+    fn forward(
+        self: &Rc<Self>,
+        worker: &Worker,
+        routes: &ProductRoutes,
+        backend: &Backend,
+        target: &DispatchTarget,
+        call: &CallContext<'_>,
+        muted: bool,
+    ) {
+        count(&worker.stats.forwarded);
         let ticket = self.open(muted, call.bytes.len());
         if routes.reads.own_writes && target.is_write {
             self.note_write(ticket);
         }
-        self.send(worker, &backend, target, call, Requester::Session(self.clone(), ticket));
+        self.send(worker, backend, target, call.bytes, Requester::Session(self.clone(), ticket));
     }
 
     #[cold]
@@ -121,27 +248,70 @@ impl Session {
     }
 
     #[inline]
-    fn send(
-        &self,
-        worker: &Worker,
-        backend: &Backend,
-        target: &DispatchTarget,
-        call: &CallContext<'_>,
-        requester: Requester,
-    ) {
+    fn send(&self, worker: &Worker, backend: &Backend, target: &DispatchTarget, request: &[u8], requester: Requester) {
         backend.send(
-            call.bytes,
+            request,
             InFlight {
                 requester,
                 epoch: target.epoch,
                 // `REQUEST_MAX` is 1 GB, far below 4 GB.
-                len: call.bytes.len() as u32,
+                len: request.len() as u32,
                 tick: worker.clock.tick(),
                 generation: worker.routes.generation(),
                 slot: target.slot,
                 is_write: target.is_write,
             },
         );
+    }
+
+    /// Sends a request that a hold has cut off. Returns false if its slot is still held.
+    pub(in crate::proxy) fn resend(self: &Rc<Self>, worker: &Rc<Worker>, request: &CutOff) -> bool {
+        let fail = |text: &str| {
+            let mut error = Vec::new();
+            write::error(&mut error, text);
+            self.clone().complete(worker, request.ticket, &error, request.bytes.len());
+            true
+        };
+        if self.closed.get() {
+            return true;
+        }
+        let routes = self.product.routes.borrow().clone();
+        let mut scanner = RequestScanner::default();
+        if !matches!(scanner.scan(&request.bytes), Ok(Scanned::Request(_))) {
+            debug_assert!(false, "what was sent is a request");
+            return fail("ERR the request could not be repeated, not executed");
+        }
+        let call = CallContext { bytes: &request.bytes, args: scanner.args() };
+        let decision = dispatch(
+            &routes,
+            worker.serve_check(&self.product),
+            Access::Open,
+            &call,
+            &mut worker.buffers.dispatch.borrow_mut(),
+        );
+        match decision {
+            Dispatch::Held if worker.clock.age(request.since) < worker.config.limits.parked_for_max => false,
+            Dispatch::Held => fail(PARKED_TOO_LONG),
+            Dispatch::Forward(target) => {
+                let own = self.backend_set();
+                let fits = own.db == request.db && own.version == request.version;
+                let backend_set = if fits { own } else { self.product.backend_set(request.db, request.version) };
+                let backend = backend_set.backend(worker, &self.product, target.group);
+                match backend.filter(|backend| backend.available(worker) != Err(Unavailable::Down)) {
+                    Some(backend) => {
+                        let requester = Requester::Session(self.clone(), request.ticket);
+                        self.send(worker, &backend, &target, &request.bytes, requester);
+                        true
+                    }
+                    None => fail("TRYAGAIN not executed: its slot moved, and the server there is not available"),
+                }
+            }
+            Dispatch::Refuse(refusal) => fail(&refusal.to_string()),
+            // The routes have changed so much that a command of one server has become one of several.
+            Dispatch::Split { .. } | Dispatch::LargeSplit { .. } | Dispatch::Local(_) | Dispatch::Close(_) => {
+                fail("TRYAGAIN not executed: its slot moved before it could be sent")
+            }
+        }
     }
 
     /// Answers a request with an error.
@@ -171,6 +341,7 @@ impl Session {
         if !silent {
             self.answer(worker, &|out| out.extend_from_slice(&reply));
         }
+        self.answered_in_turn.set(self.answered_in_turn.get() + reply.len());
         worker.buffers.return_reply(reply);
         if answer.close {
             self.closing.set(true);
@@ -185,14 +356,14 @@ impl Session {
         let expired = since.is_some_and(|tick| worker.clock.age(tick) >= limits.parked_for_max);
         let full = since.is_none() && worker.parking.bytes() + call.bytes.len() > limits.parked_worker_max;
         if expired {
-            return Some("TRYAGAIN not executed: its slot was held for too long");
+            return Some(PARKED_TOO_LONG);
         }
         if full {
-            return Some("TRYAGAIN not executed: too many requests wait for held slots");
+            return Some(PARKED_TOO_MUCH);
         }
         if since.is_none() {
             self.parked_at.set(Some(worker.clock.tick()));
-            worker.stats.parked.set(worker.stats.parked.get() + 1);
+            count(&worker.stats.parked);
         }
         worker.parking.add(self.clone());
         None

@@ -11,21 +11,23 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::BufMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, ReadBuf},
     net::{TcpStream, tcp::OwnedReadHalf},
 };
 
-use super::Session;
+use super::{Handled, Session, memory::SessionMemory};
 use crate::{
     model::route::ProductRoutes,
     proxy::{
         check::ServeCheck,
         client::{ClientState, ReplyMode},
+        clients::ClientPlace,
         dispatch::CallContext,
         product::ProductView,
         replies::Replies,
-        worker::Worker,
+        worker::{TaskKind, TaskTurns, Turn, Worker, reserve},
     },
     resp::{
         inline,
@@ -34,13 +36,27 @@ use crate::{
     },
 };
 
-/// Number of reads in one turn, so that other sessions get their turns.
-const READS_PER_TURN: usize = 4;
+/// Bytes that are read in a small turn: more than usual pipelines.
+const SMALL_TURN_BYTES: usize = 8 * 1024;
+
+/// Bytes that are read in a large turn: a read buffer.
+const LARGE_TURN_BYTES: usize = 64 * 1024;
+
+/// Requests in a small turn: more than usual pipelines, and the work of some hundred microseconds.
+const SMALL_TURN_REQUESTS: u32 = 512;
+
+/// Requests after which a large turn reads the clock, which costs a small part of their work.
+const REQUESTS_PER_CLOCK: u32 = 32;
+
+/// Bytes of replies that the node itself gives to a session in one turn, so that other sessions get their turns: the
+/// work of about a millisecond, such as three replies to COMMAND.
+const LOCAL_PER_TURN: usize = 256 * 1024;
 
 /// Bytes reserved for the rest of an incomplete request, in addition to what has arrived: one request of usual size.
 const REST_RESERVED: usize = 16 * 1024;
 
 /// Why the scan of a buffer stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ScanStop {
     /// All complete requests were handled.
     Incomplete,
@@ -48,6 +64,10 @@ enum ScanStop {
     AtLimit,
     /// The next request is parked.
     Parked,
+    /// The next request waits for room or for earlier ones.
+    Waiting,
+    /// The turn is over; the rest of the buffer is kept.
+    TurnOver,
 }
 
 /// The task of a session.
@@ -62,6 +82,18 @@ pub(in crate::proxy) struct SessionTask {
     used: usize,
     /// Number of bytes of `rest` that the worker counts as parked.
     counted: usize,
+    /// Why the last scan stopped.
+    stop: ScanStop,
+    /// Whether the client sends nothing more. It may have closed only its sending side, so all its requests are
+    /// executed and answered.
+    ended: bool,
+    turns: Rc<TaskTurns>,
+    /// This turn.
+    now: Turn,
+    /// Requests that were handled in this turn.
+    handled: u32,
+    /// Free again when the task ends.
+    _place: ClientPlace,
 }
 
 impl SessionTask {
@@ -69,12 +101,12 @@ impl SessionTask {
     pub(in crate::proxy) fn new(
         worker: Rc<Worker>,
         product: Rc<ProductView>,
-        stream: TcpStream,
-        addr: SocketAddr,
+        (stream, addr, place): (TcpStream, SocketAddr, ClientPlace),
         id: u64,
     ) -> Self {
         let (reader, writer) = stream.into_split();
         let logged_in = product.routes.borrow().auth.is_none();
+        let kind = TaskKind::Session(product.routes.borrow().id);
         let mut scanner = RequestScanner::default();
         scanner.set_before_login(!logged_in);
         let session = Rc::new(Session {
@@ -85,12 +117,21 @@ impl SessionTask {
             writer: RefCell::new(Some(writer)),
             replies: RefCell::default(),
             backend_set: RefCell::default(),
+            dedicated_since: Cell::new(None),
             waker: RefCell::default(),
             queued: Cell::new(0),
             dirty: Cell::new(false),
             blocked: Cell::new(false),
+            took_at: Cell::new(0),
+            memory: SessionMemory::default(),
+            stream: RefCell::default(),
+            slow: Cell::new(false),
+            read_ahead_full: Cell::new(false),
+            window: Cell::default(),
             stalled: Cell::new(false),
             settling: Cell::new(false),
+            in_sections: Cell::new(false),
+            answered_in_turn: Cell::new(0),
             closing: Cell::new(false),
             closed: Cell::new(false),
             parked_at: Cell::new(None),
@@ -98,54 +139,99 @@ impl SessionTask {
             last_write: Cell::default(),
         });
         worker.add_session(&session);
-        Self { worker, session, reader, scanner, rest: Vec::new(), used: 0, counted: 0 }
+        Self {
+            worker,
+            session,
+            reader,
+            scanner,
+            rest: Vec::new(),
+            used: 0,
+            counted: 0,
+            stop: ScanStop::Incomplete,
+            ended: false,
+            turns: TaskTurns::new(kind),
+            now: Turn::Small,
+            handled: 0,
+            _place: place,
+        }
     }
 
-    /// Reads and handles requests until there is nothing to read or the session is at a limit.
+    /// Reads and handles requests until there is nothing to read or the session is at a limit (false), or the turn is
+    /// over (true).
     ///
     /// # Errors
     /// Returns the error of the socket; the session must then be closed.
-    fn turn(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    fn work_in(&mut self, turn: Turn, cx: &mut Context<'_>) -> io::Result<bool> {
         let worker = self.worker.clone();
-        for _ in 0..READS_PER_TURN {
+        let max = if turn.is_large() { LARGE_TURN_BYTES } else { SMALL_TURN_BYTES };
+        let mut total = 0;
+        (self.now, self.handled) = (turn, 0);
+        loop {
             if self.session.closing.get() {
                 self.refuse_rest();
-                return Ok(());
+                return Ok(false);
             }
             let parked = self.session.parked_at.get().is_some();
             if !self.rest.is_empty() && (!parked || self.session.unparked.replace(false)) {
                 self.work_on_rest();
             }
-            let left = self.rest.len() - self.used;
-            let parked = self.session.parked_at.get().is_some();
-            self.session.stalled.set(!parked && self.session.saturated(&worker));
-            if self.session.stalled.get()
-                || self.session.closing.get()
-                || (parked && left >= worker.config.limits.parked_session_max)
-            {
-                return Ok(());
+            let answered = self.session.answered_in_turn.take() > LOCAL_PER_TURN;
+            if answered || self.stop == ScanStop::TurnOver {
+                return Ok(true);
             }
-            match self.fill(&worker, cx) {
-                Poll::Pending => return Ok(()),
+            if !self.may_read(&worker) || self.session.pauses(&worker) {
+                return Ok(false);
+            }
+            match self.fill(&worker, max, cx) {
+                Poll::Pending => return Ok(false),
                 Poll::Ready(read) => {
-                    if read? == 0 {
-                        // The client may have closed only its sending side: answer its requests.
-                        self.session.closing.set(true);
-                        self.refuse_rest();
-                        return Ok(());
-                    }
+                    let len = read?;
+                    self.ended = len == 0;
+                    total += len;
                 }
             }
+            if total >= max || self.stop == ScanStop::TurnOver || turn.is_over() {
+                return Ok(true);
+            }
         }
-        cx.waker().wake_by_ref();
-        Ok(())
     }
 
-    /// Reads once; also handles the bytes if `rest` is empty.
-    fn fill(&mut self, worker: &Rc<Worker>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Whether to read more from the client. Also decides whether the task waits for replies, and ends the session after
+    /// its last request.
+    fn may_read(&mut self, worker: &Worker) -> bool {
+        let session = &self.session;
+        let limits = &worker.config.limits;
+        let left = self.rest.len() - self.used;
+        let parked = session.parked_at.get().is_some();
+        // Another worker may have freed memory since the last scan stopped; then the task must run again.
+        let at_limit = self.stop == ScanStop::AtLimit && left > 0;
+        session.stalled.set(!parked && (at_limit || session.saturated(worker)));
+        session.read_ahead_full.set(false);
+        if session.closing.get() {
+            return false;
+        }
+        if self.ended {
+            let waits = left > 0 && self.stop != ScanStop::Incomplete;
+            session.closing.set(!waits);
+            return false;
+        }
+        if parked {
+            return left < limits.parked_session_max;
+        }
+        if session.stalled.get() {
+            // A client that sends its whole pipeline before it reads would wait for ever.
+            session.read_ahead_full.set(left >= limits.read_ahead_max);
+            return session.blocked.get() && left < limits.read_ahead_max;
+        }
+        self.stop != ScanStop::Waiting
+    }
+
+    /// Reads once, up to `max` bytes; also handles them if `rest` is empty.
+    fn fill(&mut self, worker: &Rc<Worker>, max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.rest.is_empty() {
             let mut scratch = worker.buffers.read.borrow_mut();
-            let mut into = ReadBuf::new(&mut scratch);
+            let max = max.min(scratch.len());
+            let mut into = ReadBuf::new(&mut scratch[..max]);
             match Pin::new(&mut self.reader).poll_read(cx, &mut into) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -160,13 +246,15 @@ impl SessionTask {
             }
             return Poll::Ready(Ok(bytes.len()));
         }
-        if self.used > 0 {
+        // Only when it frees at least half, so that a long rest is not moved for each read.
+        if self.used > self.rest.len() / 2 {
             self.rest.drain(..self.used);
             self.used = 0;
         }
-        self.rest.reserve(REST_RESERVED);
+        reserve(&mut self.rest, REST_RESERVED);
         // `read_buf` is cancel-safe: if it is dropped while pending, it has read nothing.
-        let read = std::pin::pin!(self.reader.read_buf(&mut self.rest));
+        let mut into = (&mut self.rest).limit(max);
+        let read = std::pin::pin!(self.reader.read_buf(&mut into));
         read.poll(cx)
     }
 
@@ -195,22 +283,24 @@ impl SessionTask {
         }
         let mut at = 0;
         let stop = loop {
-            if session.saturated(&worker) {
+            if session.saturated(&worker) || session.answered_in_turn.get() > LOCAL_PER_TURN {
                 break ScanStop::AtLimit;
             }
             let len = match self.scanner.scan(&bytes[at..]) {
                 Ok(Scanned::Incomplete) => break ScanStop::Incomplete,
                 Ok(Scanned::Request(len)) => {
                     let call = CallContext { bytes: &bytes[at..at + len], args: self.scanner.args() };
-                    if !session.handle(&worker, &routes, serve_check, &call) {
-                        break ScanStop::Parked;
+                    match session.handle(&worker, &routes, serve_check, &call) {
+                        Handled::Done => len,
+                        Handled::Parked => break ScanStop::Parked,
+                        Handled::Waiting => break ScanStop::Waiting,
                     }
-                    len
                 }
                 Ok(Scanned::Inline(len)) => {
                     match self.handle_inline(&worker, &routes, serve_check, &bytes[at..at + len]) {
-                        Ok(true) => len,
-                        Ok(false) => break ScanStop::Parked,
+                        Ok(Handled::Done) => len,
+                        Ok(Handled::Parked) => break ScanStop::Parked,
+                        Ok(Handled::Waiting) => break ScanStop::Waiting,
                         Err(error) => {
                             self.protocol_error(&worker, error);
                             break ScanStop::AtLimit;
@@ -223,6 +313,10 @@ impl SessionTask {
                 }
             };
             at += len;
+            self.handled += 1;
+            if self.handled.is_multiple_of(REQUESTS_PER_CLOCK) && self.is_turn_over() {
+                break ScanStop::TurnOver;
+            }
             if self.scanner.is_before_login() {
                 self.scanner.set_before_login(!session.client.borrow().logged_in);
             }
@@ -230,12 +324,19 @@ impl SessionTask {
                 break ScanStop::AtLimit;
             }
         };
-        match stop {
-            // The parked request was handled.
-            ScanStop::Incomplete | ScanStop::AtLimit => session.parked_at.set(None),
-            ScanStop::Parked => {}
+        // Nothing is left for the next turn.
+        let stop = if stop == ScanStop::TurnOver && at == bytes.len() { ScanStop::Incomplete } else { stop };
+        self.stop = stop;
+        if stop != ScanStop::Parked {
+            // A request that was parked has been handled or waits for something else.
+            session.parked_at.set(None);
         }
         at
+    }
+
+    #[cold]
+    fn is_turn_over(&self) -> bool {
+        if self.now.is_large() { self.now.is_over() } else { self.handled >= SMALL_TURN_REQUESTS }
     }
 
     /// Refuses the remaining complete requests of a session that ends, parked ones and those behind them.
@@ -274,7 +375,7 @@ impl SessionTask {
         routes: &ProductRoutes,
         serve_check: ServeCheck,
         line: &[u8],
-    ) -> Result<bool, RequestError> {
+    ) -> Result<Handled, RequestError> {
         let request = inline::to_request(line)?;
         let mut scanner = RequestScanner::default();
         scanner.scan(&request)?;
@@ -286,7 +387,10 @@ impl SessionTask {
         // Backends may keep the session until its requests are answered; close the socket now.
         *self.session.writer.borrow_mut() = None;
         self.session.waker.borrow_mut().take();
+        self.session.drop_backend_set();
         *self.session.replies.borrow_mut() = Replies::default();
+        self.session.wake_stream();
+        self.session.recharge(&self.worker);
         self.worker.parking.count(std::mem::take(&mut self.counted), 0);
         self.worker.remove_session(&self.session);
     }
@@ -308,11 +412,17 @@ impl Future for SessionTask {
         let this = &mut *self;
         let worker = this.worker.clone();
         this.session.register_waker(cx);
-        this.session.poll_blocked(&worker, cx);
-        let alive = !this.session.closed.get() && this.turn(cx).is_ok();
+        let turn = if this.session.closed.get() { Some(Turn::Small) } else { this.turns.begin(&worker.turns, cx) };
+        let Some(turn) = turn else { return Poll::Pending };
+        let mut unwritten = this.session.poll_blocked(&worker, cx);
+        let more = if this.session.closed.get() { None } else { this.work_in(turn, cx).ok() };
+        let alive = more.is_some();
         this.count_parked();
+        this.session.memory.unread_requests.set(this.rest.capacity() + this.scanner.memory());
+        this.session.recharge(&worker);
         if alive {
-            this.session.flush_quietly(&worker, cx);
+            this.session.flush_quietly(&worker);
+            unwritten = unwritten || this.session.poll_blocked(&worker, cx);
             if this.session.stalled.get() && !this.session.saturated(&worker) {
                 cx.waker().wake_by_ref();
             }
@@ -326,6 +436,7 @@ impl Future for SessionTask {
             this.finish();
             return Poll::Ready(());
         }
+        this.turns.end(&worker.turns, turn, unwritten || more == Some(true), cx);
         Poll::Pending
     }
 }

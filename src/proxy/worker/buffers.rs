@@ -17,6 +17,19 @@ const POOLED_BUFFER_MAX: usize = 16 * 1024;
 /// Capacity of a new reply buffer, in bytes: enough for the replies of a usual turn.
 const REPLY_BUFFER: usize = 1024;
 
+/// Buffers from this size on, in bytes, grow by a quarter instead of doubling: a growing buffer is copied, and both copies
+/// count for a moment.
+const GROWS_SLOWLY_FROM: usize = 1024 * 1024;
+
+/// Makes room for at least `more` bytes.
+pub(in crate::proxy) fn reserve(buffer: &mut Vec<u8>, more: usize) {
+    if buffer.len() < GROWS_SLOWLY_FROM {
+        buffer.reserve(more);
+    } else if buffer.capacity() - buffer.len() < more {
+        buffer.reserve_exact(more.max(buffer.len() / 4));
+    }
+}
+
 /// The buffers of a worker.
 #[derive(Debug)]
 pub(in crate::proxy) struct Buffers {

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::{Notify, futures::Notified};
+
 use super::clock::WorkerClock;
 use crate::proxy::session::Session;
 
@@ -14,6 +16,8 @@ use crate::proxy::session::Session;
 pub(in crate::proxy) struct Parking {
     sessions: RefCell<Vec<Rc<Session>>>,
     bytes: Cell<usize>,
+    /// Notified with `unpark_all`.
+    released: Notify,
 }
 
 impl Parking {
@@ -37,8 +41,14 @@ impl Parking {
         self.bytes.set(self.bytes.get() - before + now);
     }
 
+    /// Resolves at the next call of `unpark_all`.
+    pub(in crate::proxy) fn released(&self) -> Notified<'_> {
+        self.released.notified()
+    }
+
     /// Lets all parked sessions try again, because a hold may have ended.
     pub(super) fn unpark_all(&self) {
+        self.released.notify_waiters();
         for session in std::mem::take(&mut *self.sessions.borrow_mut()) {
             session.unpark();
         }

@@ -2,7 +2,7 @@
 
 use super::Encode;
 use crate::model::{
-    change::{AddServer, CreateGroup, RemoveGroup, RemoveServer, SetGroup, SetServer},
+    change::{AddServer, CreateGroup, RemoveGroup, RemoveServer, SetGroup, SetImpaired, SetServer},
     ids::{GroupId, ProductId},
 };
 use crate::wire::{
@@ -82,6 +82,7 @@ impl Encode for SetGroup {
             down_after_ms: self.down_after_ms,
             maintenance: self.maintenance,
             eject_after_ms: self.eject_after_ms,
+            impaired: set_impaired_to(self.impaired),
         }
     }
 
@@ -92,7 +93,27 @@ impl Encode for SetGroup {
             down_after_ms: message.down_after_ms,
             maintenance: message.maintenance,
             eject_after_ms: message.eject_after_ms,
+            impaired: set_impaired_from(message.impaired.unwrap_or_default()),
         })
+    }
+}
+
+/// Absent if nothing changes.
+fn set_impaired_to(set: SetImpaired) -> Option<pb::SetImpaired> {
+    (set != SetImpaired::default()).then_some(pb::SetImpaired {
+        busy_failover_after_ms: set.busy_failover_after_ms,
+        loading_failover_after_ms: set.loading_failover_after_ms,
+        misconf_failover_after_ms: set.misconf_failover_after_ms,
+        script_kill_after_ms: set.script_kill_after_ms,
+    })
+}
+
+const fn set_impaired_from(message: pb::SetImpaired) -> SetImpaired {
+    SetImpaired {
+        busy_failover_after_ms: message.busy_failover_after_ms,
+        loading_failover_after_ms: message.loading_failover_after_ms,
+        misconf_failover_after_ms: message.misconf_failover_after_ms,
+        script_kill_after_ms: message.script_kill_after_ms,
     }
 }
 

@@ -36,6 +36,7 @@ impl Encode for SetProduct {
             min_acks: self.min_acks.map(u32::from),
             min_acks_ms: self.min_acks_ms,
             reads: Some(set_reads_to(self.reads)),
+            clients_max: self.clients_max,
         }
     }
 
@@ -49,6 +50,7 @@ impl Encode for SetProduct {
             min_acks: message.min_acks.map(min_acks_from).transpose()?,
             min_acks_ms: message.min_acks_ms,
             reads: set_reads_from(need(message.reads, "where reads go")?)?,
+            clients_max: message.clients_max,
         })
     }
 }

@@ -1,12 +1,15 @@
-//! Changes of promotions, and what the leader notes about servers, to messages and back.
+//! Changes of promotions, and what the leader notes about servers and nodes, to messages and back.
 
 use super::Encode;
 use crate::model::{
-    change::{FinishPromotion, GiveUpPromotion, MarkResynced, NotePrimary, NoteReconciled, StartPromotion},
-    ids::{Epoch, GroupId, HoldId, ProductId, PromotionId, Term},
+    change::{
+        FinishPromotion, GiveUpPromotion, GroupNote, MarkResynced, NodeNote, NoteGroup, NoteNode, NotePrimary,
+        NoteReconciled, StartPromotion,
+    },
+    ids::{Epoch, GroupId, HoldId, NodeId, ProductId, PromotionId, Term},
 };
 use crate::wire::{
-    convert::{DecodeError, addr_from},
+    convert::{DecodeError, addr_from, bad},
     pb::state as pb,
     promotion::{offset_from, offset_to, promotion_kind_from, promotion_kind_to},
 };
@@ -122,6 +125,51 @@ impl Encode for NoteReconciled {
             addr: addr_from(&message.addr)?,
             text: message.text,
         })
+    }
+}
+
+impl Encode for NoteGroup {
+    type Message = pb::NoteGroup;
+
+    fn to_message(&self) -> pb::NoteGroup {
+        let note = match self.note {
+            GroupNote::FailoverHeldBack => pb::GroupNote::FailoverHeldBack,
+            GroupNote::ScriptEnded => pb::GroupNote::ScriptEnded,
+            GroupNote::WritesRefused => pb::GroupNote::WritesRefused,
+            GroupNote::NotFailedOver => pb::GroupNote::NotFailedOver,
+        };
+        pb::NoteGroup { product: self.product.0, group: self.group.0, note: note.into(), text: self.text.clone() }
+    }
+
+    fn from_message(message: pb::NoteGroup) -> Result<Self, DecodeError> {
+        let note = match pb::GroupNote::try_from(message.note) {
+            Ok(pb::GroupNote::FailoverHeldBack) => GroupNote::FailoverHeldBack,
+            Ok(pb::GroupNote::ScriptEnded) => GroupNote::ScriptEnded,
+            Ok(pb::GroupNote::WritesRefused) => GroupNote::WritesRefused,
+            Ok(pb::GroupNote::NotFailedOver) => GroupNote::NotFailedOver,
+            Ok(pb::GroupNote::Unspecified) | Err(_) => return bad("what a note is about", message.note),
+        };
+        let (product, group) = (ProductId(message.product), GroupId(message.group));
+        Ok(Self { product, group, note, text: message.text })
+    }
+}
+
+impl Encode for NoteNode {
+    type Message = pb::NoteNode;
+
+    fn to_message(&self) -> pb::NoteNode {
+        let note = match self.note {
+            NodeNote::ClientsClosed => pb::NodeNote::ClientsClosed,
+        };
+        pb::NoteNode { node: self.node.0, note: note.into(), text: self.text.clone() }
+    }
+
+    fn from_message(message: pb::NoteNode) -> Result<Self, DecodeError> {
+        let note = match pb::NodeNote::try_from(message.note) {
+            Ok(pb::NodeNote::ClientsClosed) => NodeNote::ClientsClosed,
+            Ok(pb::NodeNote::Unspecified) | Err(_) => return bad("what a note is about", message.note),
+        };
+        Ok(Self { node: NodeId(message.node), note, text: message.text })
     }
 }
 

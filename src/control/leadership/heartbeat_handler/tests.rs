@@ -40,6 +40,7 @@ fn heartbeat(start: Uuid, incarnation: Option<u64>) -> Heartbeat {
         stopping: false,
         movers: Vec::new(),
         servers: Vec::new(),
+        memory: MemoryReport::default(),
     }
 }
 

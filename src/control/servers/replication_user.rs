@@ -1,0 +1,143 @@
+//! The replication user: the ACL user with which the replicas of a protected group (`plan::restart`) log in at their
+//! primary. It is switched on in the memory of the process that the log knows as the primary, and off in every file that
+//! Pontoon makes a server write, so that no replica can copy the data of a primary that was restarted before the leader
+//! has decided which server has the group's data. Decides nothing.
+
+use tokio::time::Instant;
+
+use super::fence::{ControlTarget, Fence, FenceError};
+use crate::{
+    control::leadership::context::LeaderContext,
+    model::{
+        ids::{GroupId, HostPort, ProductId},
+        secret::{Credentials, Secret},
+    },
+    plan::restart::is_protected,
+    redis::{Client, RedisError, ReplicationStatus, Reply},
+};
+
+/// The name of the user.
+pub const REPLICATION_USER: &str = "pontoon-replication";
+
+/// The credentials of the replication user of a group: the password is that of the group, which replicas keep in their
+/// files as `masterauth` in any case. At servers without a password, where everybody may do everything, any password is
+/// accepted; Redis sends none that is empty.
+fn replication_credentials(group: Option<&Credentials>) -> Credentials {
+    let password = match group.map(|group| &group.password) {
+        Some(password) if !password.reveal().is_empty() => password.clone(),
+        Some(_) | None => Secret::new(REPLICATION_USER.into()),
+    };
+    Credentials { username: Some(REPLICATION_USER.into()), password }
+}
+
+/// The credentials with which the replicas of a group log in at its primary, `to`; `None`: none. In a protected group
+/// this switches the replication user on there.
+///
+/// # Errors
+/// Returns why they are not known, as text for the operator: the primary does not answer, or is not the process that the
+/// log knows.
+pub async fn login_at_primary(
+    ctx: &LeaderContext,
+    (product, group): (ProductId, GroupId),
+    to: &HostPort,
+    deadline: Instant,
+) -> Result<Option<Credentials>, String> {
+    let state = ctx.consensus.state().borrow().clone();
+    let product = state.products.get(&product).ok_or("its product is gone")?;
+    let found = product.groups.get(&group).ok_or_else(|| format!("group {group} is gone"))?;
+    let own = found.credentials.clone();
+    if !is_protected(product) {
+        return Ok(own);
+    }
+    let at = ControlTarget { addr: to.clone(), credentials: own.clone() };
+    match ctx.fence.admit_replicas(&at, &found.run_id, deadline).await {
+        Ok(true) => Ok(Some(replication_credentials(own.as_ref()))),
+        Ok(false) => Ok(own),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+impl Fence {
+    /// Switches the replication user on at a primary, if it is this process. Returns `false` if the server has no ACL, or
+    /// does not allow it, or does not report its process, so that a restart would not be noticed.
+    ///
+    /// # Errors
+    /// See [`FenceError`]; [`FenceError::Refused`]: it is no primary, or another process.
+    pub async fn admit_replicas(
+        &self,
+        at: &ControlTarget,
+        run_id: &str,
+        deadline: Instant,
+    ) -> Result<bool, FenceError> {
+        let credentials = at.credentials.as_ref();
+        self.with(at, deadline, async |client| admit(client, credentials, run_id, deadline).await).await
+    }
+}
+
+async fn admit(
+    client: &mut Client,
+    credentials: Option<&Credentials>,
+    run_id: &str,
+    deadline: Instant,
+) -> Result<bool, FenceError> {
+    let addr = client.addr().clone();
+    let refused = |why: &str| FenceError::Refused { addr: addr.clone(), why: why.into() };
+    let status = ReplicationStatus::ask(client, deadline).await?;
+    if status.run_id.is_empty() || status.replid.is_empty() {
+        return Ok(false);
+    }
+    if status.follows.is_some() {
+        return Err(refused("it is not a primary"));
+    }
+    if status.run_id != run_id {
+        return Err(refused("its present process is not the one that the log knows as the primary"));
+    }
+    let password = match credentials.map(|group| group.password.reveal()) {
+        Some(password) if !password.is_empty() => Secret::new(format!(">{password}")),
+        Some(_) | None => Secret::new("nopass".into()),
+    };
+    let user = REPLICATION_USER.as_bytes();
+    let (password, rights) = (password.reveal().as_bytes(), [b"+psync".as_slice(), b"+replconf", b"+ping"]);
+    let command = [&[b"ACL".as_slice(), b"SETUSER", user, b"reset", password], rights.as_slice(), &[b"on"]].concat();
+    match client.ask(&command, deadline).await {
+        Ok(_) => Ok(true),
+        // The text may quote the password.
+        Err(error) if error.answered() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a server write its configuration file, with the replication user switched off in it. Replicas that log in
+/// meanwhile try again after a second; links that exist stay.
+///
+/// # Errors
+/// As [`Client::pipeline`], or the server's answer to CONFIG REWRITE.
+pub(super) async fn rewrite_config(client: &mut Client, deadline: Instant) -> Result<(), RedisError> {
+    const REWRITE: [&[u8]; 2] = [b"CONFIG", b"REWRITE"];
+    let user = REPLICATION_USER.as_bytes();
+    let on = match client.ask(&[b"ACL", b"GETUSER", user], deadline).await {
+        Ok(reply) => is_on(&reply),
+        Err(error) if error.answered() => false,
+        Err(error) => return Err(error),
+    };
+    if !on {
+        return client.ask(&REWRITE, deadline).await.map(|_| ());
+    }
+    // Sent together, so that the server executes all of it even if this node dies.
+    let set: [[&[u8]; 4]; 2] = [b"off".as_slice(), b"on"].map(|flag| [b"ACL".as_slice(), b"SETUSER", user, flag]);
+    let replies = client.pipeline(&[&set[0], &REWRITE, &set[1]], deadline).await?;
+    match replies.into_iter().nth(1) {
+        Some(Reply::Error(text)) => Err(RedisError::of_request(client.addr(), &REWRITE, &text)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Whether the answer to ACL GETUSER describes a user that is switched on.
+fn is_on(reply: &Reply) -> bool {
+    let Reply::Array(fields) = reply else { return false };
+    let at = fields.iter().position(|field| field.text() == Some("flags"));
+    match at.and_then(|at| fields.get(at + 1)) {
+        Some(Reply::Array(flags)) => flags.iter().any(|flag| flag.text() == Some("on")),
+        _ => false,
+    }
+}

@@ -1,0 +1,196 @@
+//! How many clients a proxy has, of each worker and of each product, and how many it refused and why.
+//! Knows nothing of connections.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use crate::model::ids::ProductId;
+
+/// Why a client is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientRefusal {
+    /// The node has as many clients as it may.
+    NodeLimit,
+    /// The product has as many clients on this node as it may (`clients-max`).
+    ProductLimit,
+    /// The worker did not take the connections before it in time.
+    WorkerBusy,
+}
+
+impl ClientRefusal {
+    /// All, in the order of the counters.
+    pub const ALL: [Self; 3] = [Self::NodeLimit, Self::ProductLimit, Self::WorkerBusy];
+
+    /// The label of the reason in `/metrics`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NodeLimit => "node_limit",
+            Self::ProductLimit => "product_limit",
+            Self::WorkerBusy => "worker_busy",
+        }
+    }
+}
+
+/// The clients of a product on this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProductClients {
+    /// Name of the product.
+    pub name: String,
+    /// Connected clients.
+    pub connected: usize,
+    /// Clients refused since the start, by reason, in the order of [`ClientRefusal::ALL`].
+    pub refused: [u64; ClientRefusal::ALL.len()],
+}
+
+/// The counters of a product. The acceptor counts up, [`ClientPlace`] counts down.
+#[derive(Debug, Default)]
+struct Counts {
+    name: String,
+    connected: AtomicUsize,
+    refused: [AtomicU64; ClientRefusal::ALL.len()],
+}
+
+/// All clients of a proxy.
+#[derive(Debug)]
+pub(super) struct Clients {
+    workers: Vec<AtomicUsize>,
+    /// Locked when a client connects and when a report is made, never for a request.
+    products: Mutex<BTreeMap<ProductId, Arc<Counts>>>,
+}
+
+impl Clients {
+    pub(super) fn new(workers: usize) -> Self {
+        Self { workers: (0..workers).map(|_| AtomicUsize::new(0)).collect(), products: Mutex::default() }
+    }
+
+    /// Number of connected clients.
+    pub(super) fn connected(&self) -> usize {
+        self.workers.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Forgets the products for which `stays` is false.
+    pub(super) fn retain(&self, stays: impl Fn(ProductId) -> bool) {
+        self.locked().retain(|id, _| stays(*id));
+    }
+
+    /// Gives a client of a product a place at the worker with the fewest clients.
+    ///
+    /// # Errors
+    /// Returns the limit that is reached; `node_max` and `product_max` are limits of connected clients, and a
+    /// `product_max` of 0 is no limit. The refusal is counted.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        (id, name): (ProductId, &str),
+        node_max: usize,
+        product_max: u32,
+    ) -> Result<ClientPlace, ClientRefusal> {
+        let product = self.locked().entry(id).or_insert_with(|| Arc::new(Counts::of(name))).clone();
+        let of_product = product.connected.load(Ordering::Relaxed);
+        let refusal = if self.connected() >= node_max {
+            Some(ClientRefusal::NodeLimit)
+        } else if product_max != 0 && of_product >= product_max as usize {
+            Some(ClientRefusal::ProductLimit)
+        } else {
+            None
+        };
+        let fewest = self.workers.iter().enumerate().min_by_key(|(_, count)| count.load(Ordering::Relaxed));
+        match (refusal, fewest) {
+            (None, Some((worker, count))) => {
+                count.fetch_add(1, Ordering::Relaxed);
+                product.connected.fetch_add(1, Ordering::Relaxed);
+                Ok(ClientPlace { clients: self.clone(), worker, product })
+            }
+            (refusal, _) => {
+                let refusal = refusal.unwrap_or(ClientRefusal::WorkerBusy);
+                product.count(refusal);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// The clients of each product.
+    pub(super) fn by_product(&self) -> BTreeMap<ProductId, ProductClients> {
+        self.locked().iter().map(|(id, counts)| (*id, counts.snapshot())).collect()
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, BTreeMap<ProductId, Arc<Counts>>> {
+        // The values are consistent even if a thread panicked while it held the lock.
+        self.products.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    fn of(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    fn count(&self, refusal: ClientRefusal) {
+        let of_reason = ClientRefusal::ALL.iter().zip(&self.refused).find(|(reason, _)| **reason == refusal);
+        if let Some((_, count)) = of_reason {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn snapshot(&self) -> ProductClients {
+        ProductClients {
+            name: self.name.clone(),
+            connected: self.connected.load(Ordering::Relaxed),
+            refused: std::array::from_fn(|i| self.refused[i].load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// The place of a connected client; it is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct ClientPlace {
+    clients: Arc<Clients>,
+    pub(super) worker: usize,
+    product: Arc<Counts>,
+}
+
+impl ClientPlace {
+    /// Gives up the place, because the worker cannot take the client.
+    pub(super) fn refuse(self) {
+        self.product.count(ClientRefusal::WorkerBusy);
+    }
+}
+
+impl Drop for ClientPlace {
+    fn drop(&mut self) {
+        self.clients.workers[self.worker].fetch_sub(1, Ordering::Relaxed);
+        self.product.connected.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn limits_of_the_node_and_of_a_product() {
+        let clients = Arc::new(Clients::new(2));
+        let admit = |id, product_max| clients.admit((ProductId(id), "p"), 4, product_max);
+        let first = admit(1, 2).unwrap();
+        let second = admit(1, 2).unwrap();
+        assert_eq!((first.worker, second.worker), (0, 1), "the worker with the fewest");
+        assert_eq!(admit(1, 2).unwrap_err(), ClientRefusal::ProductLimit);
+        let _others = [admit(2, 0).unwrap(), admit(2, 0).unwrap()];
+        assert_eq!(admit(2, 0).unwrap_err(), ClientRefusal::NodeLimit);
+        drop(first);
+        admit(1, 2).unwrap().refuse();
+        assert_eq!(clients.connected(), 3);
+        let of = clients.by_product();
+        assert_eq!((of[&ProductId(1)].connected, of[&ProductId(1)].refused), (1, [0, 1, 1]));
+        assert_eq!((of[&ProductId(2)].connected, of[&ProductId(2)].refused), (2, [1, 0, 0]));
+        clients.retain(|id| id == ProductId(2));
+        drop(second);
+        assert_eq!(clients.by_product().len(), 1);
+    }
+}

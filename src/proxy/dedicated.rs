@@ -1,0 +1,113 @@
+//! Dedicated connections to servers: one session borrows such a connection for its large messages, so that no other
+//! session waits behind them. Knows nothing of when a session needs one; `session::connections` decides that.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
+
+use tokio::sync::Semaphore;
+
+use super::{backend::Backend, counters::count, limits::Limits, product::ProductView, worker::Worker};
+use crate::model::ids::HostPort;
+
+/// Unused connections that a worker keeps per product: enough for a few clients with large values.
+pub(super) const IDLE_MAX: usize = 16;
+
+/// Connections that a worker opens to one server at the same time. A burst beyond the server's `tcp-backlog` (511) would
+/// lose connection requests of everybody.
+const OPENING_MAX: usize = 64;
+
+/// How many dedicated connections a worker has, of all products: each needs a file descriptor.
+#[derive(Debug, Default)]
+pub(super) struct DedicatedCount(Rc<Cell<usize>>);
+
+/// What makes a connection a dedicated one. Dropping it makes room for another one.
+#[derive(Debug)]
+pub(super) struct DedicatedPlace {
+    taken: Rc<Cell<usize>>,
+    /// Limits the connections that are being opened to the server.
+    pub(super) opening: Rc<Semaphore>,
+}
+
+impl DedicatedPlace {
+    /// A place for a connection to a server, if the worker has room for one.
+    pub(super) fn take(worker: &Worker, product: &ProductView, addr: &HostPort) -> Option<Self> {
+        let Limits { dedicated_max, dedicated_total_max, .. } = worker.config.limits;
+        let of_product = product.backends.borrow().iter().filter(|backend| backend.is_dedicated()).count();
+        let taken = &worker.dedicated.0;
+        if of_product >= share(worker, dedicated_max) {
+            return None;
+        }
+        if taken.get() >= share(worker, dedicated_total_max) {
+            // There is room for the next request when unused ones have been closed.
+            worker.routes.products().values().for_each(|product| product.dedicated.retire_idle());
+            return None;
+        }
+        taken.set(taken.get() + 1);
+        Some(Self { taken: taken.clone(), opening: product.dedicated.opening(addr) })
+    }
+}
+
+impl Drop for DedicatedPlace {
+    fn drop(&mut self) {
+        self.taken.set(self.taken.get() - 1);
+    }
+}
+
+/// The part of a limit of the node that a worker has.
+fn share(worker: &Worker, max: usize) -> usize {
+    (max / worker.config.workers).max(1)
+}
+
+/// The dedicated connections of one product that no session has borrowed.
+#[derive(Debug, Default)]
+pub(super) struct DedicatedPool {
+    pub(super) idle: RefCell<Vec<Rc<Backend>>>,
+    /// Limits the connections that are being opened, per server.
+    opening: RefCell<Vec<(HostPort, Rc<Semaphore>)>>,
+}
+
+impl DedicatedPool {
+    /// Limits the connections that are being opened to a server.
+    fn opening(&self, addr: &HostPort) -> Rc<Semaphore> {
+        let mut all = self.opening.borrow_mut();
+        if let Some((_, opening)) = all.iter().find(|(other, _)| other == addr) {
+            return opening.clone();
+        }
+        // Servers that left the routes and have no connections.
+        all.retain(|(_, opening)| Rc::strong_count(opening) > 1);
+        let opening = Rc::new(Semaphore::new(OPENING_MAX));
+        all.push((addr.clone(), opening.clone()));
+        opening
+    }
+
+    /// Drops idle connections that have ended or are about to.
+    pub(super) fn drop_unusable(&self) {
+        self.idle.borrow_mut().retain(|backend| backend.may_be_borrowed());
+    }
+
+    /// Closes all idle connections.
+    fn retire_idle(&self) {
+        self.idle.borrow_mut().drain(..).for_each(|backend| backend.retire());
+    }
+
+    /// Drops all idle connections, because the product was removed.
+    pub(super) fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+}
+
+impl ProductView {
+    /// The error for a large request for which there is no dedicated connection.
+    pub(super) fn too_many_dedicated(&self, worker: &Worker) -> String {
+        count(&worker.stats.dedicated_refused);
+        let Limits { dedicated_max, dedicated_total_max, .. } = worker.config.limits;
+        let name = &self.routes.borrow().name;
+        format!(
+            "ERR too many dedicated connections to servers: this node may have {dedicated_max} for product '{name}' and \
+             {dedicated_total_max} in all, divided among its {} workers; not executed",
+            worker.config.workers
+        )
+    }
+}

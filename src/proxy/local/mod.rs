@@ -1,0 +1,234 @@
+//! Commands that a node answers itself, without a server.
+//! Knows nothing of servers; the settings of a client are kept in its session.
+
+mod command;
+mod info;
+mod login;
+mod transaction;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{
+    client::{ClientState, ReplyMode},
+    dispatch::CallContext,
+    session::Session,
+    worker::Worker,
+};
+use crate::{
+    commands::{self, Args, Local, ResolveError},
+    model::route::ProductRoutes,
+    resp::{
+        number,
+        write::{self, Version},
+    },
+};
+
+/// Longest name of a client, in bytes. Redis has no limit, but a name occupies memory as long as the client is
+/// connected.
+const NAME_MAX: usize = 256;
+
+/// Bytes of a client's own text that an error repeats; the same as in Redis.
+const QUOTED_MAX: usize = 128;
+
+/// What the session does after the reply.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Answer {
+    pub(super) close: bool,
+    /// The new setting of `CLIENT REPLY`, not the old one, decides whether this reply is sent.
+    pub(super) mode_changed: bool,
+}
+
+/// Writes the reply to `command` into `out`.
+pub(super) fn answer(
+    worker: &Worker,
+    session: &Session,
+    routes: &ProductRoutes,
+    command: Local,
+    call: &CallContext<'_>,
+    out: &mut Vec<u8>,
+) -> Answer {
+    let version = session.client.borrow().version;
+    let mut after = Answer::default();
+    match command {
+        Local::Ping if call.args.len() > 2 => write::error(out, "ERR wrong number of arguments for 'ping' command"),
+        Local::Ping if call.args.len() == 2 => write::bulk(out, call.get(1)),
+        Local::Ping => write::simple(out, "PONG"),
+        Local::Echo => write::bulk(out, call.get(1)),
+        Local::Quit => {
+            write::simple(out, "OK");
+            after.close = true;
+        }
+        Local::Auth => login::auth(session, routes, call, out),
+        Local::Hello => login::hello(session, routes, call, out),
+        Local::Select => select(session, routes, call.get(1), out),
+        Local::Reset => {
+            // RESET ends `CLIENT REPLY OFF`, so its own reply is sent.
+            after.mode_changed = session.client.borrow().replies == ReplyMode::Off;
+            *session.client.borrow_mut() = ClientState { logged_in: routes.auth.is_none(), ..ClientState::default() };
+            session.forget_backend_set();
+            write::simple(out, "RESET");
+        }
+        Local::Multi => transaction::multi(worker, session, out),
+        Local::Exec => transaction::exec(session, out),
+        Local::Discard => transaction::discard(session, out),
+        Local::Time => time(out),
+        Local::Info => write::verbatim(out, &info::info(worker, session, routes, call), version),
+        Local::ConfigGet => info::config_get(worker, routes, call, version, out),
+        Local::CommandAll => command::all(out, version),
+        Local::CommandCount => write::int(out, commands::all().count() as i64),
+        Local::CommandInfo => command::info(call, out, version),
+        Local::CommandList => command::list(out),
+        Local::CommandGetkeys => command::getkeys(call, out),
+        Local::ClientId => write::int(out, session.id as i64),
+        Local::ClientInfo => write::verbatim(out, &client_info(session), version),
+        Local::ClientGetname => match session.client.borrow().name.as_str() {
+            "" => write::null(out, version),
+            name => write::bulk(out, name.as_bytes()),
+        },
+        Local::ClientSetname => match name(call.get(2)) {
+            Ok(name) => {
+                session.client.borrow_mut().name = name;
+                write::simple(out, "OK");
+            }
+            Err(error) => write::error(out, error),
+        },
+        Local::ClientSetinfo => client_setinfo(session, call, out),
+        Local::ClientNoEvict | Local::ClientNoTouch => match on_or_off(call.get(2)) {
+            Some(_) => write::simple(out, "OK"),
+            None => write::error(out, "ERR syntax error"),
+        },
+        Local::ClientReply => after.mode_changed = client_reply(session, call, out),
+        Local::ClientGetredir => write::int(out, -1),
+        Local::ClientTrackinginfo => {
+            write::map(out, 3, version);
+            write::bulk(out, b"flags");
+            write::set(out, 1, version);
+            write::bulk(out, b"off");
+            write::bulk(out, b"redirect");
+            write::int(out, -1);
+            write::bulk(out, b"prefixes");
+            write::array(out, 0);
+        }
+        Local::ConfigHelp | Local::CommandHelp | Local::ClientHelp => {
+            write::array(out, 1);
+            write::simple(out, "See https://redis.io/commands; the proxy offers the commands that COMMAND LIST shows.");
+        }
+        Local::CommandGetkeysandflags => {
+            write::error(out, "ERR 'command|getkeysandflags' is not offered by the proxy. Use COMMAND GETKEYS");
+        }
+    }
+    after
+}
+
+/// The error for a call that resolves to no command, with Redis' wording.
+pub(super) fn unresolved(error: &ResolveError, call: &CallContext<'_>) -> String {
+    let quoted = |arg: &[u8]| String::from_utf8_lossy(&arg[..arg.len().min(QUOTED_MAX)]).into_owned();
+    match error {
+        ResolveError::Unknown => {
+            let mut text = format!("ERR unknown command '{}', with args beginning with: ", quoted(call.get(0)));
+            for i in 1..call.args.len() {
+                if text.len() > QUOTED_MAX {
+                    break;
+                }
+                text += &format!("'{}' ", quoted(call.get(i)));
+            }
+            text
+        }
+        ResolveError::UnknownSubcommand(_) => {
+            let name = quoted(call.get(0));
+            let sub = if call.args.len() > 1 { quoted(call.get(1)) } else { String::new() };
+            format!("ERR unknown subcommand '{sub}'. Try {} HELP.", name.to_uppercase())
+        }
+        ResolveError::WrongArity(_) => format!("ERR {error}"),
+    }
+}
+
+/// The version of Redis whose commands the table has completely; client libraries choose their features by it.
+const SERVER_VERSION: &str = "7.0.15";
+
+fn select(session: &Session, routes: &ProductRoutes, db: &[u8], out: &mut Vec<u8>) {
+    match number::parse(db).map(i32::try_from) {
+        None => write::error(out, "ERR value is not an integer or out of range"),
+        Some(Err(_)) => {
+            let text = "ERR value is out of range, value must between -2147483648 and 2147483647";
+            write::error(out, text);
+        }
+        Some(Ok(db)) if u32::try_from(db).is_ok_and(|db| db < routes.databases) => {
+            let db = db.unsigned_abs();
+            session.client.borrow_mut().db = db;
+            session.forget_backend_set();
+            write::simple(out, "OK");
+        }
+        Some(Ok(_)) => write::error(out, "ERR DB index is out of range"),
+    }
+}
+
+fn time(out: &mut Vec<u8>) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    write::array(out, 2);
+    write::bulk(out, now.as_secs().to_string().as_bytes());
+    write::bulk(out, now.subsec_micros().to_string().as_bytes());
+}
+
+fn name(given: &[u8]) -> Result<String, &'static str> {
+    if given.len() > NAME_MAX || !given.iter().all(u8::is_ascii_graphic) {
+        return Err("ERR Client names cannot contain spaces, newlines or special characters.");
+    }
+    Ok(String::from_utf8_lossy(given).into_owned())
+}
+
+fn on_or_off(given: &[u8]) -> Option<bool> {
+    if given.eq_ignore_ascii_case(b"ON") {
+        Some(true)
+    } else if given.eq_ignore_ascii_case(b"OFF") {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+fn client_setinfo(session: &Session, call: &CallContext<'_>, out: &mut Vec<u8>) {
+    let Ok(value) = name(call.get(3)) else {
+        return write::error(out, "ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.");
+    };
+    let mut client = session.client.borrow_mut();
+    match call.get(2) {
+        what if what.eq_ignore_ascii_case(b"LIB-NAME") => client.library = value,
+        what if what.eq_ignore_ascii_case(b"LIB-VER") => client.library_version = value,
+        _ => return write::error(out, "ERR Unrecognized option"),
+    }
+    write::simple(out, "OK");
+}
+
+/// Sets the reply mode. Returns whether the new mode decides whether this command's own reply is sent.
+fn client_reply(session: &Session, call: &CallContext<'_>, out: &mut Vec<u8>) -> bool {
+    let mode = call.get(2);
+    let mode = if mode.eq_ignore_ascii_case(b"SKIP") {
+        ReplyMode::SkipNext
+    } else {
+        match on_or_off(mode) {
+            Some(true) => ReplyMode::On,
+            Some(false) => ReplyMode::Off,
+            None => {
+                write::error(out, "ERR syntax error");
+                return false;
+            }
+        }
+    };
+    let mut client = session.client.borrow_mut();
+    // SKIP has no effect while all replies are off.
+    if !(mode == ReplyMode::SkipNext && client.replies == ReplyMode::Off) {
+        client.replies = mode;
+    }
+    write::simple(out, "OK");
+    true
+}
+
+fn client_info(session: &Session) -> String {
+    let client = session.client.borrow();
+    let resp = if client.version == Version::Resp3 { 3 } else { 2 };
+    format!(
+        "id={} addr={} name={} db={} resp={resp} lib-name={} lib-ver={}\n",
+        session.id, session.addr, client.name, client.db, client.library, client.library_version
+    )
+}

@@ -283,8 +283,27 @@ impl Cluster {
         args.extend(addrs[1..].iter().flat_map(|addr| ["--replica", addr]));
         cli.ok(&args);
         cli.ok(&["--product", product, "slot", "assign", slots, &gid, "--wait", "--timeout", "40s"]);
+        self.wait_replicated(&all);
         self.wait_candidates(product, &gid);
         all
+    }
+
+    /// Waits until all replicas have received what the primary has executed until now. `servers` are the indices of
+    /// the primary and of its replicas. A replica that has just loaded its copy gets nothing for up to a second, and
+    /// what a client wrote in that second is lost with the primary.
+    #[track_caller]
+    pub fn wait_replicated(&self, servers: &[usize]) {
+        let replicas = (servers.len() - 1).to_string();
+        wait_for("the replicas to receive what was written", GENEROUS, || {
+            let mut primary = self.servers[servers[0]].client();
+            // WAIT returns at once on a connection that has written nothing.
+            let waited =
+                primary.call(&["PUBLISH", "harness", "x"]).and_then(|_| primary.call(&["WAIT", &replicas, "1000"]));
+            match waited {
+                Ok(Reply::Integer(n)) if n.to_string() == replicas => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
     }
 
     /// Waits until every replica of a group is a candidate. A replica that falls behind or loses its primary before any

@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -23,6 +23,8 @@ pub enum Mode {
     Open,
     /// Passes bytes after this delay.
     Delay(Duration),
+    /// Keeps the bytes that arrive until [`Link::deliver_late`], also when the mode changes before.
+    Late,
     /// Accepts connections and bytes from both sides and passes nothing, as if the server's host were off.
     Silent,
     /// Passes bytes to the server and withholds bytes from it: a request arrives, its reply does not.
@@ -39,6 +41,8 @@ pub(crate) struct Edge {
     mode: Mutex<Mode>,
     open: Mutex<Vec<TcpStream>>,
     stop: AtomicBool,
+    /// How often late bytes were delivered.
+    deliveries: AtomicU64,
 }
 
 /// A relay with one mode for all its connections. It ends when it is dropped.
@@ -72,6 +76,11 @@ impl Link {
     pub fn set(&self, mode: Mode) {
         self.edge.set(mode);
     }
+
+    /// Passes the bytes that arrived in [`Mode::Late`].
+    pub fn deliver_late(&self) {
+        self.edge.deliveries.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Link {
@@ -82,7 +91,12 @@ impl Drop for Link {
 
 impl Default for Edge {
     fn default() -> Self {
-        Self { mode: Mutex::new(Mode::Open), open: Mutex::default(), stop: AtomicBool::new(false) }
+        Self {
+            mode: Mutex::new(Mode::Open),
+            open: Mutex::default(),
+            stop: AtomicBool::new(false),
+            deliveries: AtomicU64::new(0),
+        }
     }
 }
 
@@ -121,7 +135,7 @@ impl Edge {
             Mode::Silent => true,
             Mode::HalfOpen => is_answer,
             Mode::RequestsWithheld => !is_answer,
-            Mode::Open | Mode::Delay(_) | Mode::Cut => false,
+            Mode::Open | Mode::Delay(_) | Mode::Late | Mode::Cut => false,
         }
     }
 }
@@ -188,8 +202,15 @@ fn pump(mut from: TcpStream, mut into: TcpStream, is_answer: bool, edge: &Edge) 
         while !edge.stopped() && edge.withholds(is_answer) {
             let_pass(POLL_INTERVAL);
         }
-        if let Mode::Delay(time) = edge.mode() {
-            let_pass(time);
+        match edge.mode() {
+            Mode::Delay(time) => let_pass(time),
+            Mode::Late => {
+                let before = edge.deliveries.load(Ordering::Relaxed);
+                while !edge.stopped() && edge.deliveries.load(Ordering::Relaxed) == before {
+                    let_pass(POLL_INTERVAL);
+                }
+            }
+            _ => {}
         }
         if edge.mode() == Mode::Cut || into.write_all(&chunk[..n]).is_err() {
             break;

@@ -16,7 +16,6 @@ pub use self::fault::{BEFORE, Before, Case, Expected, POINTS, SECONDS, Second, T
 use self::fixture::{DOWN_AFTER, Fixture};
 use crate::{
     callers::Caller,
-    client::Reply,
     link::Mode,
     redis::RedisServer,
     wait::{GENEROUS, let_pass, wait_for},
@@ -143,17 +142,7 @@ impl Run {
     #[track_caller]
     fn wait_replicated(&self) {
         for group in &self.fixture.groups {
-            let replicas = (group.len() - 1).to_string();
-            wait_for("all data to be replicated", GENEROUS, || {
-                let mut client = self.fixture.cluster.servers[group[0]].client();
-                // WAIT returns at once on a connection that has written nothing.
-                let asked =
-                    client.call(&["PUBLISH", "harness", "x"]).and_then(|_| client.call(&["WAIT", &replicas, "1000"]));
-                match asked {
-                    Ok(Reply::Integer(n)) if n.to_string() == replicas => Ok(()),
-                    other => Err(format!("{other:?}")),
-                }
-            });
+            self.fixture.cluster.wait_replicated(group);
         }
     }
 

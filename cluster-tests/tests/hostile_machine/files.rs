@@ -65,6 +65,7 @@ fn assert_files_are_left(cluster: &mut Cluster, servers: &[usize], leader: u16, 
     assert_eq!(old.call(&["SET", "k", "v"]).unwrap(), Reply::ok());
     let status = cluster.node(leader).cli().json(&["status"]);
     assert_eq!(status["leader"], u64::from(leader), "{status}");
+    cluster.wait_replicated(servers);
     cluster.servers[servers[0]].kill9();
     wait_for("the replica to be promoted", GENEROUS, || {
         let groups = cluster.cli().try_json(&["group", "ls"])?;

@@ -14,7 +14,8 @@ use pontoon::proxy::Limits;
 
 use crate::{
     MB,
-    common::{Bed, Redis, fake, request},
+    common::{Bed, Client, PATIENCE, Redis, fake, request},
+    gate::Relay,
     patient, send_later, set,
 };
 
@@ -43,7 +44,7 @@ fn in_flight_after(answered: usize, len: usize) -> usize {
         other.call("PING").expect("+PONG\r\n");
     }
     other.call("GET other");
-    other_came.recv_timeout(crate::common::PATIENCE).unwrap();
+    other_came.recv_timeout(PATIENCE).unwrap();
     got.load(Ordering::SeqCst) - answered
 }
 
@@ -103,7 +104,7 @@ fn a_client_that_does_not_read_what_the_node_answers_is_closed_and_a_slow_one_is
         let _ = pace.recv_timeout(Duration::from_millis(20));
         read += slow.stream.read(&mut chunk).unwrap();
         closed = bed.proxy.report().borrow().stats.slow_clients;
-        assert!(began.elapsed() < 3 * STALLED + crate::common::PATIENCE, "no client is closed");
+        assert!(began.elapsed() < 3 * STALLED + PATIENCE, "no client is closed");
     }
     let total = count * format!("${}\r\n{word}\r\n", word.len()).len();
     assert!(read < total, "the slow client was not slow");
@@ -151,4 +152,55 @@ fn a_client_that_sends_too_much_before_it_reads_is_closed_with_a_reason() {
         reads.expect(&want);
     }
     assert_eq!(bed.proxy.report().borrow().stats.long_pipelines, 1);
+}
+
+#[test]
+fn a_large_reply_is_passed_on_within_the_budget() {
+    let redis = Redis::start();
+    // Less than the reply: it must not be kept whole.
+    let bed = Bed::start_with(&[&redis.addr], Limits { memory_max: 32 * MB, ..patient() }, 1, |t| t);
+    let mut client = bed.client();
+    Client::connect(redis.port()).send(set("big", 100 * MB)).expect("+OK\r\n");
+    client.send(set("k", 2 * MB)).expect("+OK\r\n");
+    client.send([request("GET big"), request("GET k"), request("GET big"), request("PING")].concat());
+    for len in [100 * MB, 2 * MB, 100 * MB] {
+        client.expect(&format!("${len}\r\n{}\r\n", "x".repeat(len)));
+    }
+    client.expect("+PONG\r\n");
+    assert_eq!(bed.proxy.report().borrow().stats.over_budget, 0);
+}
+
+#[test]
+fn at_the_budget_the_clients_with_the_most_data_are_closed() {
+    let redis = Redis::start();
+    let bed = Bed::start_with(&[&redis.addr], Limits { memory_max: 32 * MB, ..patient() }, 2, |t| t);
+    let mut good = bed.client();
+    good.call("SET small 1").expect("+OK\r\n");
+    // Requests that never end: 64 clients with 1 MB each.
+    let greedy: Vec<Client> = (0..64).map(|_| bed.client()).collect();
+    for client in &greedy {
+        let begin = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{}", 4 * MB, "x".repeat(MB));
+        send_later(client, begin);
+    }
+    bed.until("some are closed", |r| r.stats.over_budget > 0);
+    for _ in 0..100 {
+        good.call("GET small").expect("$1\r\n1\r\n");
+    }
+    good.send(set("k", 64 * 1024)).expect("+OK\r\n");
+}
+
+#[test]
+fn clients_whose_large_requests_do_not_move_are_closed_before_others() {
+    let servers = [Redis::start(), Redis::start()];
+    let relay = Relay::start(&servers[0].addr);
+    let limits = Limits { memory_max: 64 * MB, request_deadline: 10 * PATIENCE, ..patient() };
+    let bed = Bed::start_with(&[&relay.addr, &servers[1].addr], limits, 1, |t| t);
+    // Complete requests that fill the budget, for a server that does not read.
+    let greedy: Vec<Client> = (0..8).map(|_| bed.client()).collect();
+    for (client, done) in greedy.iter().zip(1..) {
+        send_later(client, set("foo", 8 * MB));
+        bed.until("it is sent, or a client is closed", |r| r.stats.forwarded + r.stats.over_budget >= done);
+    }
+    let mut good = bed.client();
+    good.send(set("hello", 7 * MB)).expect("+OK\r\n");
 }

@@ -7,6 +7,7 @@ mod budget;
 mod common;
 mod gate;
 mod hostile;
+mod shared;
 mod streams;
 
 use std::{
@@ -146,30 +147,6 @@ fn a_full_queue_delays_requests_and_fails_none() {
 }
 
 #[test]
-fn dedicated_connections_have_a_limit() {
-    // Of a product, and of all products together.
-    for (dedicated_max, dedicated_total_max) in [(1, 1000), (1000, 1)] {
-        let redis = Redis::start();
-        let relay = Relay::start(&redis.addr);
-        let limits = Limits { dedicated_max, dedicated_total_max, ..patient() };
-        let bed = Bed::start_with(&[&relay.addr], limits, 1, |t| t);
-        let (mut first, mut second) = (bed.client(), bed.client());
-        send_later(&first, set("a", 16 * MB));
-        relay.until_waiting(1);
-        second.send(set("b", 2 * MB));
-        second.expect(&format!(
-            "-ERR too many dedicated connections to servers: this node may have {dedicated_max} for product 'default' \
-             and {dedicated_total_max} in all, divided among its 1 workers; not executed\r\n"
-        ));
-        relay.open();
-        first.expect("+OK\r\n");
-        // The connection of the first is free again.
-        second.send(set("b", 2 * MB)).expect("+OK\r\n");
-        second.call("GET a").expect(&format!("${}\r\n{}\r\n", 16 * MB, "x".repeat(16 * MB)));
-    }
-}
-
-#[test]
 fn a_client_that_reads_all_the_time_gets_all_replies() {
     let redis = Redis::start();
     let bed = Bed::start_with(&[&redis.addr], Limits { session_output_max: MB, ..patient() }, 1, |t| t);
@@ -209,22 +186,6 @@ fn a_client_that_does_not_read_delays_nobody() {
         good.call("SET small 1").expect("+OK\r\n");
     }
     assert_eq!(bed.proxy.report().borrow().stats.unknown, 0);
-}
-
-#[test]
-fn a_large_reply_is_passed_on_within_the_budget() {
-    let redis = Redis::start();
-    // Less than the reply: it must not be kept whole.
-    let bed = Bed::start_with(&[&redis.addr], Limits { memory_max: 32 * MB, ..patient() }, 1, |t| t);
-    let mut client = bed.client();
-    Client::connect(redis.port()).send(set("big", 100 * MB)).expect("+OK\r\n");
-    client.send(set("k", 2 * MB)).expect("+OK\r\n");
-    client.send([request("GET big"), request("GET k"), request("GET big"), request("PING")].concat());
-    for len in [100 * MB, 2 * MB, 100 * MB] {
-        client.expect(&format!("${len}\r\n{}\r\n", "x".repeat(len)));
-    }
-    client.expect("+PONG\r\n");
-    assert_eq!(bed.proxy.report().borrow().stats.over_budget, 0);
 }
 
 #[test]
@@ -280,25 +241,6 @@ fn a_reply_above_the_limit_closes_its_client_alone() {
     assert_eq!(greedy.rest(), "");
     let stats = bed.until("the client is closed", |r| r.stats.large_replies == 1).stats;
     assert_eq!((stats.unknown, stats.over_budget), (0, 0));
-}
-
-#[test]
-fn at_the_budget_the_clients_with_the_most_data_are_closed() {
-    let redis = Redis::start();
-    let bed = Bed::start_with(&[&redis.addr], Limits { memory_max: 32 * MB, ..patient() }, 2, |t| t);
-    let mut good = bed.client();
-    good.call("SET small 1").expect("+OK\r\n");
-    // Requests that never end: 64 clients with 1 MB each.
-    let greedy: Vec<Client> = (0..64).map(|_| bed.client()).collect();
-    for client in &greedy {
-        let begin = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{}", 4 * MB, "x".repeat(MB));
-        send_later(client, begin);
-    }
-    bed.until("some are closed", |r| r.stats.over_budget > 0);
-    for _ in 0..100 {
-        good.call("GET small").expect("$1\r\n1\r\n");
-    }
-    good.send(set("k", 64 * 1024)).expect("+OK\r\n");
 }
 
 #[test]
@@ -488,22 +430,6 @@ fn long_pipelines_of_short_requests_are_answered_completely() {
         let error = "-ERR unknown command 'nosuch', with args beginning with: \r\n";
         client.expect(&format!("{error}+OK\r\n").repeat(requests));
     }
-}
-
-#[test]
-fn clients_whose_large_requests_do_not_move_are_closed_before_others() {
-    let servers = [Redis::start(), Redis::start()];
-    let relay = Relay::start(&servers[0].addr);
-    let limits = Limits { memory_max: 64 * MB, request_deadline: 10 * PATIENCE, ..patient() };
-    let bed = Bed::start_with(&[&relay.addr, &servers[1].addr], limits, 1, |t| t);
-    // Complete requests that fill the budget, for a server that does not read.
-    let greedy: Vec<Client> = (0..8).map(|_| bed.client()).collect();
-    for (client, done) in greedy.iter().zip(1..) {
-        send_later(client, set("foo", 8 * MB));
-        bed.until("it is sent, or a client is closed", |r| r.stats.forwarded + r.stats.over_budget >= done);
-    }
-    let mut good = bed.client();
-    good.send(set("hello", 7 * MB)).expect("+OK\r\n");
 }
 
 #[test]

@@ -60,11 +60,13 @@ impl ServerStatus {
     }
 }
 
-/// Whether the candidate is the process that nodes saw in sync. Otherwise the promotion ends: commands that were sent to
-/// the former process ended with it, and it never served, so that another candidate can be chosen whatever was sent.
+/// Whether the candidate may still be the process that nodes saw in sync, with its data. Otherwise the promotion ends:
+/// commands that were sent to the former process ended with it, and it never served, so that another candidate can be
+/// chosen whatever was sent. Nodes forget the former process when this one was in sync with another server; then it has
+/// the replication id of that server.
 ///
 /// # Errors
-/// Returns that it is another process, as text for the operator.
+/// Returns that it is another process, or has other data, as text for the operator.
 pub(super) fn check_same_process(
     open: &OpenPromotion<'_>,
     reports: &Reports<'_>,
@@ -72,10 +74,17 @@ pub(super) fn check_same_process(
 ) -> Result<(), String> {
     let to = &open.promotion.to;
     let replid = &open.group.replid;
-    if open.promotion.forced || !was_in_sync_as_another_process(reports.servers, to, replid, &status.run_id) {
+    if open.promotion.forced {
         return Ok(());
     }
-    Err(format!("{to} was restarted before it was promoted"))
+    if was_in_sync_as_another_process(reports.servers, to, replid, &status.run_id) {
+        return Err(format!("{to} was restarted before it was promoted"));
+    }
+    let replica = status.follows.is_some() && !status.loading && !status.syncing;
+    if replica && status.replid != *replid {
+        return Err(format!("{to} was restarted before it was promoted, or has copied other data"));
+    }
+    Ok(())
 }
 
 /// Whether the candidate may be promoted in its present state.

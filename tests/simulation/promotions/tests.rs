@@ -17,6 +17,10 @@ const SEEDS: u64 = 100;
 
 const ALL_RULES: Rules = Rules::ALL;
 
+/// Part of the text for the operator about a primary that is not restored, because another server may have data that it
+/// lost.
+const LEFT_TO_THE_OPERATOR: &str = "may have newer data";
+
 fn faults() -> Vec<Fault> {
     let mut all = vec![Fault::Leader];
     for server in 0..SERVERS {
@@ -137,15 +141,26 @@ fn a_primary_appears_after_random_faults() {
         Some(one) => one..one + 1,
         None => first..first + number_from_env("PONTOON_SIM_SEEDS").unwrap_or(SEEDS),
     };
-    let (mut failovers, mut restored, mut faults) = (0, 0, 0);
+    let (mut failovers, mut restored, mut faults, mut left) = (0, 0, 0, 0);
+    let total = seeds.end - seeds.start;
     for seed in seeds {
         let saves = seed % 2 == 0;
         let random = Some((seed, 40 * SECOND));
         let setting = Setting { random, ..setting(true, saves) };
-        let seen = run(&setting, &[], ALL_RULES).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        let seen = match run(&setting, &[], ALL_RULES) {
+            Ok(seen) => seen,
+            // The primary cannot save its role, returned as a replica, and copied another server. What it had
+            // acknowledged before is perhaps at the third server alone.
+            Err(why) if !saves && why.contains(LEFT_TO_THE_OPERATOR) => {
+                left += 1;
+                continue;
+            }
+            Err(why) => panic!("seed {seed}: {why}"),
+        };
         failovers += seen.failovers;
         restored += seen.restored;
         faults += seen.faults;
     }
-    println!("{faults} faults, {failovers} failovers, {restored} primaries restored");
+    println!("{faults} faults, {failovers} failovers, {restored} primaries restored, {left} left to the operator");
+    assert!(left * 200 <= total, "{left} of {total} worlds were left to the operator");
 }

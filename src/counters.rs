@@ -47,6 +47,8 @@ counters! {
     ADMIN_CONNECTIONS_CLOSED "admin_connections_closed";
     /// Accepts of product ports that failed, mostly for lack of file descriptors.
     CLIENT_ACCEPTS_FAILED "client_accepts_failed";
+    /// Scripts of servers that this node ended because they ran for too long.
+    SCRIPTS_ENDED "scripts_ended";
     /// Attempts to let another node lead because no file descriptor was left.
     TRANSFERS_WITHOUT_FILES "leadership_transfers_without_files";
 }

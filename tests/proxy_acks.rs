@@ -183,6 +183,7 @@ fn too_few_replicas_do_not_confirm() {
     primary.answer(WaitAnswer::Count(1));
     let line = client.line();
     assert_eq!(line, "-NOREPLICAS executed, not confirmed on 2 replicas: 1 confirmed within 700 ms");
+    bed.until("the write is counted", |r| r.stats.unconfirmed == 1);
     // The session and the connection stay open.
     client.call("SET k 2");
     primary.expect("WAIT 2 700");

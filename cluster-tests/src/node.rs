@@ -2,6 +2,8 @@
 //! Knows nothing of the other nodes.
 
 use std::{
+    io::{self, Write},
+    net::TcpStream,
     path::PathBuf,
     process::{Command, ExitStatus},
     time::Duration,
@@ -181,6 +183,22 @@ impl Node {
     #[must_use]
     pub fn cli(&self) -> Cli {
         Cli::new(self.admin(), self.secret.clone())
+    }
+
+    /// The value of a counter in `/metrics`, which has no labels. For nodes without a cluster secret.
+    ///
+    /// # Panics
+    /// When the node does not answer, or has no such counter.
+    #[must_use]
+    pub fn counter(&self, name: &str) -> u64 {
+        let ask = || {
+            let mut stream = TcpStream::connect(self.admin())?;
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+            io::read_to_string(stream)
+        };
+        let page = ask().expect("the node answers");
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("{name} is not in: {page}"))
     }
 
     /// Connects a client of product `default`.

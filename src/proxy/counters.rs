@@ -55,6 +55,8 @@ counters! {
     refused "requests_refused";
     /// Requests answered "outcome unknown" or "not delivered".
     unknown "requests_unknown";
+    /// Requests answered NOREPLICAS: executed, but not confirmed by `min-acks` replicas.
+    unconfirmed "requests_unconfirmed";
     /// Requests parked under a hold.
     parked "requests_parked";
     /// Clients that were closed because they did not read their replies.
@@ -65,10 +67,14 @@ counters! {
     over_budget "clients_over_budget_closed";
     /// Clients that were closed because a reply to them was larger than `reply_max`.
     large_replies "large_replies_closed";
+    /// Clients that were closed in the middle of a large reply, because the connection to the server ended.
+    broken_replies "large_replies_broken";
     /// Times that a session was not read for lack of memory.
     memory_pauses "memory_pauses";
     /// Times that a session waited for room in a server's queue.
     queue_waits "server_queue_waits";
+    /// Connections to servers that were closed because a request had no reply and no progress within its deadline.
+    overdue "server_deadlines";
     /// Large requests refused because the product has too many dedicated connections.
     dedicated_refused "dedicated_connections_refused";
     /// Requests that a hold cut off, to be sent again when it ended.

@@ -97,6 +97,7 @@ fn a_request_that_stands_still_fails_at_the_deadline_and_was_not_executed() {
     send_later(&client, set("k", 32 * MB));
     let error = client.line();
     assert!(error.starts_with("-ERR server") && error.ends_with("not executed"), "{error}");
+    bed.until("the deadline is counted", |r| r.stats.overdue == 1);
     Client::connect(redis.port()).call("EXISTS k").expect(":0\r\n");
 }
 
@@ -224,6 +225,7 @@ fn a_reply_that_breaks_off_closes_its_client() {
     let rest = client.rest();
     let header = format!("${}\r\n", 100 * MB);
     assert!(rest.starts_with(&header) && rest[header.len()..].bytes().all(|byte| byte == b'x'));
+    bed.until("the broken reply is counted", |r| r.stats.broken_replies == 1);
 }
 
 #[test]

@@ -58,6 +58,8 @@ fn a_slow_script_causes_no_failover_and_an_endless_one_is_ended() {
     assert!(holds_for(Duration::from_secs(4), || primary_of(&cluster, 1).is_ok_and(|now| now == primary)));
     assert_eq!(events(&cluster, "promotion-started").len(), 0);
     assert_eq!(events(&cluster, "script-ended").len(), 1, "at most one event in a minute");
+    let counted: u64 = cluster.nodes.iter().map(|node| node.counter("pontoon_scripts_ended_total")).sum();
+    assert_eq!(counted, 2);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::{
     control::leadership::context::LeaderContext,
+    counters,
     model::{
         change::{Change, GroupNote, NoteGroup},
         ids::HostPort,
@@ -135,6 +136,7 @@ async fn act(ctx: &LeaderContext, fix: &ScriptFix, event_is_due: bool) -> Result
                 ctx.me
             );
             warn!(text, "a script was ended");
+            counters::SCRIPTS_ENDED.increment();
             if !event_is_due {
                 return Ok(ActionOutcome::NoEvent);
             }

@@ -27,6 +27,7 @@ use crate::{
     proxy::{
         ProcessActivity,
         acks::Acks,
+        counters::count,
         reads::is_not_serving,
         worker::{TaskKind, TaskTurns, Turn, Worker, reserve},
     },
@@ -225,8 +226,10 @@ impl Pump<'_> {
         let clock = &self.worker.clock;
         // Bytes that move, in either direction, are progress.
         let idle = clock.age(sent).min(clock.age(self.last_read)).min(clock.age(self.drained_at));
-        (idle > self.worker.config.limits.request_deadline)
-            .then(|| format!("did not answer within {} ms", idle.as_millis()))
+        (idle > self.worker.config.limits.request_deadline).then(|| {
+            count(&self.worker.stats.overdue);
+            format!("did not answer within {} ms", idle.as_millis())
+        })
     }
 
     /// Reads until there is nothing to read (false) or the turn is over (true).

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::{Backend, InFlight, ReplyCheck, Requester};
 use crate::{
-    proxy::{pieces::Pieces, session::Session, worker::Worker},
+    proxy::{counters::count, pieces::Pieces, session::Session, worker::Worker},
     resp::reply::ReplyScanner,
 };
 
@@ -205,6 +205,7 @@ impl IncompleteReply {
             && let Some(session) = front_session(backend)
         {
             tracing::info!(client = %session.addr, server = %backend.addr, "closed a client in the middle of a reply");
+            count(&worker.stats.broken_replies);
             session.kill();
         }
         self.end(backend, worker);

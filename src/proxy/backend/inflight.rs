@@ -6,8 +6,8 @@ use std::rc::Rc;
 use crate::{
     model::ids::{Epoch, SlotId},
     proxy::{
-        check::ServeCheck, gather::ScatterGather, pieces::Pieces, product::ProductView, replies::Ticket,
-        session::Session, worker::Worker,
+        check::ServeCheck, counters::count, gather::ScatterGather, pieces::Pieces, product::ProductView,
+        replies::Ticket, session::Session, worker::Worker,
     },
 };
 
@@ -122,6 +122,7 @@ impl InFlight {
 
     /// Answers a write that was executed but not confirmed by enough replicas; `text` is the whole error.
     pub(in crate::proxy) fn unconfirmed(self, worker: &Worker, text: &[u8]) {
+        count(&worker.stats.unconfirmed);
         match self.requester {
             Requester::Session(session, ticket) => session.complete(worker, ticket, text, self.len as usize),
             Requester::Part(gather, part) => gather.fail(worker, part as usize, true, text),

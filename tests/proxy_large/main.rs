@@ -275,6 +275,27 @@ fn a_primary_that_is_a_replica_now_is_reported_and_has_executed_nothing() {
     assert_eq!(reported.unwrap(), Some(HostPort::parse(addr).unwrap()));
 }
 
+/// As Redis 6 says it.
+#[test]
+fn a_script_that_a_replica_refuses_is_not_shown_its_error() {
+    let refusal = "-READONLY You can't write against a read only replica.";
+    let addr = common::fake(move |mut conn| {
+        while let Some(request) = conn.request() {
+            let error = match &request[1][..] {
+                b"quotes" => "-ERR Error running script (call to f_0): @user_script:1: my -READONLYx".to_owned(),
+                _ => format!("-ERR Error running script (call to f_0): @user_script:1: @user_script: 1: {refusal}"),
+            };
+            conn.reply(format!("{error}\r\n").as_bytes());
+        }
+    });
+    let bed = Bed::start(&[&addr]);
+    let mut client = bed.client();
+    let refused = format!("-TRYAGAIN not executed: server {addr} is a replica now; its group is being probed\r\n");
+    client.call("EVAL return(redis.call('set',KEYS[1],'v')) 1 k").expect(&refused);
+    client.call("EVAL quotes 1 k").expect("-ERR Error running script (call to f_0): @user_script:1: my -READONLYx\r\n");
+    assert_eq!(bed.until("one is counted", |r| r.stats.misrouted > 0).stats.misrouted, 1);
+}
+
 #[test]
 fn requests_behind_a_connection_that_is_cut_off_stay_in_order() {
     // The server answers nothing before the gate is open, and then reads the rest.

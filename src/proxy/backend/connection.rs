@@ -54,6 +54,17 @@ const QUOTED_MAX: usize = 128;
 /// The beginning of a replica's error to a write; it has executed nothing. (Redis, `replica-read-only`.)
 const NOT_PRIMARY: &[u8] = b"-READONLY ";
 
+/// The beginning of the error of a script that ended with a command's error, before Redis 7, which quotes that error.
+/// (Redis 7 returns it as it is.)
+const SCRIPT_FAILED: &[u8] = b"-ERR Error running script ";
+
+/// Whether an error says that the server is a replica and has therefore refused a write, also of a script.
+#[cold]
+fn is_not_primary(error: &[u8]) -> bool {
+    let quotes = |part: &[u8]| part.starts_with(NOT_PRIMARY);
+    quotes(error) || error.starts_with(SCRIPT_FAILED) && error.windows(NOT_PRIMARY.len()).any(quotes)
+}
+
 /// Runs until the backend is retired and has nothing in flight.
 pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
     let mut backoff = BACKOFF_MIN;
@@ -335,7 +346,7 @@ impl Pump<'_> {
                         self.deliver_from_replica(entry, reply, passes);
                     } else if !passes {
                         entry.withhold(self.worker);
-                    } else if reply[0] == b'-' && reply.starts_with(NOT_PRIMARY) {
+                    } else if reply[0] == b'-' && is_not_primary(reply) {
                         self.refuse_misrouted(entry);
                     } else if confirm && (entry.is_write || confirm_reads) && !matches!(reply[0], b'-' | b'!') {
                         self.await_replicas(entry, reply);

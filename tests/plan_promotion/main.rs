@@ -141,6 +141,18 @@ fn a_candidate_that_goes_down_is_given_up_only_if_nothing_was_sent() {
     other_leader.answers(&[(NEW, None)]);
     assert!(other_leader.waits().0.contains("does not answer"));
 
+    // One that was answered by a replica knows that the leader before has promoted nothing.
+    let mut answered = failover_held();
+    answered.elect();
+    answered.decide();
+    answered.pass_barrier();
+    answered.answers(&[(NEW, Some(replica(NEW)))]);
+    answered.promoted(PromoteResult::NotExecuted("its connection is broken".into()));
+    answered.now_ns += 100 * MS;
+    answered.report_down(NEW);
+    answered.answers(&[(NEW, None)]);
+    assert!(gives_up(&mut answered).forced);
+
     let mut unknown = failover_held();
     unknown.answers(&[(NEW, Some(replica(NEW)))]);
     unknown.promoted(PromoteResult::Unknown("the connection is broken".into()));
@@ -152,14 +164,49 @@ fn a_candidate_that_goes_down_is_given_up_only_if_nothing_was_sent() {
 
 #[test]
 fn a_candidate_that_refuses_ten_times_is_given_up() {
-    let mut world = failover_held();
-    for _ in 0..10 {
-        world.answers(&[(NEW, Some(replica(NEW)))]);
-        world.promoted(PromoteResult::NotExecuted("NOPERM".into()));
-        world.now_ns += 100 * MS;
+    for another_leader in [false, true] {
+        let mut world = failover_held();
+        if another_leader {
+            world.elect();
+            world.decide();
+            world.pass_barrier();
+        }
+        for _ in 0..10 {
+            world.answers(&[(NEW, Some(replica(NEW)))]);
+            world.promoted(PromoteResult::NotExecuted("NOPERM".into()));
+            world.now_ns += 100 * MS;
+        }
+        let given_up = gives_up(&mut world);
+        assert!(given_up.forced && given_up.why == "NOPERM", "{given_up:?}");
     }
-    let given_up = gives_up(&mut world);
-    assert!(given_up.forced && given_up.why == "NOPERM", "{given_up:?}");
+}
+
+/// It was restarted and has copied a third server, so that no node remembers its former process; the leader is another.
+#[test]
+fn a_candidate_that_has_copied_another_server_is_given_up() {
+    let copied = |port: u16, link_up: bool| {
+        let follows = Some(("127.0.0.1".into(), port));
+        ServerStatus { run_id: "again".into(), replid: "third".into(), follows, link_up, ..replica(NEW) }
+    };
+    let world = || {
+        let mut world = failover_held();
+        world.elect();
+        world.forget(NEW);
+        world.decide();
+        world.pass_barrier();
+        world
+    };
+    for status in [copied(OTHER, true), copied(OLD, false)] {
+        let mut world = world();
+        world.answers(&[(NEW, Some(status))]);
+        let given_up = gives_up(&mut world);
+        assert!(given_up.forced && given_up.why.contains("has copied other data"), "{given_up:?}");
+    }
+    // The old primary is back, and the nodes are about to see it.
+    let mut back = world();
+    back.answers(&[(NEW, Some(copied(OLD, true)))]);
+    assert!(matches!(back.decide(), PromotionStep::Promote { .. }));
+    assert!(back.may_promote(&copied(OLD, true)).unwrap_err().contains("another replication id"));
 }
 
 #[test]

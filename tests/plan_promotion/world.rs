@@ -167,6 +167,13 @@ impl World {
         }
     }
 
+    /// No node remembers with which server a process of this one was in sync.
+    pub fn forget(&mut self, port: u16) {
+        for reported in self.servers.get_mut(&addr(port)).into_iter().flat_map(BTreeMap::values_mut) {
+            reported.report.in_sync = None;
+        }
+    }
+
     pub fn apply(&mut self, change: Change) -> Result<(Epoch, Outcome), String> {
         self.index += 1;
         let entry = Entry { id: Uuid(u128::from(self.index) << 64), request_hash: 0, at_ms: self.now_ns / MS, change };

@@ -29,7 +29,7 @@ use crate::{
 pub(super) struct Done {
     /// When its task began.
     pub began_ns: u64,
-    /// It has opened every hold of the promotion, and never sent REPLICAOF NO ONE.
+    /// It never sent REPLICAOF NO ONE, and no earlier leader can have promoted the candidate.
     pub never_sent: bool,
 }
 
@@ -87,8 +87,8 @@ impl Judge<'_> {
         if promoted && open.never_released() { Ok(()) } else { Err(Failure::primary_back(why)) }
     }
 
-    /// Gives up when the candidate was provably not sent REPLICAOF NO ONE. Only this task knows what the attempts so far
-    /// have sent, and only if it made all of them.
+    /// Gives up when the candidate was provably not promoted: this task has sent nothing, and made all attempts so far, or
+    /// was answered by a replica.
     fn give_up_if_nothing_was_sent(&self, why: &str) -> Result<(), Failure> {
         if self.done.never_sent { Err(Failure::not_promoted(why.to_owned())) } else { Ok(()) }
     }

@@ -52,6 +52,9 @@ pub struct PromotionMemory {
     holds: u32,
     /// This leader may have sent REPLICAOF NO ONE.
     promote_sent: bool,
+    /// The candidate has answered this leader as a replica: what earlier leaders have sent is without effect, and stays so
+    /// (see [`ServerStatus`]).
+    was_replica: bool,
     /// The log's count of holds when the attempt began.
     attempts_before: u32,
     /// Attempts with a hold that failed.
@@ -114,6 +117,9 @@ impl PromotionMemory {
             return;
         }
         let question = question.clone();
+        if let Some(Ok(to)) = OpenPromotion::of(seen, id).and_then(|open| answers.get(&open.promotion.to)) {
+            self.was_replica |= to.follows.is_some();
+        }
         let Some(judge) = self.judge(seen, reports, id) else { return };
         let turn = judge.answered(&question, answers);
         self.turns(&judge.open, turn);
@@ -265,7 +271,7 @@ impl PromotionMemory {
     fn judge<'a>(&self, seen: &PromotionObservation<'a>, reports: &Reports<'a>, id: PromotionId) -> Option<Judge<'a>> {
         let open = OpenPromotion::of(seen, id)?;
         let began_ns = self.began_ns.unwrap_or(seen.now_ns);
-        let never_sent = self.holds == open.promotion.attempts && !self.promote_sent;
+        let never_sent = !self.promote_sent && (self.was_replica || self.holds == open.promotion.attempts);
         Some(Judge { open, reports: *reports, done: Done { began_ns, never_sent } })
     }
 

@@ -81,7 +81,9 @@ pub(super) fn check_same_process(
         return Err(format!("{to} was restarted before it was promoted"));
     }
     let replica = status.follows.is_some() && !status.loading && !status.syncing;
-    if replica && status.replid != *replid {
+    // If it has copied the old primary again, that one is back, as its probes will show.
+    let of_old_primary = status.is_replica_of(&open.promotion.from) && status.link_up;
+    if replica && !of_old_primary && status.replid != *replid {
         return Err(format!("{to} was restarted before it was promoted, or has copied other data"));
     }
     Ok(())

@@ -103,7 +103,7 @@ fuzz: ## every target of tests/fuzz for twenty minutes with another seed; FUZZ_S
 advisories: $(DENY) ## known vulnerabilities of the dependencies; needs github.com
 	$(DENY) --locked check advisories
 
-hostile: redis ## 2000 hostile clients beside honest ones, six minutes; ARGS='--seconds 60', '--only TEXT' or '--one-at-a-time'
+hostile: redis ## 2000 hostile clients beside honest ones, 6.5 minutes; ARGS='--seconds 60', '--only TEXT' or '--one-at-a-time'
 	cargo build --release --package pontoon --package cluster-tests --bin pontoon --bin hostile
 	PONTOON_BIN=$(CURDIR)/target/release/pontoon target/release/hostile $(ARGS)
 

@@ -2,10 +2,11 @@
 //! cluster of real processes (`cluster_tests::hostile`). Prints what was measured and PASS or FAIL for each criterion.
 //!
 //! `hostile [--seconds N] [--quiet N] [--hostile N] [--honest N] [--rate MB] [--budget MB] [--seed N] [--only TEXT]
-//! [--each] [--one-at-a-time]`: `--quiet` is the duration of the run without hostile clients, `--rate` the MB per second of all
-//! hostile clients together, `--budget` the setting `proxy.memory_max` (0: its default). `--each` runs one kind after the
-//! other, each for the whole duration, to find the one to blame. `--one-at-a-time` runs the kinds that are no part of the
-//! storm: huge values, unread replies of gigabytes, a script, a slow command.
+//! [--each] [--one-at-a-time]`: `--quiet` is the duration of each of the two runs without hostile clients, before and
+//! after the one with them, `--rate` the MB per second of all hostile clients together, `--budget` the setting
+//! `proxy.memory_max` (0: its default). `--each` runs one kind after the other, each for the whole duration, to find the
+//! one to blame. `--one-at-a-time` runs the kinds that are no part of the storm: huge values, unread replies of
+//! gigabytes, a script, a slow command.
 
 use std::{process::ExitCode, time::Duration};
 

@@ -88,6 +88,14 @@ impl Figures {
         self.longest.iter().map(|micros| Duration::from_micros((*micros).into()))
     }
 
+    /// What was seen here and there.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.add(other);
+        self.latencies.sort_unstable();
+        self
+    }
+
     fn answer(&mut self, second: usize, latency: Duration) {
         let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
         self.latencies.push(micros);

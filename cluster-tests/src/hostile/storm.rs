@@ -1,4 +1,5 @@
-//! All kinds of hostile clients at the same time, after a quiet run with the honest clients alone.
+//! All kinds of hostile clients at the same time, between two quiet runs with the honest clients alone: what else the
+//! machine does changes within minutes, and concerns all runs so.
 
 use std::{
     sync::{
@@ -29,7 +30,7 @@ pub struct StormOptions {
     pub honest: usize,
     /// Time between two requests of an honest client.
     pub every: Duration,
-    /// Duration of the run without hostile clients.
+    /// Duration of each of the two runs without hostile clients.
     pub quiet: Duration,
     /// Duration of the run with hostile clients.
     pub time: Duration,
@@ -52,12 +53,13 @@ pub fn run(arena: &Arena, options: &StormOptions) -> Storm {
     if options.attack.idle_class {
         arena.attacked_servers().into_iter().for_each(idle_class);
     }
-    let quiet = Honest::run_for(honest.clone(), options.quiet);
+    let before = Honest::run_for(honest.clone(), options.quiet);
     let watch = Watch::start(arena.node_pid(), arena.attacked_servers());
     let attackers = Attackers::start(arena.attacked_port(), &options.attack);
-    let attacked = Honest::run_for(honest, options.time);
+    let attacked = Honest::run_for(honest.clone(), options.time);
     let usage = watch.finish();
     let counts = attackers.finish();
+    let quiet = before.and(Honest::run_for(honest, options.quiet));
     Storm { quiet, attacked, usage, counts, promotions: arena.new_promotions() }
 }
 

@@ -195,9 +195,10 @@ impl Case {
         let drawn = random.usize(1..3);
         let min_acks = u8::from(random.bool());
         let full = before == Before::DiskFull;
-        // Redis ends a replica that cannot write to its disk. A switchover to this replica is impossible, and a
-        // promotion that needs this replica cannot proceed.
-        let replicas = if full && trigger == Trigger::Switchover { 2 } else { drawn };
+        // Redis ends a replica that cannot write to its disk. A switchover to this replica, or to one that receives
+        // nothing, is impossible, and a promotion that needs this replica cannot proceed.
+        let unfit = full || matches!(before, Before::Lag | Before::Slow);
+        let replicas = if unfit && trigger == Trigger::Switchover { 2 } else { drawn };
         let hit = hit.filter(|_| !full || (replicas == 2 && min_acks == 0));
         Self { trigger, before, hit, replicas, min_acks, seed, without: Vec::new() }
     }

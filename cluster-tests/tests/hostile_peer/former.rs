@@ -1,15 +1,12 @@
 //! Nodes that were removed and come back.
 
 use cluster_tests::wait::{GENEROUS, wait_until};
-use pontoon::wire::pb::{
-    node::{HeartbeatRequest, JoinRequest},
-    raft::{AppendEntriesRequest, InstallSnapshotRequest},
-};
+use pontoon::wire::pb::node::{HeartbeatRequest, JoinRequest};
 use tonic::Code::FailedPrecondition as Refused;
 
 use crate::{
     peer::uuid,
-    victim::{Victim, refused},
+    victim::{Victim, all_refused, refused},
 };
 
 #[test]
@@ -32,17 +29,7 @@ fn a_removed_node_is_refused_whatever_it_sends() {
         // It may also think that it was admitted later.
         peer.header.admitted = applied + 1000;
         let part = "was removed from this cluster";
-        refused("a vote", peer.vote(term + 1, peer.at(term, applied + 1000)), Refused, part);
-        let append = AppendEntriesRequest { vote: peer.leads(term + 1), ..Default::default() };
-        refused("an append", peer.append(append), Refused, part);
-        let install = InstallSnapshotRequest {
-            vote: peer.leads(term + 1),
-            meta: peer.snapshot(term + 1, applied + 1000),
-            done: true,
-            ..Default::default()
-        };
-        refused("a snapshot", peer.install(install), Refused, part);
-        refused("an election", peer.stand(), Refused, part);
+        all_refused(&mut peer, (term, applied), part);
         let request = HeartbeatRequest { me: Some(former.target.clone()), start: uuid(5), ..Default::default() };
         let reply = peer.node(|mut client| async move { client.heartbeat(request).await }).unwrap();
         assert!(reply.not_a_member, "{reply:?}");

@@ -7,7 +7,7 @@ use tonic::Code::{FailedPrecondition as Refused, InvalidArgument as Bad, OutOfRa
 
 use crate::{
     peer::{Peer, uuid},
-    victim::{Victim, refused},
+    victim::{Victim, all_refused, refused},
 };
 
 /// More than 2^32 above every term of a test.
@@ -155,17 +155,7 @@ fn a_member_id_with_another_uuid_is_refused() {
     for id in [leader, other] {
         peer.header.from_id = id.into();
         let part = "is a member under uuid";
-        refused("a vote", peer.vote(term + 1, peer.at(term, applied + 1000)), Refused, part);
-        let append = AppendEntriesRequest { vote: peer.leads(term + 1), ..Default::default() };
-        refused("an append", peer.append(append), Refused, part);
-        let install = InstallSnapshotRequest {
-            vote: peer.leads(term + 1),
-            meta: peer.snapshot(term + 1, applied + 1000),
-            done: true,
-            ..Default::default()
-        };
-        refused("a snapshot", peer.install(install), Refused, part);
-        refused("an election", peer.stand(), Refused, part);
+        all_refused(&mut peer, (term, applied), part);
     }
     // A member's uuid with another id.
     let known = victim.peer(other).target;

@@ -7,6 +7,7 @@ use cluster_tests::{
     cluster::Cluster,
     wait::{GENEROUS, holds_for, wait_until},
 };
+use pontoon::wire::pb::raft::{AppendEntriesRequest, InstallSnapshotRequest};
 use tonic::{Code, Status};
 
 use crate::peer::Peer;
@@ -104,4 +105,22 @@ impl Victim {
 pub fn refused<T: std::fmt::Debug>(what: &str, answer: Result<T, Status>, code: Code, part: &str) {
     let status = answer.expect_err(what);
     assert!(status.code() == code && status.message().contains(part), "{what}: {status:?}");
+}
+
+/// Checks that every Raft call of a peer was refused for this reason. The peer claims to be
+/// beyond this term and this applied index of the victim.
+#[track_caller]
+pub fn all_refused(peer: &mut Peer, (term, applied): (u64, u64), part: &str) {
+    let code = Code::FailedPrecondition;
+    refused("a vote", peer.vote(term + 1, peer.at(term, applied + 1000)), code, part);
+    let append = AppendEntriesRequest { vote: peer.leads(term + 1), ..Default::default() };
+    refused("an append", peer.append(append), code, part);
+    let install = InstallSnapshotRequest {
+        vote: peer.leads(term + 1),
+        meta: peer.snapshot(term + 1, applied + 1000),
+        done: true,
+        ..Default::default()
+    };
+    refused("a snapshot", peer.install(install), code, part);
+    refused("an election", peer.stand(), code, part);
 }

@@ -30,7 +30,7 @@ struct Cache {
 
 impl Cache {
     /// Starts three nodes, and creates product `cache` with these groups and slots. Each group has one server, which
-    /// keeps its data on disk.
+    /// keeps its data over a restart.
     fn start(groups: &[(&str, &str)]) -> Self {
         let mut cluster = Cluster::start(3);
         let port = cluster.ports.product(1);
@@ -38,7 +38,7 @@ impl Cache {
         let wait = ["--wait", "--timeout", "40s"];
         let create = ["product", "create", "cache", "--port", &port.to_string(), "--mode", "cache"];
         cluster.cli().ok(&[&create[..], &wait].concat());
-        let more = ["--appendonly", "yes", "--appendfsync", "always"].map(str::to_owned).to_vec();
+        let more = ["--appendonly", "yes", "--appendfsync", "no"].map(str::to_owned).to_vec();
         let options = RedisOptions { more, ..RedisOptions::default() };
         for (gid, slots) in groups {
             let server = cluster.add_server(&options);
@@ -213,8 +213,9 @@ fn a_group_that_hung_is_reinstated_empty_under_another_leader() {
     let port = cache.ports[usize::from(left[0]) - 1];
     let read = || Client::connect(port).unwrap().call(&["GET", &key]).unwrap();
     wait_for("the group to be reinstated", GENEROUS, || {
+        // Meanwhile, a group may hold the slot, or be ejected itself on a machine that stalls.
         let value = read();
-        assert!(value == Reply::bulk("new") || value == Reply::Null, "{value:?}");
+        assert!(matches!(value, Reply::Error(_) | Reply::Null) || value == Reply::bulk("new"), "{value:?}");
         let shown = cache.group_1()?;
         if shown["ejection"].is_null() { Ok(()) } else { Err(shown.to_string()) }
     });

@@ -17,7 +17,7 @@ use pontoon::faults::Point;
 /// Options of a server that has written everything to disk that it has answered, so that a killed server returns with
 /// its data.
 fn durable() -> RedisOptions {
-    let more = ["--appendonly", "yes", "--appendfsync", "always"];
+    let more = ["--appendonly", "yes", "--appendfsync", "no"];
     RedisOptions { more: more.map(str::to_owned).to_vec(), ..RedisOptions::default() }
 }
 

@@ -17,9 +17,9 @@ use serde_json::Value;
 /// second.
 const SEVERAL_PROBES: Duration = Duration::from_millis(1500);
 
-/// Options of a server that has written everything to disk that it has answered.
+/// Options of a server that has written everything to its file that it has answered.
 fn durable() -> RedisOptions {
-    let more = ["--appendonly", "yes", "--appendfsync", "always"];
+    let more = ["--appendonly", "yes", "--appendfsync", "no"];
     RedisOptions { more: more.map(str::to_owned).to_vec(), ..RedisOptions::default() }
 }
 

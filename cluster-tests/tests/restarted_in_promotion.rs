@@ -16,7 +16,7 @@ use pontoon::faults::Point;
 
 /// Servers that have written everything to disk that they have answered.
 fn durable(config_file: bool) -> RedisOptions {
-    let more = ["--appendonly", "yes", "--appendfsync", "always"];
+    let more = ["--appendonly", "yes", "--appendfsync", "no"];
     RedisOptions { more: more.map(str::to_owned).to_vec(), config_file, ..RedisOptions::default() }
 }
 

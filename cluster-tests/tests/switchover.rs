@@ -111,7 +111,7 @@ fn replicaof_that_was_not_executed_is_repeated() {
 /// has died. It must not become the group's primary without these writes.
 #[test]
 fn a_server_that_becomes_a_primary_too_late_is_not_promoted() {
-    let more = ["--appendonly", "yes", "--appendfsync", "always"];
+    let more = ["--appendonly", "yes", "--appendfsync", "no"];
     let options = RedisOptions { more: more.map(str::to_owned).to_vec(), ..RedisOptions::default() };
     let (mut cluster, [first, second]) = start_paused_before_replicaof(&options);
     cluster.cli().ok(&["group", "set", "1", "down-after=800ms"]);

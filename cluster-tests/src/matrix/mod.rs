@@ -169,7 +169,7 @@ impl Run {
         }
         cluster.start_all();
         let keeps = RedisOptions {
-            more: ["--appendonly", "yes", "--appendfsync", "always", "--enable-debug-command", "yes"]
+            more: ["--appendonly", "yes", "--appendfsync", "no", "--enable-debug-command", "yes"]
                 .map(str::to_owned)
                 .to_vec(),
             ..RedisOptions::default()

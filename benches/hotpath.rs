@@ -9,6 +9,7 @@ use pontoon::{
     model::{
         ids::{Epoch, GroupId, HoldId, HostPort, ProductId},
         route::{GroupRoute, Isolated, Mode, ProductRoutes, SlotRoute},
+        secret::ServerLogin,
         slot::Layout,
     },
     proxy::DispatchBench,
@@ -60,7 +61,7 @@ fn routes() -> ProductRoutes {
         id: GroupId(id),
         primary: HostPort::parse(&format!("h:{id}")).unwrap(),
         replicas: Vec::new(),
-        credentials: None,
+        login: ServerLogin::default(),
     };
     ProductRoutes {
         id: ProductId(1),

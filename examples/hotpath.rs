@@ -8,6 +8,7 @@ use pontoon::{
     model::{
         ids::{Epoch, GroupId, HoldId, HostPort, ProductId},
         route::{GroupRoute, Isolated, Mode, ProductRoutes, SlotRoute},
+        secret::ServerLogin,
         slot::Layout,
     },
     proxy::DispatchBench,
@@ -23,8 +24,12 @@ const PIPELINE: usize = 16;
 
 fn routes(layout: Layout) -> Result<ProductRoutes, Box<dyn std::error::Error>> {
     let primary = HostPort::parse("h:1")?;
-    let group =
-        |id: u32| GroupRoute { id: GroupId(id), primary: primary.clone(), replicas: Vec::new(), credentials: None };
+    let group = |id: u32| GroupRoute {
+        id: GroupId(id),
+        primary: primary.clone(),
+        replicas: Vec::new(),
+        login: ServerLogin::default(),
+    };
     let slots = layout.slots();
     let slot = |s: u16| SlotRoute { group: Some(s / (slots / 2)), epoch: Epoch(1), hold: HoldId(0) };
     Ok(ProductRoutes {

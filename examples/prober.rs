@@ -72,6 +72,7 @@ fn cluster(servers: &[HostPort]) -> ClusterState {
             group: GroupId(group),
             servers,
             credentials: None,
+            data_user: None,
         }));
     }
     let mut state = ClusterState::default();

@@ -62,7 +62,7 @@ fn cluster(products: u16, first_port: u16) -> ClusterState {
         // No server is connected to: there are no clients.
         let server = Server::new(HostPort::parse(&format!("127.0.0.1:{}", 1000 + n)).unwrap(), format!("{n:040x}"), 0);
         let (product, group) = (ProductId((n + 1).into()), GroupId(1));
-        Change::CreateGroup(CreateGroup { product, group, servers: vec![server], credentials: None })
+        Change::CreateGroup(CreateGroup { product, group, servers: vec![server], credentials: None, data_user: None })
     };
     let bootstrap = Change::Bootstrap(Bootstrap { members: vec![member], port: first_port });
     let changes = std::iter::once(bootstrap).chain((1..products).map(product)).chain((0..products).map(group));

@@ -7,6 +7,7 @@ use pontoon::{
     model::{
         ids::{Epoch, GroupId, HoldId, HostPort, ProductId},
         route::{GroupRoute, Isolated, Mode, ProductRoutes, RouteTable, SlotRoute},
+        secret::ServerLogin,
         slot::Layout,
     },
     proxy::{Proxy, ProxyConfig, permit::Permit},
@@ -26,7 +27,7 @@ fn table(port: u16, servers: &[HostPort]) -> RouteTable {
         id: GroupId(i as u32 + 1),
         primary: primary.clone(),
         replicas: Vec::new(),
-        credentials: None,
+        login: ServerLogin::default(),
     };
     let product = ProductRoutes {
         id: ProductId(1),

@@ -52,7 +52,13 @@ impl World {
         for (group, first) in [(1, PRIMARY), (2, 7101)] {
             let servers = (first..first + 3).map(|port| Server::new(addr(port), format!("run{port}"), 0)).collect();
             let group = GroupId(group);
-            world.make(Change::CreateGroup(CreateGroup { product: PRODUCT, group, servers, credentials: None }));
+            world.make(Change::CreateGroup(CreateGroup {
+                product: PRODUCT,
+                group,
+                servers,
+                credentials: None,
+                data_user: None,
+            }));
         }
         let slots = (0..10).map(SlotId).collect();
         world.make(Change::AssignFree(AssignFree { product: PRODUCT, slots, to: GROUP }));

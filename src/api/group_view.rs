@@ -55,6 +55,7 @@ pub fn group(state: &ClusterState, product: &Product, group: &Group) -> admin::G
         eject_after_ms: (product.mode == Mode::Cache).then_some(group.options.eject_after_ms),
         ejection: group.ejection.as_ref().map(|ejected| ejection(product, group, ejected)),
         impaired: Some(impaired(group.options.impaired)),
+        data_user: group.data_user.as_ref().and_then(|user| user.credentials.username.clone()),
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
     Api,
     call::MutationCall,
     change::{self, ChangeSummary, MutationHandler, RecordedChange, forwardable, product_id},
+    data_user,
     error::CallFailure,
     validate,
 };
@@ -71,11 +72,15 @@ impl MutationHandler for CreateGroupRequest {
             }
             servers.push(server);
         }
+        let addresses: Vec<_> = servers.iter().map(|server| &server.addr).collect();
+        let (data_user, risks) = data_user::choose(self, &admission, &addresses, call.dry_run).await?;
         let mut summary = created(group, &servers, &product.name);
         summary.done.extend(made_to_follow);
         summary.warnings.extend(warnings);
-        api.make(call, Change::CreateGroup(CreateGroup { product: product.id, group, servers, credentials }), summary)
-            .await
+        summary.warnings.extend(risks);
+        let product = product.id;
+        let change = Change::CreateGroup(CreateGroup { product, group, servers, credentials, data_user });
+        api.make(call, change, summary).await
     }
 }
 
@@ -165,10 +170,15 @@ impl MutationHandler for AddServerRequest {
             return Err(CallFailure::Refused(format!("{addr} is already in group {id}; there is nothing to do")));
         }
         let admitted = admission.replica(&addr, &primary.addr).await.map_err(CallFailure::Refused)?;
+        let risks = match &group.data_user {
+            Some(user) => admission.make_data_user(&addr, user, call.dry_run).await.map_err(CallFailure::Refused)?,
+            None => Vec::new(),
+        };
         let mut summary = added(&admitted.server);
         let maintenance = state.settings.maintenance || group.options.maintenance;
         summary.done.extend(becomes_replica(&admitted, &primary.addr, maintenance));
         summary.warnings = admitted.warnings;
+        summary.warnings.extend(risks);
         api.make(
             call,
             Change::AddServer(AddServer { product: product.id, group: id, server: admitted.server }),

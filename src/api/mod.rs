@@ -13,6 +13,7 @@ pub mod call;
 pub mod change;
 pub mod cluster;
 mod connections;
+mod data_user;
 pub mod error;
 pub mod events;
 pub mod forward;

@@ -5,6 +5,7 @@ use super::{
     Api,
     call::MutationCall,
     change::{self, ChangeSummary, MutationHandler, forwardable, product_id},
+    data_user,
     error::CallFailure,
     validate,
 };
@@ -24,6 +25,9 @@ impl MutationHandler for CreateProductRequest {
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let name = validate::product_name(&self.name)?;
         let (mode, isolated) = validate::mode(self.mode, self.isolated)?;
+        if api.recorded(call)?.is_none() {
+            data_user::may_add_product(&api.state(), self.accept_shared_risk)?;
+        }
         let new = NewProduct {
             name: name.clone(),
             port: validate::port(self.port)?,

@@ -50,6 +50,9 @@ pub enum ProductCommand {
         /// File with the clients' password; - is standard input
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
+        /// Make it also if scripts of another product's clients can reach its servers
+        #[arg(long)]
+        accept_shared_risk: bool,
     },
     /// Change a product: port=P, databases=N, username=U, password= (removes it), auto-rebalance=on|off,
     /// min-acks=N (replicas that must have a write; 0: off), min-acks-timeout=TIME
@@ -105,7 +108,17 @@ pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), 
     let check = "pontoon product ls";
     let reply = match command {
         ProductCommand::Ls => return list(remote).await,
-        ProductCommand::Create { name, port, layout, mode, isolated, databases, username, password_file } => {
+        ProductCommand::Create {
+            name,
+            port,
+            layout,
+            mode,
+            isolated,
+            databases,
+            username,
+            password_file,
+            accept_shared_risk,
+        } => {
             let wanted = CreateProductRequest {
                 name,
                 port: port.into(),
@@ -126,6 +139,7 @@ pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), 
                 username: username.unwrap_or_default(),
                 password: password(password_file)?.unwrap_or_default(),
                 options: None,
+                accept_shared_risk,
             };
             let call = |mut c: Client, options| {
                 let request = CreateProductRequest { options: Some(options), ..wanted.clone() };

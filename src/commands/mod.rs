@@ -1,6 +1,7 @@
 //! The table of Redis commands: arity and flags of a command, the positions of its keys, and how the proxy handles it.
 //! Knows nothing of slots, servers, sessions or how bytes arrive.
 
+mod allow_list;
 mod invalid;
 mod keys;
 mod lookup;
@@ -8,6 +9,7 @@ mod routing;
 mod spec;
 mod table;
 
+pub use allow_list::allow_list;
 pub use invalid::InvalidCall;
 pub use keys::{Args, KeySpec, KeysError};
 pub use lookup::{ResolveError, all, lookup, resolve};

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     ids::{GroupId, HoldId, ProductId},
     route::{GroupRoute, HoldRoutes, ProductRoutes, RouteTable, SlotRoute},
+    secret::ServerLogin,
     state::{ClusterState, Group, Hold, Product},
 };
 
@@ -92,7 +93,10 @@ fn group(group: &Group) -> Option<GroupRoute> {
         id: group.id,
         primary: primary.addr.clone(),
         replicas: replicas.iter().map(|s| s.addr.clone()).collect(),
-        credentials: group.credentials.clone(),
+        login: ServerLogin {
+            control: group.credentials.clone(),
+            data: group.data_user.as_ref().map(|user| user.credentials.clone()),
+        },
     })
 }
 

@@ -20,6 +20,8 @@ pub const DATABASES_MAX: u32 = 1024;
 pub const NAME_LEN_MAX: usize = 64;
 /// Bytes of a user name or password; Redis itself has no limit, a SHA-512 in hex has 128.
 pub const CREDENTIAL_LEN_MAX: usize = 512;
+/// Bytes of the password of a data user that Pontoon makes, at least: 128 bits in hex cannot be guessed.
+pub const DATA_PASSWORD_LEN_MIN: usize = 32;
 /// Bytes of a `run_id`; Redis' has 40.
 pub const RUN_ID_LEN_MAX: usize = 64;
 /// Bytes kept of a text for people (why a hold was opened, an assignment given up).

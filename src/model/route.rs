@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     ids::{Epoch, GroupId, HoldId, HostPort, ProductId, SlotId},
     reads::ReadPolicy,
-    secret::Credentials,
+    secret::{Credentials, ServerLogin},
     slot::Layout,
 };
 
@@ -103,8 +103,8 @@ pub struct GroupRoute {
     pub primary: HostPort,
     /// Its replicas, in the order of the group. They get reads if the product wants it and a `ReadTable` allows it.
     pub replicas: Vec<HostPort>,
-    /// The credentials that nodes log in with at its servers.
-    pub credentials: Option<Credentials>,
+    /// How nodes log in at its servers.
+    pub login: ServerLogin,
 }
 
 /// A slot as workers see it.

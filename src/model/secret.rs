@@ -87,6 +87,15 @@ pub struct Credentials {
     pub password: Secret,
 }
 
+/// How a node logs in at a server to carry out what clients ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerLogin {
+    /// The control user: opens the connection and prepares it. `None`: the server needs no password.
+    pub control: Option<Credentials>,
+    /// The data user, to which the connection changes then. `None`: it stays the control user.
+    pub data: Option<Credentials>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

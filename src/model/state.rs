@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     change::Change,
+    data_user::DataUser,
     ejection::Ejection,
     event::Event,
     ids::{
@@ -218,8 +219,11 @@ pub struct Group {
     pub id: GroupId,
     /// The servers; the first is the primary.
     pub servers: Vec<Server>,
-    /// The credentials that nodes log in with at the servers.
+    /// The credentials that nodes log in with at the servers: those of the control user.
     pub credentials: Option<Credentials>,
+    /// The user with which nodes carry out what clients ask for. `None`: the control user, so that scripts of clients may do
+    /// whatever it may.
+    pub data_user: Option<DataUser>,
     /// Log index of the last entry that changed the primary.
     pub epoch: Epoch,
     /// Slots that it owned and gave away. Their keys at its servers are leftovers and may be deleted.

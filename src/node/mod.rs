@@ -9,6 +9,7 @@
 //! ```
 
 pub mod bootstrap;
+pub mod data_users;
 pub mod heartbeat;
 pub mod leader_service;
 pub mod lease;

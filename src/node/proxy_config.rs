@@ -19,12 +19,14 @@ pub struct ProxyLinks {
     pub activity: ServerActivity,
     /// Gets the address of a primary that answers as a replica.
     pub misrouted: Option<mpsc::Sender<HostPort>>,
+    /// Gets the address of a server that refuses the data user.
+    pub data_user_refused: Option<mpsc::Sender<HostPort>>,
 }
 
 /// The settings that the proxy is started with. `allowed`: what the limit of open files allows.
 #[must_use]
 pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks) -> ProxyConfig {
-    let ProxyLinks { unmanaged, activity, misrouted } = links;
+    let ProxyLinks { unmanaged, activity, misrouted, data_user_refused } = links;
     let proxy = &config.proxy;
     ProxyConfig {
         workers: proxy.worker_count(),
@@ -34,6 +36,7 @@ pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks
         node,
         unmanaged,
         misrouted,
+        data_user_refused,
         activity,
         limits: Limits {
             clients_max: allowed.clients,

@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use super::{
     bootstrap::{Bootstrap, Origin},
+    data_users,
     heartbeat::{HeartbeatEnd, HeartbeatSender, LastHeartbeat},
     leader_service::LeaderService,
     movers::Movers,
@@ -164,8 +165,14 @@ impl Starting<'_> {
         let (report, reports) = mpsc::channel(misrouted::REPORTS_MAX);
         // It ends with the proxy.
         self.tasks.spawn_finite("misrouted", misrouted::run(reports, self.prober.clone()));
-        let links =
-            ProxyLinks { unmanaged: unmanaged.clone(), activity: self.activity.clone(), misrouted: Some(report) };
+        let (refuse, refused) = mpsc::channel(data_users::REPORTS_MAX);
+        self.tasks.spawn_finite("data-users", data_users::run(self.me.id, self.log.state(), refused));
+        let links = ProxyLinks {
+            unmanaged: unmanaged.clone(),
+            activity: self.activity.clone(),
+            misrouted: Some(report),
+            data_user_refused: Some(refuse),
+        };
         let hot_path = proxy_config::config(self.config, self.me.id, allowed, links);
         let routes = routes::publish(&self.tasks, self.log.state());
         let proxy = Proxy::start_with_reads(hot_path, routes, self.permit.clone(), readable)

@@ -113,7 +113,7 @@ impl BackendSet {
     ) -> Rc<Backend> {
         let kind = BackendKind {
             addr: addr.clone(),
-            credentials: group.credentials.clone(),
+            login: group.login.clone(),
             db: self.db,
             version: self.version,
             replica,
@@ -146,10 +146,7 @@ impl BackendSet {
         let mut borrowed = self.borrowed.as_ref()?.borrow_mut();
         borrowed.retain(|backend| backend.may_be_borrowed());
         let fits = |backend: &Rc<Backend>| {
-            backend.addr == *addr
-                && backend.replica == replica
-                && backend.credentials == group.credentials
-                && self.is_of(backend)
+            backend.addr == *addr && backend.replica == replica && backend.login == group.login && self.is_of(backend)
         };
         if let Some(backend) = borrowed.iter().find(|backend| fits(backend)) {
             return Some(backend.clone());

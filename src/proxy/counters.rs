@@ -81,6 +81,8 @@ counters! {
     cut_off "requests_cut_off";
     /// Writes that a primary refused because it is a replica now.
     misrouted "requests_misrouted";
+    /// Times that a server refused the data user, or a command to it.
+    data_user_refused "data_user_refused";
     /// Reads sent to replicas, parts of split commands included.
     replica_reads "replica_reads";
     /// Reads that were repeated at the primary.

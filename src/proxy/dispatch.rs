@@ -353,6 +353,7 @@ mod tests {
         model::{
             ids::{GroupId, HoldId, HostPort, ProductId},
             route::{GroupRoute, Isolated, Mode, SlotRoute},
+            secret::ServerLogin,
             slot::Layout,
         },
         resp::{request::RequestScanner, write},
@@ -369,7 +370,7 @@ mod tests {
             id: GroupId(id),
             primary: HostPort::parse(&format!("h:{id}")).unwrap(),
             replicas: Vec::new(),
-            credentials: None,
+            login: ServerLogin::default(),
         };
         ProductRoutes {
             id: ProductId(1),

@@ -92,6 +92,8 @@ pub struct ProxyConfig {
     pub unmanaged: UnmanagedReplicas,
     /// Gets the address of a primary that answers as a replica, so that it is probed at once.
     pub misrouted: Option<mpsc::Sender<HostPort>>,
+    /// Gets the address of a server that refuses the data user, so that the user is made there again.
+    pub data_user_refused: Option<mpsc::Sender<HostPort>>,
     /// When workers last received bytes from each server, for the prober.
     pub activity: ServerActivity,
     /// Limits and deadlines.
@@ -110,6 +112,7 @@ impl Default for ProxyConfig {
             node: NodeId(1),
             unmanaged: UnmanagedReplicas::default(),
             misrouted: None,
+            data_user_refused: None,
             activity: ServerActivity::default(),
             limits: Limits::default(),
             version: env!("CARGO_PKG_VERSION").into(),

@@ -79,10 +79,10 @@ impl ProductView {
     /// Where the writes of a backend wait for replicas; made at the first use.
     pub(super) fn acks(self: &Rc<Self>, worker: &Rc<Worker>, backend: &Backend) -> Rc<Acks> {
         let mut all = self.acks.borrow_mut();
-        if let Some(acks) = all.iter().find(|a| a.addr == backend.addr && a.credentials == backend.credentials) {
+        if let Some(acks) = all.iter().find(|a| a.addr == backend.addr && a.credentials == backend.login.control) {
             return acks.clone();
         }
-        let acks = Rc::new(Acks::new(self.clone(), backend.addr.clone(), backend.credentials.clone()));
+        let acks = Rc::new(Acks::new(self.clone(), backend.addr.clone(), backend.login.control.clone()));
         all.push(acks.clone());
         worker.spawn_shared("acks", acks::run(acks.clone(), worker.clone()));
         acks
@@ -131,11 +131,9 @@ impl ProductView {
             false => group.primary == backend.addr,
             true => group.replicas.contains(&backend.addr),
         };
-        self.retire_unless(|backend| {
-            routes.groups.iter().any(|g| is_still(backend, g) && g.credentials == backend.credentials)
-        });
+        self.retire_unless(|backend| routes.groups.iter().any(|g| is_still(backend, g) && g.login == backend.login));
         self.acks.borrow_mut().retain(|acks| {
-            let stays = routes.groups.iter().any(|g| g.primary == acks.addr && g.credentials == acks.credentials);
+            let stays = routes.groups.iter().any(|g| g.primary == acks.addr && g.login.control == acks.credentials);
             if !stays {
                 acks.retire();
                 self.retired_acks.borrow_mut().push(acks.clone());

@@ -295,6 +295,15 @@ impl Worker {
         }
     }
 
+    /// Has the data user made again at a server that refuses it.
+    pub(super) fn report_data_user(&self, server: &HostPort) {
+        count(&self.stats.data_user_refused);
+        if let Some(refused) = &self.config.data_user_refused {
+            // If the queue is full, the next attempt reports it.
+            let _ = refused.try_send(server.clone());
+        }
+    }
+
     /// Closes the sessions whose clients have read nothing for too long.
     fn close_slow(&self) {
         let sessions = std::mem::take(&mut *self.slow.borrow_mut());

@@ -128,7 +128,7 @@ impl RedisError {
     /// Classifies an error reply to a request of which only the command's name is known.
     #[must_use]
     pub fn of_answer(addr: &HostPort, command: &str, text: &str) -> Self {
-        Self::classify(addr, command, text, matches!(command, "AUTH" | "CONFIG"))
+        Self::classify(addr, command, text, matches!(command, "AUTH" | "CONFIG" | "ACL"))
     }
 
     /// `secret`: the request contained a password.
@@ -162,7 +162,10 @@ fn holds_secret(request: &[&[u8]]) -> bool {
     let is = |at: usize, word: &str| request.get(at).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
     let named =
         |words: &[&str]| request.iter().skip(1).any(|arg| words.iter().any(|w| arg.eq_ignore_ascii_case(w.as_bytes())));
-    is(0, "AUTH") || is(0, "HELLO") && named(&["AUTH"]) || is(0, "CONFIG") && named(&["masterauth", "requirepass"])
+    is(0, "AUTH")
+        || is(0, "HELLO") && named(&["AUTH"])
+        || is(0, "CONFIG") && named(&["masterauth", "requirepass"])
+        || is(0, "ACL") && is(1, "SETUSER")
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ pub enum LoginStep {
     SetName,
     /// CLIENT ID.
     ClientId,
+    /// AUTH as another user, which may do less than the one that prepared the connection.
+    Become,
 }
 
 impl LoginStep {
@@ -34,6 +36,7 @@ impl LoginStep {
             Self::RunId => "INFO server",
             Self::SetName => "CLIENT SETNAME",
             Self::ClientId => "CLIENT ID",
+            Self::Become => "AUTH of the data user",
         }
     }
 
@@ -46,7 +49,7 @@ impl LoginStep {
     /// Whether the request contains the password, so that a server's error text may quote it.
     #[must_use]
     pub fn holds_password(self) -> bool {
-        self == Self::Auth
+        matches!(self, Self::Auth | Self::Become)
     }
 }
 
@@ -83,6 +86,8 @@ pub struct Login<'a> {
     pub naming: Naming,
     /// Whether the connection's id is requested.
     pub client_id: bool,
+    /// The user that the connection becomes at the end: username and password as in `credentials`.
+    pub become_user: Option<(Option<&'a str>, &'a str)>,
 }
 
 /// What a reply means for the login.
@@ -112,6 +117,7 @@ impl<'a> Login<'a> {
             name,
             naming: Naming::Required,
             client_id: false,
+            become_user: None,
         }
     }
 
@@ -125,6 +131,7 @@ impl<'a> Login<'a> {
             (LoginStep::RunId, self.run_id),
             (LoginStep::SetName, true),
             (LoginStep::ClientId, self.client_id),
+            (LoginStep::Become, self.become_user.is_some()),
         ]
         .into_iter()
         .filter_map(|(step, wanted)| wanted.then_some(step))
@@ -134,13 +141,8 @@ impl<'a> Login<'a> {
     /// Appends the request of a step.
     pub fn push(&self, step: LoginStep, out: &mut Vec<u8>) {
         match step {
-            LoginStep::Auth => match self.credentials {
-                Some((Some(user), password)) => {
-                    write::request(out, &[b"AUTH", user.as_bytes(), password.as_bytes()]);
-                }
-                Some((None, password)) => write::request(out, &[b"AUTH", password.as_bytes()]),
-                None => {}
-            },
+            LoginStep::Auth => auth(self.credentials, out),
+            LoginStep::Become => auth(self.become_user, out),
             LoginStep::Hello => write::request(out, &[b"HELLO", b"3"]),
             LoginStep::Select => write::request(out, &[b"SELECT", self.db.to_string().as_bytes()]),
             LoginStep::RunId => write::request(out, &[b"INFO", b"server"]),
@@ -179,6 +181,15 @@ impl<'a> Login<'a> {
     }
 }
 
+/// Appends AUTH, if there are credentials.
+fn auth(credentials: Option<(Option<&str>, &str)>, out: &mut Vec<u8>) {
+    match credentials {
+        Some((Some(user), password)) => write::request(out, &[b"AUTH", user.as_bytes(), password.as_bytes()]),
+        Some((None, password)) => write::request(out, &[b"AUTH", password.as_bytes()]),
+        None => {}
+    }
+}
+
 /// The run id in a reply to INFO; empty if the reply has none.
 fn run_id(reply: &[u8]) -> String {
     let text = String::from_utf8_lossy(reply);
@@ -195,6 +206,7 @@ mod tests {
             db: 7,
             run_id: true,
             client_id: true,
+            become_user: Some((Some("less"), "secret")),
             ..Login::new(Some((Some("user"), "secret")), "pt:n")
         }
     }
@@ -210,7 +222,8 @@ mod tests {
         assert_eq!(
             bytes(&full()),
             "*3 $4 AUTH $4 user $6 secret *2 $5 HELLO $1 3 *2 $6 SELECT $1 7 *2 $4 INFO $6 server \
-             *3 $6 CLIENT $7 SETNAME $4 pt:n *2 $6 CLIENT $2 ID "
+             *3 $6 CLIENT $7 SETNAME $4 pt:n *2 $6 CLIENT $2 ID \
+             *3 $4 AUTH $4 less $6 secret "
         );
         assert_eq!(bytes(&Login::new(None, "a")), "*3 $6 CLIENT $7 SETNAME $1 a ");
         let password = Login::new(Some((None, "p")), "a");
@@ -236,6 +249,8 @@ mod tests {
             (LoginStep::ClientId, ":-1\r\n", Malformed),
             (LoginStep::ClientId, "+12\r\n", Malformed),
             (LoginStep::ClientId, "-NOPERM no\r\n", refused("NOPERM no")),
+            (LoginStep::Become, "+OK\r\n", Accepted),
+            (LoginStep::Become, "-WRONGPASS no\r\n", refused("WRONGPASS no")),
         ] {
             assert_eq!(full().outcome(step, reply.as_bytes()), outcome, "{step:?} {reply:?}");
         }

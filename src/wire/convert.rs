@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::pb::state as pb;
 use crate::model::{
     change::{NewMember, NewProduct},
+    data_user::DataUser,
     ids::{AssignmentId, HostPort, MigrationId, NodeId, PromotionId, SlotId, Uuid},
     route::{HoldKind, Isolated, Mode},
     secret::{Credentials, Secret},
@@ -161,6 +162,15 @@ pub(super) fn product_from(p: pb::NewProduct) -> Result<NewProduct, DecodeError>
 
 pub(super) fn credentials_to(c: &Credentials) -> pb::Credentials {
     pb::Credentials { username: c.username.clone(), password: c.password.reveal().to_owned() }
+}
+
+pub(super) fn data_user_to(user: &DataUser) -> pb::DataUser {
+    pb::DataUser { credentials: Some(credentials_to(&user.credentials)), managed: user.managed }
+}
+
+pub(super) fn data_user_from(user: pb::DataUser) -> Result<DataUser, DecodeError> {
+    let credentials = credentials_from(need(user.credentials, "the credentials of a data user")?);
+    Ok(DataUser { credentials, managed: user.managed })
 }
 
 pub(super) fn credentials_from(c: pb::Credentials) -> Credentials {

@@ -17,12 +17,12 @@ macro_rules! redacted {
 }
 
 redacted! {
-    CreateProductRequest { name port layout mode isolated databases username options }
+    CreateProductRequest { name port layout mode isolated databases username options accept_shared_risk }
     SetProductRequest {
         name port databases username auto_rebalance min_acks min_acks_timeout_ms read_from max_lag_ms read_your_writes clients_max
         options
     }
-    CreateGroupRequest { product id primary replicas username options }
+    CreateGroupRequest { product id primary replicas username options data_username accept_shared_risk }
 }
 
 #[cfg(test)]
@@ -34,7 +34,8 @@ mod tests {
         let password = "hunter2".to_owned();
         let create = CreateProductRequest { password: password.clone(), name: "shop".into(), ..Default::default() };
         let set = SetProductRequest { password: Some(password.clone()), name: "shop".into(), ..Default::default() };
-        let group = CreateGroupRequest { password, product: "shop".into(), ..Default::default() };
+        let data_password = password.clone();
+        let group = CreateGroupRequest { password, data_password, product: "shop".into(), ..Default::default() };
         for text in [format!("{create:?}"), format!("{set:?}"), format!("{group:?}")] {
             assert!(text.contains("shop") && !text.contains("hunter2"), "{text}");
         }

@@ -8,8 +8,8 @@ use prost::Message;
 use super::{
     convert::{
         DecodeError, LEVEL, addr_from, bad, cause_from, cause_to, check_level, credentials_from, credentials_to,
-        id_from, id_to, kind_from, kind_to, member_from, member_to, min_acks_from, need, product_from, product_to,
-        role_from, role_to, server_from, server_to, slots_from, slots_to, u8_from,
+        data_user_from, data_user_to, id_from, id_to, kind_from, kind_to, member_from, member_to, min_acks_from, need,
+        product_from, product_to, role_from, role_to, server_from, server_to, slots_from, slots_to, u8_from,
     },
     ejection::{ejection_from, ejection_to},
     migration::{self, event_from, event_to, migration_from, migration_to, sweep_from, sweep_to},
@@ -236,6 +236,7 @@ fn group_to(g: &Group) -> pb::Group {
         id: g.id.0,
         servers: g.servers.iter().map(server_to).collect(),
         credentials: g.credentials.as_ref().map(credentials_to),
+        data_user: g.data_user.as_ref().map(data_user_to),
         epoch: g.epoch.0,
         given_away: slots_to(&g.given_away),
         sweep: g.sweep.as_ref().map(sweep_to),
@@ -253,6 +254,7 @@ fn group_from(g: pb::Group) -> Result<Group, DecodeError> {
         id: GroupId(g.id),
         servers: g.servers.into_iter().map(server_from).collect::<Result<_, _>>()?,
         credentials: g.credentials.map(credentials_from),
+        data_user: g.data_user.map(data_user_from).transpose()?,
         epoch: Epoch(g.epoch),
         given_away: slots_from(&g.given_away)?,
         sweep: g.sweep.map(sweep_from).transpose()?,

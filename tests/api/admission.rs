@@ -147,8 +147,13 @@ async fn a_server_belongs_to_one_group() {
     let redis = Redis::start(&[]).await;
     let AdmittedServer { server, .. } = world.primary(&redis.addr).await.unwrap();
     let product = world.state().products.values().next().unwrap().id;
-    let change =
-        Change::CreateGroup(CreateGroup { product, group: GroupId(1), servers: vec![server], credentials: None });
+    let change = Change::CreateGroup(CreateGroup {
+        product,
+        group: GroupId(1),
+        servers: vec![server],
+        credentials: None,
+        data_user: None,
+    });
     world.shared.append(Uuid(2), change).result.unwrap();
     world.no_primary(&redis.addr, "belongs to group 1").await;
     world.no_primary(&redis.as_localhost(), "belongs to a group already, under another address").await;

@@ -32,7 +32,13 @@ fn at(addr: &str) -> HostPort {
 /// Group 3: a primary and a replica that do not run.
 fn group(world: &World) {
     let servers = vec![Server::new(at(PRIMARY), "r1".into(), 7), Server::new(at(REPLICA), "r2".into(), 7)];
-    let change = Change::CreateGroup(CreateGroup { product: PRODUCT, group: GroupId(3), servers, credentials: None });
+    let change = Change::CreateGroup(CreateGroup {
+        product: PRODUCT,
+        group: GroupId(3),
+        servers,
+        credentials: None,
+        data_user: None,
+    });
     world.shared.append(Uuid(50), change).result.unwrap();
 }
 

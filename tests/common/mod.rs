@@ -16,7 +16,7 @@ use pontoon::{
         ids::{Epoch, GroupId, HoldId, HostPort, ProductId, SlotId},
         reads::ReadTable,
         route::{GroupRoute, HoldKind, HoldRoutes, Isolated, Mode, ProductRoutes, RouteTable, SlotRoute},
-        secret::{Credentials, Secret},
+        secret::{Credentials, Secret, ServerLogin},
         slot::Layout,
     },
     proxy::{Limits, Proxy, ProxyConfig, ProxyReport, ServerActivity, UnmanagedReplicas, permit::Permit},
@@ -202,7 +202,7 @@ pub fn table(epoch: u64, port: u16, servers: &[&str]) -> RouteTable {
         id: GroupId(i as u32 + 1),
         primary: HostPort::parse(addr).unwrap(),
         replicas: Vec::new(),
-        credentials: None,
+        login: ServerLogin::default(),
     };
     let product = ProductRoutes {
         id: ProductId(1),

@@ -11,6 +11,7 @@ use pontoon::model::{
         RestartMigration, ResumeMigration, SetCluster, SetGroup, SetImpaired, SetMigration, SetProduct, SetRole,
         SetServer, StartAssign, StartMigration, StartPromotion, StartRun, Switch,
     },
+    data_user::DataUser,
     ids::{
         AssignmentId, Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, PromotionId, SlotId, Term, Uuid,
     },
@@ -63,6 +64,7 @@ pub fn changes() -> Log {
             group: GroupId(group),
             servers: vec![server(n), server(n + 1)],
             credentials: auth(),
+            data_user: None,
         })
     };
     let start = Change::StartAssign(StartAssign { product, slots: slots(10, 20), to: GroupId(2), abandon: false });
@@ -152,6 +154,7 @@ pub fn migrations() -> Log {
             group: GroupId(group),
             servers: vec![server(n), server(n + 1)],
             credentials: None,
+            data_user: None,
         })
     };
     let epochs = BTreeMap::from([(GroupId(1), Epoch(2)), (GroupId(2), Epoch(3))]);
@@ -268,6 +271,7 @@ pub fn promotions() -> Log {
             group: GroupId(group),
             servers: vec![server(n), server(n + 1)],
             credentials: None,
+            data_user: None,
         })
     };
     let (one, two, term, why) = (GroupId(1), GroupId(2), Term(1), || "why".to_owned());
@@ -410,7 +414,10 @@ pub fn noted() -> Log {
     let servers = vec![server(1), server(2)];
     vec![
         (STEP, Change::Bootstrap(Bootstrap { members: vec![member(1), member(2), member(3)], port: 19000 })),
-        (STEP, Change::CreateGroup(CreateGroup { product, group, servers, credentials: auth() })),
+        ("create_group_with_data_user", {
+            let data_user = Some(DataUser::managed(Secret::new("0123456789abcdef".repeat(4))));
+            Change::CreateGroup(CreateGroup { product, group, servers, credentials: auth(), data_user })
+        }),
         (STEP, process("ab", 7, None)),
         ("note_primary_restart", process("cd", 0, Some(7))),
         (
@@ -426,7 +433,16 @@ pub fn group_notes() -> Log {
     let note = |note, text: &str| Change::NoteGroup(NoteGroup { product, group, note, text: text.into() });
     vec![
         (STEP, Change::Bootstrap(Bootstrap { members: vec![member(1)], port: 19000 })),
-        (STEP, Change::CreateGroup(CreateGroup { product, group, servers: vec![server(1)], credentials: None })),
+        (
+            STEP,
+            Change::CreateGroup(CreateGroup {
+                product,
+                group,
+                servers: vec![server(1)],
+                credentials: None,
+                data_user: None,
+            }),
+        ),
         ("note_group_held_back", note(GroupNote::FailoverHeldBack, "too many fail")),
         ("note_group_script_ended", note(GroupNote::ScriptEnded, "it was busy")),
         ("note_group_writes_refused", note(GroupNote::WritesRefused, "its disk is full")),
@@ -484,6 +500,7 @@ pub fn ejections() -> Log {
             group: GroupId(id),
             servers: vec![server(u16::try_from(20 + id).unwrap())],
             credentials: None,
+            data_user: None,
         })
     };
     let slots = |from: u16, to: u16| -> BTreeSet<SlotId> { (from..=to).map(SlotId).collect() };

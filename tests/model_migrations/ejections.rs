@@ -39,6 +39,7 @@ fn cache() -> World {
             group: GroupId(group),
             servers,
             credentials: None,
+            data_user: None,
         }));
     }
     for (first, last, to) in [(0, 99, 11), (100, 199, 12), (200, 299, 13)] {

@@ -44,6 +44,7 @@ impl World {
                 group: GroupId(group),
                 servers,
                 credentials: None,
+                data_user: None,
             }));
         }
         for (first, last, to) in [(0, 99, 1), (100, 199, 2), (200, 299, 4)] {

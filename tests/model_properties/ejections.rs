@@ -78,7 +78,13 @@ fn prepare(state: &ClusterState, n: u16) -> Change {
         // Other ones than the other changes use.
         let (port, run_id) = (19_300 + n % 500, format!("{:040x}", 1_000 + n % 500));
         let servers = vec![Server::new(HostPort::parse(&format!("127.0.0.1:{port}")).unwrap(), run_id, 0)];
-        return Change::CreateGroup(CreateGroup { product: product.id, group, servers, credentials: None });
+        return Change::CreateGroup(CreateGroup {
+            product: product.id,
+            group,
+            servers,
+            credentials: None,
+            data_user: None,
+        });
     }
     let to = pick(product.groups.keys().copied(), n).unwrap_or(GroupId(1));
     Change::AssignFree(AssignFree { product: product.id, slots: (0..50 + n % 100).map(SlotId).collect(), to })

@@ -137,6 +137,7 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
             group,
             servers: (0..1 + d % 3).map(|i| server(c + i)).collect(),
             credentials: auth(e),
+            data_user: None,
         }),
         14 => Change::AddServer(AddServer { product, group, server: server(c) }),
         15 => Change::RemoveServer(RemoveServer { product, group, addr: server(c).addr }),
@@ -194,6 +195,7 @@ fn opening(i: usize) -> Option<Change> {
             group: GroupId(n),
             servers: vec![server(s), server(s + 2)],
             credentials: None,
+            data_user: None,
         })
     };
     match i {

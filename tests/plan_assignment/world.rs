@@ -112,7 +112,13 @@ impl World {
         for (id, slots) in (1..=3).zip(owned) {
             let servers = vec![Server::new(primary(id), format!("run{id}"), 0)];
             let (product, to) = (PRODUCT, GroupId(id));
-            world.make(Change::CreateGroup(CreateGroup { product, group: to, servers, credentials: None }));
+            world.make(Change::CreateGroup(CreateGroup {
+                product,
+                group: to,
+                servers,
+                credentials: None,
+                data_user: None,
+            }));
             world.make(Change::AssignFree(AssignFree { product, slots, to }));
             world.report_up(id);
         }

@@ -52,7 +52,13 @@ impl Cache {
         for (id, ports) in [(1, vec![8001, 8002]), (2, vec![8003]), (3, vec![8005])] {
             let servers = ports.iter().map(|port| Server::new(addr(*port), format!("run{port}"), 0)).collect();
             let group = GroupId(id);
-            cache.world.make(Change::CreateGroup(CreateGroup { product: CACHE, group, servers, credentials: None }));
+            cache.world.make(Change::CreateGroup(CreateGroup {
+                product: CACHE,
+                group,
+                servers,
+                credentials: None,
+                data_user: None,
+            }));
             for port in &ports {
                 let role = if *port == ports[0] {
                     ReportedRole::Primary { replicas: Vec::new() }

@@ -83,7 +83,13 @@ impl World {
     pub fn group(&mut self, id: u32, ports: &[u16]) {
         let servers = ports.iter().map(|port| Server::new(addr(*port), format!("run{port}"), 0)).collect();
         let group = GroupId(id);
-        self.make(Change::CreateGroup(CreateGroup { product: PRODUCT, group, servers, credentials: None }));
+        self.make(Change::CreateGroup(CreateGroup {
+            product: PRODUCT,
+            group,
+            servers,
+            credentials: None,
+            data_user: None,
+        }));
         self.note(id, &format!("id{id}"));
         for port in ports {
             let role = if *port == ports[0] {

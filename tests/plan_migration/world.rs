@@ -125,6 +125,7 @@ impl World {
                 group: GroupId(group),
                 servers: vec![server(group)],
                 credentials: None,
+                data_user: None,
             }));
         }
         let slots = (0..20).map(SlotId).collect();

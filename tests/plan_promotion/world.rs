@@ -95,7 +95,7 @@ impl World {
         let (product, group) = (PRODUCT, GROUP);
         let servers = [OLD, NEW, OTHER].map(|port| Server::new(addr(port), format!("run{port}"), 0)).to_vec();
         world.make(Change::Bootstrap(Bootstrap { members: (1..=3).map(member).collect(), port: 19_000 }));
-        world.make(Change::CreateGroup(CreateGroup { product, group, servers, credentials: None }));
+        world.make(Change::CreateGroup(CreateGroup { product, group, servers, credentials: None, data_user: None }));
         world.make(Change::AssignFree(AssignFree { product, slots: [SlotId(0)].into(), to: group }));
         world.make(NotePrimary::replication_id(product, group, world.group().epoch, "id".into()).into());
         for port in [OLD, NEW, OTHER] {

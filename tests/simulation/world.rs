@@ -196,7 +196,13 @@ impl World {
                 servers.push(Server::new(host(30010 + group), run_id, 0));
             }
             let group = GroupId(group.into());
-            changes.push(Change::CreateGroup(CreateGroup { product: PRODUCT, group, servers, credentials: None }));
+            changes.push(Change::CreateGroup(CreateGroup {
+                product: PRODUCT,
+                group,
+                servers,
+                credentials: None,
+                data_user: None,
+            }));
         }
         for slot in 0..SLOTS {
             let to = GroupId((1 + slot % GROUPS).into());

@@ -41,6 +41,15 @@ pub enum GroupCommand {
         /// File with the servers' password; - is standard input
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
+        /// User that you have made at the servers for what clients ask for, if they do not let Pontoon make one
+        #[arg(long, value_name = "USER", requires = "data_password_file")]
+        data_username: Option<String>,
+        /// File with the password of that user; - is standard input
+        #[arg(long, value_name = "FILE", requires = "data_username")]
+        data_password_file: Option<PathBuf>,
+        /// Create the group also if it gets no such user, and scripts of its clients can reach other products
+        #[arg(long)]
+        accept_shared_risk: bool,
     },
     /// Add a replica: a server that follows the primary already, or one without keys, which is made to follow it
     AddServer {
@@ -111,7 +120,16 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
             };
             remote.change(&check, call).await?
         }
-        GroupCommand::Create { id, primary, replica, username, password_file } => {
+        GroupCommand::Create {
+            id,
+            primary,
+            replica,
+            username,
+            password_file,
+            data_username,
+            data_password_file,
+            accept_shared_risk,
+        } => {
             let wanted = CreateGroupRequest {
                 product: product.clone(),
                 id,
@@ -120,6 +138,9 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
                 username: username.unwrap_or_default(),
                 password: password(password_file)?.unwrap_or_default(),
                 options: None,
+                data_username: data_username.unwrap_or_default(),
+                data_password: password(data_password_file)?.unwrap_or_default(),
+                accept_shared_risk,
             };
             create(remote, &wanted).await?
         }

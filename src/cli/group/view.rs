@@ -117,6 +117,7 @@ fn settings(g: &Group, product: &str) -> Vec<(&'static str, String)> {
         ("primary since", format!("entry {}", g.epoch)),
         ("down-after", duration(g.down_after_ms)),
         ("maintenance", setting::show_switch(g.maintenance).to_owned()),
+        ("data user", g.data_user.clone().unwrap_or_else(|| "none: scripts may do what the nodes' user may".into())),
     ];
     let or_off = |ms: u32| if ms == 0 { "off".into() } else { duration(ms) };
     if let Some(ms) = g.eject_after_ms {

@@ -105,6 +105,7 @@ fn group() -> Group {
             misconf_failover_after_ms: 1_000,
             script_kill_after_ms: 10_000,
         }),
+        data_user: Some("pontoon-data".into()),
     }
 }
 

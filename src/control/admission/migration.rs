@@ -10,7 +10,7 @@ use crate::{
     control::slots::scan::show_key,
     model::{
         ids::{GroupId, HostPort, SlotId},
-        migration::MigrationOptions,
+        migration::{MigrationOptions, UNEXPECTED_KEYS_REMEDY},
         slot::{Layout, spans},
         state::{Group, Product},
     },
@@ -359,8 +359,7 @@ impl MigrationRequest<'_> {
             return Ok(());
         }
         Err(format!(
-            "{} holds keys of these slots, which group {} never owned: {}; delete them there, or have them deleted \
-             (--wipe)",
+            "{} holds keys of these slots, which group {} never owned: {}; {UNEXPECTED_KEYS_REMEDY}",
             target.addr,
             to.id,
             found.join(", ")

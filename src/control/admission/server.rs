@@ -153,11 +153,11 @@ impl ServerAdmission<'_> {
         Ok(Vec::from_iter(save.is_some_and(|points| points.is_empty()).then(|| not_persistent(client.addr()))))
     }
 
-    fn by(&self) -> Instant {
+    pub(super) fn by(&self) -> Instant {
         self.deadline.min(Instant::now() + ASK_MAX)
     }
 
-    async fn connect(&self, addr: &HostPort) -> Result<Client, RedisError> {
+    pub(super) async fn connect(&self, addr: &HostPort) -> Result<Client, RedisError> {
         Client::connect(addr, self.credentials, "pt:admission", self.by()).await
     }
 

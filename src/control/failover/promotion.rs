@@ -186,10 +186,23 @@ impl PromotionDriver {
         };
         let mut result = PreflightResult { silent, ..PreflightResult::default() };
         for addr in servers {
-            let took = self.ctx.fence.ping(&control_target(state, &addr), Instant::now() + ACT_MAX).await;
+            let at = control_target(state, &addr);
+            let took = self.ctx.fence.ping(&at, Instant::now() + ACT_MAX).await;
+            if took.is_ok() {
+                self.make_data_user(state, &at).await;
+            }
             result.pings.insert(addr, took.map_err(|error| error.to_string()));
         }
         Ok(result)
+    }
+
+    /// Makes the data user of the group at a server, so that it is there when the server gets clients' requests. If that
+    /// fails, a server that refuses them is still better than none: nodes make the user again as soon as they can.
+    async fn make_data_user(&self, state: &ClusterState, at: &ControlTarget) {
+        let Some(user) = group_of(state, &at.addr).and_then(|group| group.data_user.as_ref()) else { return };
+        if let Err(error) = self.ctx.fence.make_data_user(at, user, Instant::now() + ACT_MAX).await {
+            warn!(addr = %at.addr, %error, "the data user could not be made at a server that may be promoted");
+        }
     }
 
     /// Sends REPLICAOF NO ONE, if the plan accepts the candidate's status just before.
@@ -318,11 +331,15 @@ impl PromotionDriver {
     }
 }
 
+/// The group of a server.
+fn group_of<'a>(state: &'a ClusterState, addr: &HostPort) -> Option<&'a Group> {
+    let mut groups = state.products.values().flat_map(|product| product.groups.values());
+    groups.find(|group| group.servers.iter().any(|server| server.addr == *addr))
+}
+
 /// A server with the credentials of its group.
 fn control_target(state: &ClusterState, addr: &HostPort) -> ControlTarget {
-    let mut groups = state.products.values().flat_map(|product| product.groups.values());
-    let has = |group: &&Group| group.servers.iter().any(|server| server.addr == *addr);
-    let credentials = groups.find(has).and_then(|group| group.credentials.clone());
+    let credentials = group_of(state, addr).and_then(|group| group.credentials.clone());
     ControlTarget { addr: addr.clone(), credentials }
 }
 

@@ -107,12 +107,13 @@ async fn admit(
     }
 }
 
-/// Makes a server write its configuration file, with the replication user switched off in it. Replicas that log in
-/// meanwhile try again after a second; links that exist stay.
+/// Makes a server write its configuration file, and its file of users if it has one, with the replication user switched off
+/// in both. Replicas that log in meanwhile try again after a second; links that exist stay.
 ///
 /// # Errors
-/// As [`Client::pipeline`], or the server's answer to CONFIG REWRITE.
+/// As [`Client::pipeline`], or the server's answer to CONFIG REWRITE, or that to ACL SAVE.
 pub(super) async fn rewrite_config(client: &mut Client, deadline: Instant) -> Result<(), RedisError> {
+    const SAVE: [&[u8]; 2] = [b"ACL", b"SAVE"];
     const REWRITE: [&[u8]; 2] = [b"CONFIG", b"REWRITE"];
     let user = REPLICATION_USER.as_bytes();
     let on = match client.ask(&[b"ACL", b"GETUSER", user], deadline).await {
@@ -120,16 +121,20 @@ pub(super) async fn rewrite_config(client: &mut Client, deadline: Instant) -> Re
         Err(error) if error.answered() => false,
         Err(error) => return Err(error),
     };
-    if !on {
-        return client.ask(&REWRITE, deadline).await.map(|_| ());
-    }
-    // Sent together, so that the server executes all of it even if this node dies.
+    let has_users_file = client.config("aclfile", deadline).await?.is_some_and(|file| !file.is_empty());
     let set: [[&[u8]; 4]; 2] = [b"off".as_slice(), b"on"].map(|flag| [b"ACL".as_slice(), b"SETUSER", user, flag]);
-    let replies = client.pipeline(&[&set[0], &REWRITE, &set[1]], deadline).await?;
-    match replies.into_iter().nth(1) {
-        Some(Reply::Error(text)) => Err(RedisError::of_request(client.addr(), &REWRITE, &text)),
-        Some(_) | None => Ok(()),
-    }
+    let mut commands: Vec<&[&[u8]]> = Vec::new();
+    commands.extend(on.then_some(set[0].as_slice()));
+    commands.extend(has_users_file.then_some(SAVE.as_slice()));
+    commands.push(&REWRITE);
+    commands.extend(on.then_some(set[1].as_slice()));
+    // Sent together, so that the server executes all of it even if this node dies.
+    let replies = client.pipeline(&commands, deadline).await?;
+    let refused = commands.iter().zip(replies).find_map(|(command, reply)| match reply {
+        Reply::Error(text) if [&SAVE[..], &REWRITE[..]].contains(command) => Some((*command, text)),
+        _ => None,
+    });
+    refused.map_or(Ok(()), |(command, text)| Err(RedisError::of_request(client.addr(), command, &text)))
 }
 
 /// Whether the answer to ACL GETUSER describes a user that is switched on.

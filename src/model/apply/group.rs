@@ -24,7 +24,7 @@ use crate::model::{
 
 impl Apply for CreateGroup {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
-        let Self { product: product_id, group: id, servers: ref new, ref credentials } = *self;
+        let Self { product: product_id, group: id, servers: ref new, ref credentials, ref data_user } = *self;
         let at = when.at;
         let product = product(state, product_id)?;
         if id.0 == 0 {
@@ -45,6 +45,10 @@ impl Apply for CreateGroup {
         if let Some(credentials) = credentials {
             credentials_usable(credentials)?;
         }
+        if let Some(user) = data_user {
+            user.check()?;
+            credentials_usable(&user.credentials)?;
+        }
         for (i, server) in new.iter().enumerate() {
             server_new(state, server)?;
             for before in &new[..i] {
@@ -57,6 +61,7 @@ impl Apply for CreateGroup {
             id,
             servers: new.iter().map(fresh).collect(),
             credentials: credentials.clone(),
+            data_user: data_user.clone(),
             epoch: at.index,
             given_away: BTreeSet::new(),
             sweep: None,

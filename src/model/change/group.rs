@@ -1,6 +1,7 @@
 //! Changes of groups and their servers.
 
 use crate::model::{
+    data_user::DataUser,
     ids::{GroupId, HostPort, ProductId},
     secret::Credentials,
     state::{ImpairedOptions, Server},
@@ -15,8 +16,10 @@ pub struct CreateGroup {
     pub group: GroupId,
     /// Its servers, the primary first.
     pub servers: Vec<Server>,
-    /// The credentials that nodes log in with at the servers.
+    /// The credentials that nodes log in with at the servers: those of the control user.
     pub credentials: Option<Credentials>,
+    /// The user with which nodes carry out what clients ask for; `None`: the control user.
+    pub data_user: Option<DataUser>,
 }
 
 /// Adds a replica to a group. The replica has passed its admission.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     faults::{self, Point},
-    model::migration::{Counters, Limits},
+    model::migration::{Counters, Limits, UNEXPECTED_KEYS_REMEDY},
     mover::{
         clean::{Cleaner, KeyDecision, keyspace},
         expiry::ExpiryQuery,
@@ -104,7 +104,7 @@ async fn clean_target(
         return Ok(Some(counters));
     }
     Err(format!(
-        "{} holds keys of these slots that were never this group's: {}; delete them or give --wipe",
+        "{} holds keys of these slots that were never this group's: {}; {UNEXPECTED_KEYS_REMEDY}",
         spec.target.addr,
         unexpected.join(", ")
     ))

@@ -140,7 +140,8 @@ async fn wait_for_replicas(
         let name = format!("pontoon:{}:acks", worker.config.node);
         let connecting = handshake::connect(LoginTarget {
             addr: &acks.addr,
-            credentials: acks.credentials.as_ref(),
+            control: acks.credentials.as_ref(),
+            data: None,
             db: 0,
             version: Version::Resp2,
             name: &name,

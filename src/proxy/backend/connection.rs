@@ -54,6 +54,9 @@ const QUOTED_MAX: usize = 128;
 /// The beginning of a replica's error to a write; it has executed nothing. (Redis, `replica-read-only`.)
 const NOT_PRIMARY: &[u8] = b"-READONLY ";
 
+/// The beginning of a server's error to a command that its user may not run; it has executed nothing.
+const NOT_PERMITTED: &[u8] = b"-NOPERM ";
+
 /// The beginning of the error of a script that ended with a command's error, before Redis 7, which quotes that error.
 /// (Redis 7 returns it as it is.)
 const SCRIPT_FAILED: &[u8] = b"-ERR Error running script ";
@@ -89,7 +92,8 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
         };
         let connect = handshake::connect(LoginTarget {
             addr: &backend.addr,
-            credentials: backend.credentials.as_ref(),
+            control: backend.login.control.as_ref(),
+            data: backend.login.data.as_ref(),
             db: backend.db,
             version: backend.version,
             name: &name,
@@ -132,7 +136,12 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
                 backend.fail_all(&worker, &why);
                 continue;
             }
-            Ok(Err(error)) => error,
+            Ok(Err(error)) => {
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    worker.report_data_user(&backend.addr);
+                }
+                error
+            }
             Err(_) => io::Error::new(io::ErrorKind::TimedOut, "did not answer in time"),
         };
         if backend.link.get() != BackendLink::Down {
@@ -348,6 +357,8 @@ impl Pump<'_> {
                         entry.withhold(self.worker);
                     } else if reply[0] == b'-' && is_not_primary(reply) {
                         self.refuse_misrouted(entry);
+                    } else if reply[0] == b'-' && self.is_refused_data_user(reply) {
+                        self.refuse_data_user(entry);
                     } else if confirm && (entry.is_write || confirm_reads) && !matches!(reply[0], b'-' | b'!') {
                         self.await_replicas(entry, reply);
                     } else {
@@ -421,6 +432,23 @@ impl Pump<'_> {
         let addr = &self.backend.addr;
         self.worker.report_misrouted(addr);
         let text = format!("-TRYAGAIN not executed: server {addr} is a replica now; its group is being probed\r\n");
+        entry.fail_with(self.worker, false, text.as_bytes());
+    }
+
+    /// Whether an error says that the data user may not run a command that it has to be able to run. (The proxy sends no
+    /// others. The error of a script's command begins otherwise.)
+    #[cold]
+    fn is_refused_data_user(&self, error: &[u8]) -> bool {
+        self.backend.login.data.is_some() && error.starts_with(NOT_PERMITTED)
+    }
+
+    /// Answers a request that a server refused because it has other rules for the data user.
+    #[cold]
+    fn refuse_data_user(&self, entry: InFlight) {
+        let addr = &self.backend.addr;
+        self.worker.report_data_user(addr);
+        let text =
+            format!("-TRYAGAIN not executed: server {addr} has other rules for the data user; they are being set\r\n");
         entry.fail_with(self.worker, false, text.as_bytes());
     }
 

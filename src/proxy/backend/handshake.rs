@@ -1,7 +1,11 @@
-//! Connects and logs in: AUTH, HELLO 3, SELECT, INFO server and CLIENT SETNAME, in one write.
+//! Connects and logs in: AUTH, HELLO 3, SELECT, INFO server and CLIENT SETNAME as the control user, then AUTH as the data
+//! user, which may do less; all in one write.
 //! Knows nothing of the requests that follow.
 
-use std::{io, time::Duration};
+use std::{
+    io::{self, ErrorKind},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,7 +20,7 @@ use crate::{
     },
     resolver,
     resp::{
-        login::{Login, LoginOutcome, Naming},
+        login::{Login, LoginOutcome, LoginStep, Naming},
         reply::ReplyScanner,
         write::Version,
     },
@@ -38,11 +42,18 @@ const REPLIES_MAX: usize = 64 * 1024;
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct LoginTarget<'a> {
     pub(in crate::proxy) addr: &'a HostPort,
-    pub(in crate::proxy) credentials: Option<&'a Credentials>,
+    pub(in crate::proxy) control: Option<&'a Credentials>,
+    /// `None`: the connection stays the control user.
+    pub(in crate::proxy) data: Option<&'a Credentials>,
     pub(in crate::proxy) db: u32,
     pub(in crate::proxy) version: Version,
     /// Name of the connection, for operators of the server.
     pub(in crate::proxy) name: &'a str,
+}
+
+/// User name and password, as [`Login`] takes them.
+fn parts(credentials: &Credentials) -> (Option<&str>, &str) {
+    (credentials.username.as_deref(), credentials.password.reveal())
 }
 
 /// Opens a connection that is ready for requests. Returns it with the run id of the server process, which is empty if
@@ -50,7 +61,8 @@ pub(in crate::proxy) struct LoginTarget<'a> {
 ///
 /// # Errors
 /// Returns why the server cannot be reached or which step it refused, as a text that completes the sentence "server
-/// ADDR ...". The text includes the server's error unless that may quote the password.
+/// ADDR ...". The text includes the server's error unless that may quote the password. `PermissionDenied`: the server
+/// refuses the data user.
 pub(in crate::proxy) async fn connect(to: LoginTarget<'_>) -> io::Result<(TcpStream, String)> {
     let mut stream = resolver::connect(to.addr).await?;
     stream.set_nodelay(true)?;
@@ -64,7 +76,8 @@ pub(in crate::proxy) async fn connect(to: LoginTarget<'_>) -> io::Result<(TcpStr
         db: to.db,
         run_id: true,
         naming: Naming::IfSupported,
-        ..Login::new(to.credentials.map(|c| (c.username.as_deref(), c.password.reveal())), to.name)
+        become_user: to.data.map(parts),
+        ..Login::new(to.control.map(parts), to.name)
     };
     let mut requests = Vec::new();
     login.steps().into_iter().for_each(|step| login.push(step, &mut requests));
@@ -97,7 +110,8 @@ pub(in crate::proxy) async fn connect(to: LoginTarget<'_>) -> io::Result<(TcpStr
             LoginOutcome::Refused(text) => {
                 // The server may quote the password, and this text reaches clients and the log.
                 let text = if step.holds_password() { repeatable(&text) } else { &text };
-                return Err(io::Error::other(format!("refused {name}: {text}")));
+                let kind = if step == LoginStep::Become { ErrorKind::PermissionDenied } else { ErrorKind::Other };
+                return Err(io::Error::new(kind, format!("refused {name}: {text}")));
             }
             LoginOutcome::Accepted | LoginOutcome::ClientId(_) | LoginOutcome::Malformed => {}
         }

@@ -21,7 +21,7 @@ pub(super) use inflight::{InFlight, ReplyCheck, Requester};
 
 use super::{counters::count, dedicated::DedicatedPlace, product::ProductView, session::Session, worker::Worker};
 use crate::{
-    model::{ids::HostPort, secret::Credentials},
+    model::{ids::HostPort, secret::ServerLogin},
     resp::write::Version,
 };
 
@@ -53,7 +53,7 @@ pub(super) enum Unavailable {
 #[derive(Debug)]
 pub(super) struct BackendKind {
     pub(super) addr: HostPort,
-    pub(super) credentials: Option<Credentials>,
+    pub(super) login: ServerLogin,
     pub(super) db: u32,
     pub(super) version: Version,
     /// Whether the server is a replica, and the connection for reads only.
@@ -68,7 +68,7 @@ pub(super) struct Backend {
     pub(super) addr: HostPort,
     pub(super) db: u32,
     pub(super) version: Version,
-    pub(super) credentials: Option<Credentials>,
+    pub(super) login: ServerLogin,
     pub(super) product: Rc<ProductView>,
     /// Whether the server is a replica, and the connection for reads only.
     pub(super) replica: bool,
@@ -116,12 +116,12 @@ pub(super) struct Backend {
 
 impl Backend {
     pub(super) fn new(product: Rc<ProductView>, kind: BackendKind) -> Rc<Self> {
-        let BackendKind { addr, credentials, db, version, replica, dedicated } = kind;
+        let BackendKind { addr, login, db, version, replica, dedicated } = kind;
         Rc::new_cyclic(|weak_self| Self {
             addr,
             db,
             version,
-            credentials,
+            login,
             product,
             replica,
             dedicated,

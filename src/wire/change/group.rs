@@ -6,7 +6,10 @@ use crate::model::{
     ids::{GroupId, ProductId},
 };
 use crate::wire::{
-    convert::{DecodeError, addr_from, credentials_from, credentials_to, need, server_from, server_to},
+    convert::{
+        DecodeError, addr_from, credentials_from, credentials_to, data_user_from, data_user_to, need, server_from,
+        server_to,
+    },
     pb::state as pb,
 };
 
@@ -19,6 +22,7 @@ impl Encode for CreateGroup {
             group: self.group.0,
             servers: self.servers.iter().map(server_to).collect(),
             credentials: self.credentials.as_ref().map(credentials_to),
+            data_user: self.data_user.as_ref().map(data_user_to),
         }
     }
 
@@ -28,6 +32,7 @@ impl Encode for CreateGroup {
             group: GroupId(message.group),
             servers: message.servers.into_iter().map(server_from).collect::<Result<_, _>>()?,
             credentials: message.credentials.map(credentials_from),
+            data_user: message.data_user.map(data_user_from).transpose()?,
         })
     }
 }

@@ -185,7 +185,7 @@ impl World {
         let servers = leader::addresses(SERVERS).into_iter().map(|addr| Server::new(addr, String::new(), 0)).collect();
         for change in [
             Change::Bootstrap(Bootstrap { members: (1..=3).map(member).collect(), port: 19_000 }),
-            Change::CreateGroup(CreateGroup { product, group, servers, credentials: None }),
+            Change::CreateGroup(CreateGroup { product, group, servers, credentials: None, data_user: None }),
             Change::AssignFree(AssignFree { product, slots: [SlotId(0)].into(), to: group }),
         ] {
             world.apply(change).unwrap();

@@ -293,7 +293,10 @@ fn named(state: &mut ClusterState, servers: &[HostPort]) {
         apply(state, &entry, Position { index: Epoch(index), term: Term(3) }).unwrap()
     };
     let Outcome::Product(product) = make(50, Change::CreateProduct(product)) else { panic!("another outcome") };
-    make(51, Change::CreateGroup(CreateGroup { product, group: GroupId(1), servers, credentials: None }));
+    make(
+        51,
+        Change::CreateGroup(CreateGroup { product, group: GroupId(1), servers, credentials: None, data_user: None }),
+    );
 }
 
 #[test]

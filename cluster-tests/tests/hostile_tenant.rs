@@ -1,0 +1,243 @@
+//! A tenant that attacks: its scripts try to leave its product. And what becomes of the user that prevents it, when servers
+//! lose it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use cluster_tests::{
+    client::{Client, Reply},
+    cluster::Cluster,
+    redis::{RedisOptions, RedisServer},
+    wait::{GENEROUS, wait_for},
+};
+
+/// The ACL user that Pontoon makes at the servers of a group.
+const DATA_USER: &str = "pontoon-data";
+
+/// The slots of group 1, in all tests.
+const ALL: &str = "0-1023";
+
+/// Runs a command from a script with one key, and returns what the script got.
+fn in_script(client: &mut Client, command: &[&str]) -> Reply {
+    let script = "return redis.pcall(unpack(ARGV))";
+    client.call(&[&["EVAL", script, "1", "mine"], command].concat()).unwrap()
+}
+
+fn is_forbidden(reply: &Reply) -> bool {
+    let Reply::Error(text) = reply else { return false };
+    // Redis 7 and 6, and what no script may run.
+    ["ACL failure in script", "can't run this command", "not allowed from script"].iter().any(|why| text.contains(why))
+}
+
+/// Product `shop` beside `default`, each with a group. Returns the port of `shop` on node 1.
+fn two_products(cluster: &mut Cluster) -> u16 {
+    cluster.add_groups(1);
+    let port = cluster.ports.product(1);
+    let wait = ["--wait", "--timeout", "40s"];
+    cluster.cli().ok(&[&["product", "create", "shop", "--port", &port.to_string()][..], &wait].concat());
+    cluster.add_group_of("shop", 1, ALL, 0, &RedisOptions::default());
+    port + 1
+}
+
+#[test]
+fn scripts_stay_in_their_product() {
+    let mut cluster = Cluster::start(1);
+    let shop = two_products(&mut cluster);
+    let [victim, own] = [0, 1].map(|n| cluster.servers[n].port.to_string());
+    assert_eq!(cluster.servers[0].call(&["SET", "mine", "theirs"]), Reply::ok());
+    let mut client = Client::connect(shop).unwrap();
+    assert_eq!(client.call(&["SET", "mine", "overwritten"]).unwrap(), Reply::ok());
+    for command in [
+        &["MIGRATE", "127.0.0.1", &victim, "mine", "0", "2000", "COPY", "REPLACE"][..],
+        &["MIGRATE", "127.0.0.1", &own, "mine", "1", "2000", "COPY"],
+        &["FLUSHALL"],
+        &["FLUSHDB"],
+        &["SWAPDB", "0", "1"],
+        &["SELECT", "1"],
+        &["MOVE", "mine", "1"],
+        &["KEYS", "*"],
+        &["SCAN", "0"],
+        &["RANDOMKEY"],
+        &["DBSIZE"],
+        &["INFO"],
+        &["SLOWLOG", "GET"],
+        &["CONFIG", "GET", "requirepass"],
+        &["CONFIG", "SET", "maxmemory", "1"],
+        &["DEBUG", "SLEEP", "0"],
+        &["SCRIPT", "FLUSH"],
+        &["FUNCTION", "FLUSH"],
+        &["ACL", "WHOAMI"],
+        &["ACL", "LIST"],
+        &["CLIENT", "LIST"],
+        &["CLUSTER", "NODES"],
+        &["REPLICAOF", "127.0.0.1", &victim],
+        &["MODULE", "LIST"],
+        &["LATENCY", "LATEST"],
+        &["BGSAVE"],
+        &["SHUTDOWN", "NOSAVE"],
+    ] {
+        let reply = in_script(&mut client, command);
+        assert!(is_forbidden(&reply), "{command:?}: {reply:?}");
+    }
+    assert_eq!(cluster.servers[0].call(&["GET", "mine"]), Reply::bulk("theirs"));
+    assert_eq!(client.call(&["GET", "mine"]).unwrap(), Reply::bulk("overwritten"));
+
+    // What applications' scripts need.
+    for (command, reply) in [
+        (&["SET", "mine", "1"][..], Reply::ok()),
+        (&["INCR", "mine"], Reply::Integer(2)),
+        (&["EXPIRE", "mine", "100"], Reply::Integer(1)),
+        (&["OBJECT", "ENCODING", "mine"], Reply::bulk("int")),
+        (&["PUBLISH", "channel", "message"], Reply::Integer(0)),
+        (&["PING"], Reply::Simple("PONG".into())),
+        (&["ECHO", "text"], Reply::bulk("text")),
+    ] {
+        assert_eq!(in_script(&mut client, command), reply, "{command:?}");
+    }
+    assert!(matches!(in_script(&mut client, &["TIME"]), Reply::Array(_)));
+}
+
+#[test]
+fn servers_check_payloads_of_clients_and_not_of_movers() {
+    let mut cluster = Cluster::start(1);
+    cluster.add_groups(1);
+    let server = &cluster.servers[0];
+    assert!(server.call(&["CONFIG", "GET", "sanitize-dump-payload"]).text().contains("clients"));
+    let flags = |user: &str| server.call(&["ACL", "GETUSER", user]).text();
+    assert!(flags("default").contains("skip-sanitize-payload"), "{}", flags("default"));
+    assert!(
+        flags(DATA_USER).contains("sanitize-payload") && !flags(DATA_USER).contains("skip-"),
+        "{}",
+        flags(DATA_USER)
+    );
+}
+
+/// What a server says of the data user: words, since their order differs from process to process.
+fn rules(server: &RedisServer) -> BTreeSet<String> {
+    server.call(&["ACL", "GETUSER", DATA_USER]).text().split(' ').map(str::to_owned).collect()
+}
+
+/// Repeats a write until it succeeds. All errors before must say that it was not executed.
+fn wait_written(client: &mut Client, key: &str) {
+    wait_for("a write to succeed", GENEROUS, || match client.call(&["SET", key, "value"]).unwrap() {
+        Reply::Simple(_) => Ok(()),
+        Reply::Error(text) => {
+            assert!(text.contains("not executed") || text.contains("not delivered"), "{text}");
+            Err(text)
+        }
+        other => panic!("{other:?}"),
+    });
+}
+
+#[test]
+fn a_server_that_loses_the_data_user_gets_it_again() {
+    let mut cluster = Cluster::start(1);
+    cluster.add_groups(1);
+    let mut client = cluster.node(1).client();
+    wait_written(&mut client, "key");
+    let made = rules(&cluster.servers[0]);
+    for change in [
+        &["ACL", "DELUSER", DATA_USER][..],
+        &["ACL", "SETUSER", DATA_USER, "-set"],
+        &["ACL", "SETUSER", DATA_USER, "resetkeys"],
+        &["ACL", "SETUSER", DATA_USER, "reset"],
+    ] {
+        let reply = cluster.servers[0].call(change);
+        assert!(!matches!(reply, Reply::Error(_)), "{change:?}: {reply:?}");
+        wait_written(&mut client, "key");
+        // A connection that was open keeps what it may do when only the password is gone.
+        let _ = cluster.servers[0].call(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        wait_written(&mut client, "key");
+        assert_eq!(rules(&cluster.servers[0]), made, "after {change:?}");
+    }
+    // It has no configuration file.
+    cluster.servers[0].restart();
+    wait_written(&mut client, "key");
+    assert_eq!(rules(&cluster.servers[0]), made);
+}
+
+#[test]
+fn a_server_saves_the_data_user() {
+    for users_file in [false, true] {
+        let mut cluster = Cluster::start(1);
+        let mut options = RedisOptions { config_file: true, ..RedisOptions::default() };
+        let file = cluster.secret_file("users.acl", "user default on nopass ~* &* +@all\n");
+        if users_file {
+            options.more = vec!["--aclfile".into(), file.to_str().unwrap().into()];
+        }
+        let server = cluster.add_server(&options);
+        let addr = cluster.servers[server].addr();
+        cluster.cli().ok(&["group", "create", "1", "--primary", &addr]);
+        let made = rules(&cluster.servers[server]);
+        let saved = if users_file { file } else { cluster.servers[server].home().join("redis.conf") };
+        let text = std::fs::read_to_string(saved).unwrap();
+        let line = text.lines().find(|line| line.starts_with("user pontoon-data ")).unwrap();
+        assert!(line.contains(" #") && !line.contains(" >"), "{line}");
+        // Nodes do not make it again before a client needs it.
+        cluster.node_mut(1).kill9();
+        cluster.servers[server].restart();
+        assert_eq!(rules(&cluster.servers[server]), made);
+    }
+}
+
+#[test]
+fn a_replica_has_the_data_user_before_it_is_promoted() {
+    let mut cluster = Cluster::start(3);
+    let servers = cluster.add_group_with_replicas(1, ALL, 1, &RedisOptions::default());
+    let replica = servers[1];
+    assert!(!matches!(cluster.servers[replica].call(&["ACL", "GETUSER", DATA_USER]), Reply::Null));
+    assert_eq!(cluster.servers[replica].call(&["ACL", "DELUSER", DATA_USER]), Reply::Integer(1));
+    let addr = cluster.servers[replica].addr();
+    cluster.cli().ok(&["group", "promote", "1", &addr, "--wait", "--timeout", "40s"]);
+    let mut client = cluster.node(1).client();
+    assert_eq!(client.call(&["SET", "key", "value"]).unwrap(), Reply::ok(), "no request may wait for the user");
+}
+
+#[test]
+fn without_a_data_user_a_second_product_needs_consent() {
+    let mut cluster = Cluster::start(1);
+    let server = cluster.add_server(&RedisOptions::default());
+    let addr = cluster.servers[server].addr();
+    let password = cluster.secret_file("password", "limited-password");
+    let data_password = cluster.secret_file("data-password", "data-password");
+    let [password, data_password] = [&password, &data_password].map(|file| file.to_str().unwrap());
+    let user = ["on", ">limited-password", "~*", "&*", "+@all", "-acl"];
+    assert_eq!(cluster.servers[server].call(&[&["ACL", "SETUSER", "limited"], &user[..]].concat()), Reply::ok());
+    let cli = cluster.cli();
+    let create = ["group", "create", "1", "--primary", &addr, "--username", "limited", "--password-file", password];
+    let made = cli.ok(&create);
+    assert!(made.err.contains("FLUSHALL, and MIGRATE to any server"), "{}", made.err);
+    assert!(cli.ok(&["group", "show", "1"]).out.contains("none: scripts may do"));
+
+    let port = cluster.ports.product(1).to_string();
+    let product = ["product", "create", "shop", "--port", &port];
+    cli.refused(&product, &["group 1 of product 'default' has no data user", "--accept-shared-risk"]);
+    cli.ok(&[&product[..], &["--accept-shared-risk"]].concat());
+    cli.ok(&["group", "remove", "1"]);
+
+    // In the other order.
+    let other = cluster.add_server(&RedisOptions::default());
+    let other = cluster.servers[other].addr();
+    cluster.cli().ok(&["group", "create", "1", "--primary", &other, "--product", "shop"]);
+    let cli = cluster.cli();
+    cli.refused(&create, &["would have no data user", "product 'shop'", "--data-username", "--accept-shared-risk"]);
+    cli.ok(&[&create[..], &["--accept-shared-risk"]].concat());
+    cli.ok(&["group", "remove", "1"]);
+
+    // With a user that the operator has made.
+    let data = ["--data-username", "tenant", "--data-password-file", data_password];
+    let create = [&create[..], &data].concat();
+    cli.refused(&create, &["refuses the data user 'tenant'", "ACL SETUSER"]);
+    let rules = ["on", ">data-password", "~*", "&*", "+@all"];
+    assert_eq!(cluster.servers[server].call(&[&["ACL", "SETUSER", "tenant"], &rules[..]].concat()), Reply::ok());
+    let made = cli.ok(&create);
+    assert!(made.err.contains("lets the data user 'tenant' run MIGRATE"), "{}", made.err);
+    assert!(cli.ok(&["group", "show", "1"]).out.contains("tenant"));
+    assert_eq!(cluster.servers[server].call(&["ACL", "SETUSER", "tenant", "-migrate", "-@admin"]), Reply::ok());
+    cli.ok(&["slot", "assign", ALL, "1", "--wait", "--timeout", "40s"]);
+    let mut client = cluster.node(1).client();
+    assert_eq!(client.call(&["SET", "mine", "1"]).unwrap(), Reply::ok());
+    let reply = in_script(&mut client, &["MIGRATE", "127.0.0.1", "1", "mine", "0", "1"]);
+    assert!(is_forbidden(&reply), "{reply:?}");
+}

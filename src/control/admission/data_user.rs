@@ -1,0 +1,87 @@
+//! The data user of a group at a server that is to be added: makes it, or checks the one that the operator has made.
+//! Knows nothing of the log.
+
+use super::server::ServerAdmission;
+use crate::{
+    control::servers::data_user::{make, new_data_user, save},
+    model::{
+        data_user::{DATA_USER, DataUser},
+        ids::HostPort,
+    },
+    redis::{Client, RedisError},
+};
+
+/// A key for trying commands. No application has it, since its name is random.
+const KEY: &[u8] = b"pt:admission:7d1c9e5b42f84c0fa6b3d2e871905ac4";
+
+impl ServerAdmission<'_> {
+    /// Makes a new data user at these servers. With `dry_run`, only asks whether they allow it.
+    ///
+    /// # Errors
+    /// Returns why a server does not let the control user make it, as text for the operator.
+    pub async fn new_data_user(&self, servers: &[&HostPort], dry_run: bool) -> Result<DataUser, String> {
+        let user = new_data_user();
+        for addr in servers {
+            self.make_data_user(addr, &user, dry_run).await?;
+        }
+        Ok(user)
+    }
+
+    /// Makes the data user of the group at a server, or checks the one that the operator has made. Returns warnings.
+    /// With `dry_run`, only asks whether the server allows it.
+    ///
+    /// # Errors
+    /// Returns why nodes could not use the server with this user, as text for the operator.
+    pub async fn make_data_user(&self, addr: &HostPort, user: &DataUser, dry_run: bool) -> Result<Vec<String>, String> {
+        let mut client = self.connect(addr).await.map_err(|error| error.to_string())?;
+        if !user.managed {
+            return self.check_data_user(client, user).await;
+        }
+        let made = match dry_run {
+            true => client.ask(&[b"ACL", b"GETUSER", DATA_USER.as_bytes()], self.by()).await.map(|_| ()),
+            false => make(&mut client, self.credentials, user, self.by()).await.map(|_| ()),
+        };
+        made.map_err(|error| match error.answered() {
+            true => format!(
+                "Pontoon cannot make the user {DATA_USER} there, as which it carries out what clients ask for: {error}; let \
+                 its user do it (ACL SETUSER ... +acl, then ACL SAVE or CONFIG REWRITE)"
+            ),
+            false => error.to_string(),
+        })?;
+        if !dry_run {
+            save(&mut client, self.by()).await.map_err(|error| error.to_string())?;
+        }
+        Ok(Vec::new())
+    }
+
+    /// Whether a user that the operator has made can read, and cannot copy keys to other servers.
+    async fn check_data_user(&self, mut client: Client, user: &DataUser) -> Result<Vec<String>, String> {
+        let addr = client.addr().clone();
+        let name = user.credentials.username.clone().unwrap_or_default();
+        let auth = [b"AUTH".as_slice(), name.as_bytes(), user.credentials.password.reveal().as_bytes()];
+        match client.ask(&auth, self.by()).await {
+            Ok(_) => {}
+            Err(RedisError::WrongPassword { text, .. }) => {
+                return Err(format!(
+                    "{addr} refuses the data user '{name}': {text}; make it there (ACL SETUSER), or check --data-username \
+                     and --data-password-file"
+                ));
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+        match client.ask(&[b"GET", KEY], self.by()).await {
+            Err(error @ RedisError::NotAllowed { .. }) => return Err(error.to_string()),
+            Err(error) if !error.answered() => return Err(error.to_string()),
+            Ok(_) | Err(_) => {}
+        }
+        // A server that lets the user run it complains about the timeout, which is no number.
+        match client.ask(&[b"MIGRATE", b"127.0.0.1", b"1", KEY, b"0", b"never"], self.by()).await {
+            Err(RedisError::NotAllowed { .. }) => Ok(Vec::new()),
+            Err(error) if !error.answered() => Err(error.to_string()),
+            Ok(_) | Err(_) => Ok(vec![format!(
+                "{addr} lets the data user '{name}' run MIGRATE, so scripts of clients can write to any server that it \
+                 reaches; forbid it (ACL SETUSER {name} -@dangerous -migrate, then ACL SAVE or CONFIG REWRITE)"
+            )]),
+        }
+    }
+}

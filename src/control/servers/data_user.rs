@@ -1,0 +1,156 @@
+//! Makes the data user of a group at a server (`model::data_user`), so that it exists there before clients' requests do.
+//! ACLs are not replicated, and any tool can change them, so this is repeated whenever a server refuses the user.
+//! Decides nothing.
+
+use std::collections::BTreeSet;
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use tracing::info;
+
+use super::{
+    fence::{ControlTarget, Fence, FenceError},
+    replication_user::rewrite_config,
+};
+use crate::{
+    commands::allow_list,
+    model::{
+        data_user::DataUser,
+        secret::{Credentials, Secret},
+    },
+    redis::{Client, RedisError, Reply},
+};
+
+/// A new managed data user with a random password of 244 bits.
+#[must_use]
+pub fn new_data_user() -> DataUser {
+    let random = || uuid::Uuid::new_v4().simple().to_string();
+    DataUser::managed(Secret::new(random() + &random()))
+}
+
+impl Fence {
+    /// As [`make`], over the control connection.
+    ///
+    /// # Errors
+    /// See [`FenceError`].
+    pub async fn make_data_user(
+        &self,
+        at: &ControlTarget,
+        user: &DataUser,
+        deadline: Instant,
+    ) -> Result<bool, FenceError> {
+        let credentials = at.credentials.as_ref();
+        self.with(at, deadline, async |client| Ok(make(client, credentials, user, deadline).await?)).await
+    }
+}
+
+/// Makes a managed data user, or changes it to what it has to be; `client` is logged in with `control`. From then on, the
+/// server checks payloads that clients give to RESTORE, but not those of the control user, who copies keys. Returns
+/// whether something had to change. Does nothing about a user that the operator has made.
+///
+/// # Errors
+/// As [`Client::ask`]. [`RedisError::NotAllowed`] or [`RedisError::Refused`]: the server does not let the control user
+/// do it.
+pub async fn make(
+    client: &mut Client,
+    control: Option<&Credentials>,
+    user: &DataUser,
+    deadline: Instant,
+) -> Result<bool, RedisError> {
+    let (true, Some(name)) = (user.managed, &user.credentials.username) else { return Ok(false) };
+    let get = [b"ACL".as_slice(), b"GETUSER", name.as_bytes()];
+    let before = client.ask(&get, deadline).await?;
+    let offered = offered(client, deadline).await?;
+    let rules = rules(user, &offered, true);
+    match set_user(client, name, &rules, deadline).await {
+        // Redis 6.0 has neither channels nor checks of payloads in its rules.
+        Err(RedisError::Refused { .. }) => {
+            set_user(client, name, &self::rules(user, &offered, false), deadline).await?;
+        }
+        other => other?,
+    }
+    let after = client.ask(&get, deadline).await?;
+    let checked = check_payloads(client, control, deadline).await?;
+    Ok(before != after || checked)
+}
+
+/// The names of the server's commands.
+async fn offered(client: &mut Client, deadline: Instant) -> Result<BTreeSet<String>, RedisError> {
+    let name = |reply: &Reply| reply.text().map(str::to_ascii_lowercase);
+    match client.ask(&[b"COMMAND", b"LIST"], deadline).await {
+        Ok(reply) => Ok(reply.items().unwrap_or_default().iter().filter_map(name).collect()),
+        // It came with Redis 7.
+        Err(RedisError::Refused { .. }) => {
+            let reply = client.ask(&[b"COMMAND"], deadline).await?;
+            let rows = reply.items().unwrap_or_default().iter();
+            Ok(rows.filter_map(|row| row.items()?.first().and_then(name)).collect())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The arguments of ACL SETUSER. The server gets a hash of the password: what it shows to its operators, and writes to its
+/// files, does not let anybody in.
+fn rules(user: &DataUser, offered: &BTreeSet<String>, complete: bool) -> Vec<String> {
+    let hash = Sha256::digest(user.credentials.password.reveal());
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut rules = vec!["reset".to_owned(), "on".into(), format!("#{hash}"), "~*".into()];
+    if complete {
+        rules.extend(["resetchannels".to_owned(), "&*".into(), "sanitize-payload".into()]);
+    }
+    rules.push("-@all".into());
+    rules.extend(allow_list(offered).into_iter().map(|name| format!("+{name}")));
+    rules
+}
+
+async fn set_user(client: &mut Client, name: &str, rules: &[String], deadline: Instant) -> Result<(), RedisError> {
+    let mut command = vec![b"ACL".as_slice(), b"SETUSER", name.as_bytes()];
+    command.extend(rules.iter().map(String::as_bytes));
+    client.ask(&command, deadline).await.map(|_| ())
+}
+
+/// Lets the server check payloads that clients give to RESTORE. A payload made by hand could else crash it. Returns whether
+/// something had to change. Not every server lets its users do it.
+async fn check_payloads(
+    client: &mut Client,
+    control: Option<&Credentials>,
+    deadline: Instant,
+) -> Result<bool, RedisError> {
+    const SETTING: &str = "sanitize-dump-payload";
+    // Without the setting, the server is Redis 6.0, which cannot check them. `yes` is stricter.
+    if client.config(SETTING, deadline).await?.is_none_or(|now| now != "no") {
+        return Ok(false);
+    }
+    let control = control.and_then(|control| control.username.as_deref()).unwrap_or("default");
+    let mut changed = false;
+    for command in [
+        &[b"ACL".as_slice(), b"SETUSER", control.as_bytes(), b"skip-sanitize-payload"][..],
+        &[b"CONFIG", b"SET", SETTING.as_bytes(), b"clients"],
+    ] {
+        match client.ask(command, deadline).await {
+            Ok(_) => changed = true,
+            Err(error) if error.answered() => {
+                info!(addr = %client.addr(), %error, "the server does not check what clients give to RESTORE");
+                return Ok(changed);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(changed)
+}
+
+/// Makes a server save its users: to the file that it has for them, or else to its configuration file. Returns `false` if
+/// it has neither, or does not let the control user do it: then the user is made again after a restart.
+///
+/// # Errors
+/// As [`Client::ask`], except for an answer.
+pub async fn save(client: &mut Client, deadline: Instant) -> Result<bool, RedisError> {
+    match rewrite_config(client, deadline).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.answered() => {
+            info!(addr = %client.addr(), %error, "a server cannot save its users");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -72,6 +72,7 @@ fn routes() -> ProductRoutes {
         min_acks: 0,
         min_acks_ms: 1000,
         clients_max: 0,
+        rules: Default::default(),
         databases: 16,
         port: 1,
         auth: None,

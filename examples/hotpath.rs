@@ -41,6 +41,7 @@ fn routes(layout: Layout) -> Result<ProductRoutes, Box<dyn std::error::Error>> {
         min_acks: 0,
         min_acks_ms: 1000,
         clients_max: 0,
+        rules: Default::default(),
         databases: 16,
         port: 1,
         auth: None,

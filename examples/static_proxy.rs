@@ -38,6 +38,7 @@ fn table(port: u16, servers: &[HostPort]) -> RouteTable {
         min_acks: 0,
         min_acks_ms: 1000,
         clients_max: 0,
+        rules: Default::default(),
         databases: 16,
         port,
         auth: None,

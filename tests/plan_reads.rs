@@ -88,6 +88,7 @@ impl World {
             min_acks_ms,
             reads,
             clients_max: None,
+            rules: Default::default(),
         }));
     }
 

@@ -241,3 +241,67 @@ fn without_a_data_user_a_second_product_needs_consent() {
     let reply = in_script(&mut client, &["MIGRATE", "127.0.0.1", "1", "mine", "0", "1"]);
     assert!(is_forbidden(&reply), "{reply:?}");
 }
+
+#[test]
+fn an_operator_switches_scripts_off() {
+    let mut cluster = Cluster::start(1);
+    cluster.add_groups(1);
+    cluster.cli().ok(&["product", "set", "default", "scripts=off", "--wait"]);
+    let mut client = cluster.node(1).client();
+    for command in ["EVAL", "EVAL_RO", "EVALSHA", "EVALSHA_RO", "FCALL", "FCALL_RO"] {
+        let reply = client.call(&[command, "return 1", "1", "key"]).unwrap();
+        assert!(reply.is_error("NOPERM") && reply.text().contains("not executed"), "{command}: {reply:?}");
+    }
+    assert!(cluster.cli().ok(&["product", "ls"]).out.contains("no scripts"));
+    cluster.cli().ok(&["product", "set", "default", "scripts=on", "--wait"]);
+    assert_eq!(client.call(&["EVAL", "return 1", "1", "key"]).unwrap(), Reply::Integer(1));
+}
+
+/// How many of a pipeline's requests are executed, and the texts of the errors.
+fn executed(client: &mut Client, requests: usize) -> (usize, BTreeSet<String>) {
+    let replies = client.pipeline(&vec![vec!["INCR", "count"]; requests]).unwrap();
+    let errors: BTreeSet<String> =
+        replies.iter().filter(|reply| matches!(reply, Reply::Error(_))).map(Reply::text).collect();
+    (replies.iter().filter(|reply| matches!(reply, Reply::Integer(_))).count(), errors)
+}
+
+#[test]
+fn a_product_cannot_use_more_than_its_quota() {
+    let mut cluster = Cluster::start(1);
+    let shop = two_products(&mut cluster);
+    let cli = cluster.cli();
+    // The requests wait, and are then refused.
+    cli.ok(&["product", "set", "shop", "ops-max=20", "--wait"]);
+    assert!(cli.ok(&["product", "ls"]).out.contains("20 ops/s"));
+    let began = std::time::Instant::now();
+    let clients: Vec<_> =
+        (0..40).map(|_| std::thread::spawn(move || executed(&mut Client::connect(shop).unwrap(), 5))).collect();
+    let all: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+    let done: usize = all.iter().map(|(done, _)| done).sum();
+    let errors: BTreeSet<_> = all.into_iter().flat_map(|(_, errors)| errors).collect();
+    let most = 20.0 * (began.elapsed().as_secs_f64() + 1.0);
+    assert!(done > 0 && (done as f64) < most, "{done} in {:?}", began.elapsed());
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors.first().unwrap().starts_with("TRYAGAIN not executed"), "{errors:?}");
+    let counted = cluster.servers[1].call(&["GET", "count"]);
+    assert_eq!(counted, Reply::bulk(&done.to_string()), "a refused one was executed");
+    assert!(cluster.node(1).counter("requests_over_quota") > 0);
+
+    // Others are not concerned.
+    let (done, errors) = executed(&mut cluster.node(1).client(), 200);
+    assert_eq!((done, errors.len()), (200, 0), "{errors:?}");
+
+    // Who waits gets through when the quota is taken away.
+    let waiting = std::thread::spawn(move || executed(&mut Client::connect(shop).unwrap(), 20));
+    let cli = cluster.cli();
+    cli.ok(&["product", "set", "shop", "ops-max=0", "bytes-max=1MB", "--wait"]);
+    assert!(waiting.join().unwrap().0 > 0);
+
+    // A megabyte a second, of which each worker has its share: a value of 300 KB passes, and those behind it wait.
+    let value = "v".repeat(300_000);
+    let mut client = Client::connect(shop).unwrap();
+    assert_eq!(client.call(&["SET", "large", &value]).unwrap(), Reply::ok());
+    let replies = client.pipeline(&vec![vec!["GET", "large"]; 10]).unwrap();
+    assert!(replies.iter().any(|reply| reply.is_error("TRYAGAIN not executed")), "3 MB in {:?}", began.elapsed());
+    assert!(replies.iter().any(|reply| *reply == Reply::bulk(&value)));
+}

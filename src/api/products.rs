@@ -12,6 +12,7 @@ use super::{
 use crate::{
     model::{
         change::{Change, NewProduct, RemoveProduct, SetProduct},
+        client_rules::SetClientRules,
         reads::{ReadFrom, ReadPolicy, SetReads},
         secret::Credentials,
         state::Product,
@@ -94,17 +95,19 @@ impl MutationHandler for SetProductRequest {
                 confirmed: self.read_confirmed,
             },
             clients_max: self.clients_max,
+            rules: SetClientRules { ops_max: self.ops_max, bytes_max: self.bytes_max, scripts_off: self.scripts_off },
         };
         if settings.is_empty() {
             return Err(CallFailure::Bad(
                 "nothing to set; give port=P, databases=N, auto-rebalance=on|off, min-acks=N, min-acks-timeout=TIME, \
-                 read-from=WHERE, max-lag=1s, read-your-writes=on|off, read-confirmed=on|off, clients-max=N or \
+                 read-from=WHERE, max-lag=1s, read-your-writes=on|off, read-confirmed=on|off, clients-max=N, \
+                 ops-max=N, bytes-max=SIZE, scripts=on|off or \
                  --password-file FILE"
                     .into(),
             ));
         }
         let summary = settings.summary(product);
-        let ProductSettings { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads, clients_max } =
+        let ProductSettings { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads, clients_max, rules } =
             settings;
         let product = product.id;
         let change = Change::SetProduct(SetProduct {
@@ -117,6 +120,7 @@ impl MutationHandler for SetProductRequest {
             min_acks_ms,
             reads,
             clients_max,
+            rules,
         });
         api.make(call, change, summary).await
     }
@@ -133,11 +137,12 @@ struct ProductSettings {
     min_acks_ms: Option<u32>,
     reads: SetReads,
     clients_max: Option<u32>,
+    rules: SetClientRules,
 }
 
 impl ProductSettings {
     fn is_empty(&self) -> bool {
-        let Self { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads, clients_max } = self;
+        let Self { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads, clients_max, rules } = self;
         port.is_none()
             && databases.is_none()
             && auth.is_none()
@@ -146,6 +151,7 @@ impl ProductSettings {
             && min_acks_ms.is_none()
             && !reads.changes_anything()
             && clients_max.is_none()
+            && !rules.changes_anything()
     }
 
     fn summary(&self, product: &Product) -> ChangeSummary {
@@ -179,6 +185,9 @@ impl ProductSettings {
             None => {}
             Some(0) => set("only a node's own limit of clients applies".into()),
             Some(n) => set(format!("each node accepts {n} client(s); those that are connected stay")),
+        }
+        if self.rules.changes_anything() {
+            set(self.rules.of(product.rules).to_string());
         }
         match &self.auth {
             None => {}

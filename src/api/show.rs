@@ -113,6 +113,9 @@ pub fn product(product: &Product) -> admin::Product {
         }
         .into(),
         clients_max: product.clients_max,
+        ops_max: product.rules.ops_max,
+        bytes_max: product.rules.bytes_max,
+        scripts_off: product.rules.scripts_off,
         max_lag_ms: product.reads.max_lag_ms,
         read_your_writes: product.reads.own_writes,
         read_confirmed: product.reads.confirmed,

@@ -57,6 +57,9 @@ pub enum ProductCommand {
     /// Change a product: port=P, databases=N, username=U, password= (removes it), auto-rebalance=on|off,
     /// min-acks=N (replicas that must have a write; 0: off), min-acks-timeout=TIME
     ///
+    /// What its clients may do on each node: clients-max=N, ops-max=N (requests per second), bytes-max=SIZE (of requests
+    /// and replies per second), each 0 for no limit; scripts=on|off
+    ///
     /// Where reads go: read-from=primary|prefer-replica|replica|nearest, max-lag=1s (a replica that is further behind
     /// serves no reads; 0: no limit), read-your-writes=on|off (a session sees its own writes), read-confirmed=on|off (with min-acks: a read waits for
     /// replicas, too)
@@ -206,6 +209,13 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                     value.parse().map_err(|_| format!("clients-max: 0 (off) to 1000000 is expected, not '{value}'"))?,
                 )
             }
+            "ops-max" => {
+                wanted.ops_max = Some(
+                    value.parse().map_err(|_| format!("ops-max: 0 (off) or a number is expected, not '{value}'"))?,
+                )
+            }
+            "bytes-max" => wanted.bytes_max = Some(size(key, value)?),
+            "scripts" => wanted.scripts_off = Some(!setting::on_off(key, value)?),
             "read-confirmed" => wanted.read_confirmed = Some(setting::on_off(key, value)?),
             "username" => wanted.username = Some(value.to_owned()),
             "password" if value.is_empty() => wanted.password = Some(String::new()),
@@ -221,8 +231,8 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
             _ => {
                 return Err(format!(
                     "'{key}' is not a setting of a product; the settings are port, databases, username, password= (none), \
-                     auto-rebalance, min-acks, min-acks-timeout, read-from, max-lag, read-your-writes, read-confirmed and \
-                     clients-max"
+                     auto-rebalance, min-acks, min-acks-timeout, read-from, max-lag, read-your-writes, read-confirmed, \
+                     clients-max, ops-max, bytes-max and scripts"
                 ));
             }
         }
@@ -235,6 +245,20 @@ fn read_from(value: &str) -> Result<ReadFrom, String> {
     all.into_iter()
         .find(|from| output::name(from) == value)
         .ok_or_else(|| format!("read-from: primary, prefer-replica, replica or nearest is expected, not '{value}'"))
+}
+
+/// Bytes: a number, or one with KB, MB or GB.
+fn size(key: &str, value: &str) -> Result<u64, String> {
+    let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &value[digits.len()..] {
+        "" | "B" => 1,
+        "KB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        _ => 0,
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).filter(|_| factor > 0);
+    bytes.ok_or_else(|| format!("{key}: 0 (off) or a size such as 10MB is expected, not '{value}'"))
 }
 
 /// Milliseconds; 0: no limit.
@@ -255,6 +279,15 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
     Ok(())
 }
 
+/// What its clients may not do, beside having too many connections.
+fn rules(p: &Product) -> String {
+    let ops = (p.ops_max > 0).then(|| format!("{} ops/s", p.ops_max));
+    let bytes = (p.bytes_max > 0).then(|| format!("{}/s", output::size(p.bytes_max)));
+    let scripts = p.scripts_off.then(|| "no scripts".to_owned());
+    let all: Vec<_> = ops.into_iter().chain(bytes).chain(scripts).collect();
+    if all.is_empty() { "-".into() } else { all.join(", ") }
+}
+
 fn to_table(products: &[Product]) -> String {
     let rows: Vec<_> = products
         .iter()
@@ -272,6 +305,7 @@ fn to_table(products: &[Product]) -> String {
                 format!("{} of {}", p.assigned_slot_count, p.slot_count),
                 reads(p),
                 if p.clients_max == 0 { "-".into() } else { p.clients_max.to_string() },
+                rules(p),
             ]
         })
         .collect();
@@ -288,6 +322,7 @@ fn to_table(products: &[Product]) -> String {
         "slots assigned",
         "reads from",
         "clients-max",
+        "rules",
     ];
     let mut out = output::table(&headings, &rows);
     for p in products {
@@ -346,6 +381,11 @@ mod tests {
         check("read-your-writes=perhaps", "on or off");
         check("max-lag=soon", "max-lag: ");
         assert_eq!(parse("p".into(), &["clients-max=5".into()]).unwrap().clients_max, Some(5));
+        let wanted = parse("p".into(), &["ops-max=7".into(), "bytes-max=3MB".into(), "scripts=off".into()]).unwrap();
+        assert_eq!((wanted.ops_max, wanted.bytes_max, wanted.scripts_off), (Some(7), Some(3 << 20), Some(true)));
+        for wrong in ["bytes-max=3TB", "bytes-max=-1", "bytes-max=MB", "ops-max=x", "scripts=maybe"] {
+            assert!(parse("p".into(), &[wrong.into()]).is_err(), "{wrong}");
+        }
         check("clients-max=many", "0 (off) to 1000000");
         check("colour=red", "not a setting");
         let reads = ["read-from=nearest".into(), "max-lag=250ms".into(), "read-your-writes=on".into()];

@@ -150,6 +150,11 @@ impl Spec {
         }
     }
 
+    /// Whether it runs a script or a function.
+    pub fn runs_script(&self) -> bool {
+        ["eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro"].contains(&self.name)
+    }
+
     /// Whether argument 1 is the only key: the fast path, which does not call [`Spec::keys`].
     pub const fn is_single_key_at_1(&self) -> bool {
         matches!(self.keys, KeySpec::One(1))

@@ -80,6 +80,7 @@ fn product(state: &ClusterState, product: &Product) -> ProductRoutes {
         min_acks_ms: product.min_acks_ms,
         auth: product.auth.clone(),
         clients_max: product.clients_max,
+        rules: product.rules,
         reads: product.reads,
         groups: product.groups.values().filter_map(group).collect(),
         slots,

@@ -48,6 +48,10 @@ pub const MIN_ACKS_MS: std::ops::RangeInclusive<u32> = 10..=60_000;
 pub const DEFAULT_MIN_ACKS_MS: u32 = 1_000;
 /// Clients of a product on one node, unless only the node's own limit applies: no node has more file descriptors.
 pub const CLIENTS_MAX: u32 = 1_000_000;
+/// Requests per second of a product on one node, unless there is no limit: no node executes more.
+pub const OPS_MAX: u32 = 100_000_000;
+/// Bytes per second of a product on one node, unless there is no limit: no network card is faster than a terabyte.
+pub const BYTES_MAX: u64 = 1 << 40;
 /// Bytes of a replication id; Redis' has 40.
 pub const REPLID_LEN_MAX: usize = 64;
 /// Bytes of a zone's name: tables show it.

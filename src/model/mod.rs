@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod change;
 pub mod check;
+pub mod client_rules;
 pub mod data_user;
 pub mod derive;
 pub mod ejection;

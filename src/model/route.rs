@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
+    client_rules::ClientRules,
     ids::{Epoch, GroupId, HoldId, HostPort, ProductId, SlotId},
     reads::ReadPolicy,
     secret::{Credentials, ServerLogin},
@@ -86,6 +87,8 @@ pub struct ProductRoutes {
     pub auth: Option<Credentials>,
     /// Clients that a node accepts; 0: only the limit of the node.
     pub clients_max: u32,
+    /// What its clients may do.
+    pub rules: ClientRules,
     /// Where reads go. A `ReadTable` says which replicas may serve them.
     pub reads: ReadPolicy,
     /// Groups, ascending by id.

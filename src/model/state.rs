@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     change::Change,
+    client_rules::ClientRules,
     data_user::DataUser,
     ejection::Ejection,
     event::Event,
@@ -197,6 +198,8 @@ pub struct Product {
     pub reads: ReadPolicy,
     /// Clients that each node accepts for it; 0: only the limit of the node.
     pub clients_max: u32,
+    /// What its clients may do.
+    pub rules: ClientRules,
     /// Runs of sweeps so far, of all its groups. Their numbers are never used twice, even if the id of a group is.
     pub sweep_runs: u32,
     /// Owner and slot epoch of each slot; length `layout.slots()`.

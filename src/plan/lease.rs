@@ -225,6 +225,7 @@ mod tests {
             min_acks: 0,
             min_acks_ms: 1000,
             clients_max: 0,
+            rules: Default::default(),
             reads: crate::model::reads::ReadPolicy::default(),
             sweep_runs: 0,
             slots: Vec::new(),

@@ -71,6 +71,8 @@ counters! {
     broken_replies "large_replies_broken";
     /// Times that a session was not read for lack of memory.
     memory_pauses "memory_pauses";
+    /// Requests that waited for the product's quota, and were refused.
+    over_quota "requests_over_quota";
     /// Times that a session waited for room in a server's queue.
     queue_waits "server_queue_waits";
     /// Connections to servers that were closed because a request had no reply and no progress within its deadline.

@@ -84,6 +84,7 @@ pub(super) enum RefusalReason {
         why: &'static str,
     },
     Blocking(&'static str),
+    ScriptsOff(&'static str),
     CrossSlot,
     NotLoggedIn,
     /// The node would answer this command itself.
@@ -103,6 +104,9 @@ impl fmt::Display for RefusalReason {
             Self::NotOffered { name, why } => write!(f, "ERR '{name}': {why}"),
             Self::Blocking(name) => {
                 write!(f, "ERR '{name}' may block and is not executed: blocking commands are not supported yet")
+            }
+            Self::ScriptsOff(name) => {
+                write!(f, "NOPERM '{name}' is not executed: the operator has switched scripts off for this product")
             }
             Self::CrossSlot => f.write_str(
                 "CROSSSLOT Keys in request don't hash to the same slot, not executed. Use a hash tag: of {a}b only a \
@@ -265,6 +269,9 @@ fn by_keys(
     if is_blocking_call(spec, call) {
         return Dispatch::Refuse(RefusalReason::Blocking(spec.name));
     }
+    if routes.rules.scripts_off && spec.runs_script() {
+        return Dispatch::Refuse(RefusalReason::ScriptsOff(spec.name));
+    }
     scratch.shrink();
     scratch.positions.clear();
     if let Err(error) = spec.routing_keys(call, &mut scratch.positions) {
@@ -381,6 +388,7 @@ mod tests {
             min_acks: 0,
             min_acks_ms: 1000,
             clients_max: 0,
+            rules: Default::default(),
             databases: 16,
             port: 1,
             auth: None,

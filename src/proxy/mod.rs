@@ -33,6 +33,7 @@ mod memory;
 pub mod permit;
 mod pieces;
 mod product;
+mod quota;
 mod reads;
 mod replies;
 mod report;

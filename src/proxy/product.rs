@@ -13,6 +13,7 @@ use super::{
     backend::Backend,
     backend_set::BackendSet,
     dedicated::DedicatedPool,
+    quota::Quota,
     worker::Worker,
 };
 use crate::{
@@ -36,6 +37,10 @@ pub(super) struct ProductView {
     pub(super) min_acks: Cell<u8>,
     /// A copy of `routes.reads.confirmed`.
     pub(super) confirm_reads: Cell<bool>,
+    /// Workers of the node.
+    workers: usize,
+    /// The worker's share of the product's quotas. `None`: it has none.
+    pub(super) quota: RefCell<Option<Rc<Quota>>>,
     /// The replicas that may serve reads. `None`: all reads go to primaries, or no replica has been probed yet.
     reads: RefCell<Option<Arc<ProductReads>>>,
     backend_sets: RefCell<Vec<Rc<BackendSet>>>,
@@ -51,8 +56,11 @@ pub(super) struct ProductView {
 }
 
 impl ProductView {
-    pub(super) fn new(routes: Arc<ProductRoutes>) -> Self {
+    /// `workers`: of the node, which share the quotas.
+    pub(super) fn new(routes: Arc<ProductRoutes>, workers: usize) -> Self {
         Self {
+            workers,
+            quota: RefCell::new(Quota::new(routes.rules, workers).map(Rc::new)),
             min_acks: Cell::new(routes.min_acks),
             confirm_reads: Cell::new(routes.reads.confirmed),
             routes: RefCell::new(routes),
@@ -94,6 +102,9 @@ impl ProductView {
             if !backend.inflight.borrow().is_empty() {
                 backend.wake();
             }
+        }
+        if let Some(quota) = &*self.quota.borrow() {
+            quota.refill();
         }
         let stuck: Vec<_> = self.backends.borrow().iter().filter(|b| self.is_stuck(b, worker)).cloned().collect();
         for backend in stuck {
@@ -140,6 +151,10 @@ impl ProductView {
             }
             stays
         });
+        if routes.rules != self.routes.borrow().rules {
+            let former = self.quota.replace(Quota::new(routes.rules, self.workers).map(Rc::new));
+            former.iter().for_each(|quota| quota.wake_all());
+        }
         self.min_acks.set(routes.min_acks);
         self.confirm_reads.set(routes.reads.confirmed);
         // The order of the groups may differ.
@@ -254,12 +269,13 @@ mod tests {
             min_acks: 0,
             min_acks_ms: 1000,
             clients_max: 0,
+            rules: Default::default(),
             auth: None,
             reads: ReadPolicy::default(),
             groups: Vec::new(),
             slots: Box::default(),
         });
-        let view = ProductView::new(routes.clone());
+        let view = ProductView::new(routes.clone(), 1);
         let backend_set = view.backend_set(0, Version::Resp2);
         let entries = || backend_set.by_group.borrow().len();
         backend_set.by_group.borrow_mut().push(None);

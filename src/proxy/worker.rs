@@ -24,7 +24,8 @@ use tokio::{
 
 use buffers::Buffers;
 pub(super) use buffers::reserve;
-use clock::{TICK, WorkerClock};
+pub(super) use clock::TICK;
+use clock::WorkerClock;
 use parking::Parking;
 use routes::WorkerRoutes;
 use turns::{LargeTurnQueue, Root};
@@ -123,7 +124,8 @@ pub(super) fn run(start: WorkerStart) {
 async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
     let WorkerStart { index, config, shared, permit, memory, mut routes, mut reads, mut inbox, mut phase } = start;
     let (panics, mut panicked) = mpsc::channel(1);
-    let memory = WorkerMemory::new(memory, config.workers);
+    let workers = config.workers;
+    let memory = WorkerMemory::new(memory, workers);
     let worker = Rc::new_cyclic(|weak_self| Worker {
         index,
         weak_self: weak_self.clone(),
@@ -134,7 +136,7 @@ async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
         clock: WorkerClock::new(),
         buffers: Buffers::new(),
         turns,
-        routes: WorkerRoutes::default(),
+        routes: WorkerRoutes::new(workers),
         holds: RefCell::default(),
         parking: Parking::default(),
         cut_off: RefCell::default(),

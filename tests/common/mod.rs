@@ -213,6 +213,7 @@ pub fn table(epoch: u64, port: u16, servers: &[&str]) -> RouteTable {
         min_acks: 0,
         min_acks_ms: 1000,
         clients_max: 0,
+        rules: Default::default(),
         databases: 16,
         port,
         auth: None,

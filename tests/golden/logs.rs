@@ -124,6 +124,7 @@ pub fn changes() -> Log {
                 min_acks_ms: None,
                 reads: SetReads::default(),
                 clients_max: None,
+                rules: Default::default(),
             }),
         ),
         ("remove_product", Change::RemoveProduct(RemoveProduct { product: ProductId(5) })),
@@ -251,6 +252,7 @@ pub fn migrations() -> Log {
                     confirmed: None,
                 },
                 clients_max: None,
+                rules: Default::default(),
             }),
         ),
         (
@@ -565,6 +567,7 @@ pub fn limited() -> Log {
                 min_acks_ms: None,
                 reads: SetReads::default(),
                 clients_max: Some(300),
+                rules: Default::default(),
             }),
         ),
     ]

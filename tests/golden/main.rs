@@ -245,6 +245,7 @@ fn settings_of_a_product_are_written_and_read_back() {
             min_acks_ms,
             reads,
             clients_max,
+            rules: Default::default(),
         })
     };
     let set = |min_acks, min_acks_ms, reads| set_with(min_acks, min_acks_ms, reads, None);

@@ -16,6 +16,7 @@ use pontoon::{
             SetCluster, SetProduct, SetRole, StartAssign,
         },
         check::check,
+        client_rules::SetClientRules,
         event::EventKind,
         ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, SlotId, Term, Uuid},
         outcome::Outcome,
@@ -130,6 +131,11 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
                 confirmed: (f % 7 == 0).then_some(e % 4 == 0),
             },
             clients_max: (f % 3 == 0).then_some(u32::from(a) * 40_000),
+            rules: SetClientRules {
+                ops_max: (f % 5 == 0).then_some(u32::from(a).saturating_mul(4_000_000)),
+                bytes_max: (f % 7 == 0).then_some(u64::from(a) << 34),
+                scripts_off: (f % 2 == 0).then_some(a % 2 == 0),
+            },
         }),
         10 => Change::RemoveProduct(RemoveProduct { product }),
         11..=13 => Change::CreateGroup(CreateGroup {

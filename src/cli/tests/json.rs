@@ -168,6 +168,9 @@ fn product() -> Product {
         max_lag_ms: 500,
         read_your_writes: true,
         clients_max: 300,
+        ops_max: 5000,
+        bytes_max: 1 << 20,
+        scripts_off: true,
         read_confirmed: true,
         listeners: vec![Listener { node: 1, address: "10.0.0.1:19011".into(), error: None, note: None }],
     }

@@ -204,6 +204,9 @@ fn product(old: &Product, new: &Product, lines: &mut Vec<String>) {
             n => format!("product '{name}': each node accepts {n} client(s)"),
         });
     }
+    if old.rules != new.rules {
+        lines.push(format!("product '{name}': {}", new.rules));
+    }
     match (&old.auth, &new.auth) {
         (None, Some(_)) => lines.push(format!("product '{name}': clients must log in")),
         (Some(_), None) => lines.push(format!("product '{name}': clients need no password any more")),

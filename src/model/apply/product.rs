@@ -9,6 +9,7 @@ use super::{
 };
 use crate::model::{
     change::{NewProduct, RemoveProduct, SetProduct},
+    client_rules::ClientRules,
     ids::ProductId,
     limits::{
         CLIENTS_MAX, DATABASES_MAX, DEFAULT_MIN_ACKS_MS, MAX_LAG_MS, MIN_ACKS_MAX, MIN_ACKS_MS, NAME_LEN_MAX,
@@ -49,8 +50,18 @@ impl Apply for NewProduct {
 
 impl Apply for SetProduct {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
-        let Self { product: id, port, databases, ref auth, auto_rebalance, min_acks, min_acks_ms, reads, clients_max } =
-            *self;
+        let Self {
+            product: id,
+            port,
+            databases,
+            ref auth,
+            auto_rebalance,
+            min_acks,
+            min_acks_ms,
+            reads,
+            clients_max,
+            rules,
+        } = *self;
         let at = when.at;
         let before = product(state, id)?;
         if let Some(databases) = databases {
@@ -66,6 +77,7 @@ impl Apply for SetProduct {
         if let Some(clients) = clients_max.filter(|n| *n > CLIENTS_MAX) {
             return Err(Reject::BadClientsMax(clients));
         }
+        rules.check()?;
         let wanted = reads.of(before.reads);
         if wanted.confirmed && wanted.from != ReadFrom::Primary {
             return Err(Reject::ConfirmedReadsAtReplicas(before.name.clone()));
@@ -76,7 +88,8 @@ impl Apply for SetProduct {
             && min_acks.is_none_or(|n| n == before.min_acks)
             && min_acks_ms.is_none_or(|ms| ms == before.min_acks_ms)
             && wanted == before.reads
-            && clients_max.is_none_or(|n| n == before.clients_max);
+            && clients_max.is_none_or(|n| n == before.clients_max)
+            && rules.of(before.rules) == before.rules;
         let switched = auto_rebalance.is_some_and(|on| on != before.auto_rebalance);
         if same && !switched {
             return Ok(Outcome::Unchanged);
@@ -98,6 +111,7 @@ impl Apply for SetProduct {
         product.auto_rebalance = auto_rebalance.unwrap_or(product.auto_rebalance);
         product.reads = reads.of(product.reads);
         product.clients_max = clients_max.unwrap_or(product.clients_max);
+        product.rules = rules.of(product.rules);
         // Workers do not need to know whether migrations are planned automatically.
         if !same {
             routed(state, at);
@@ -142,6 +156,7 @@ pub(super) fn insert(state: &mut ClusterState, new: &NewProduct) -> ProductId {
         min_acks_ms: DEFAULT_MIN_ACKS_MS,
         reads: ReadPolicy::default(),
         clients_max: 0,
+        rules: ClientRules::default(),
         sweep_runs: 0,
         slots: vec![SlotState::default(); usize::from(new.layout.slots())],
     };

@@ -1,6 +1,7 @@
 //! Changes of products.
 
 use crate::model::{
+    client_rules::SetClientRules,
     ids::ProductId,
     reads::SetReads,
     route::{Isolated, Mode},
@@ -48,6 +49,8 @@ pub struct SetProduct {
     pub reads: SetReads,
     /// Clients that each node accepts; 0: only the limit of the node.
     pub clients_max: Option<u32>,
+    /// What its clients may do.
+    pub rules: SetClientRules,
 }
 
 /// Removes a product that has no groups.

@@ -180,6 +180,14 @@ pub enum Reject {
     /// More clients than a node can have.
     #[error("clients-max cannot be {0}; choose 1 to 1000000, or 0: only the limit of each node applies")]
     BadClientsMax(u32),
+    /// A quota is out of range.
+    #[error("{name} is at most {max}; choose less, or 0: no limit")]
+    BadQuota {
+        /// Which one.
+        name: &'static str,
+        /// The largest value.
+        max: u64,
+    },
     /// Only a primary knows what its replicas have.
     #[error(
         "reads of product '{0}' cannot both be confirmed and go to replicas, since only a primary knows what its replicas have; \

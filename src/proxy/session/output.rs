@@ -129,6 +129,9 @@ impl Session {
                 }
             };
             replies.advance(written);
+            if let Some(quota) = &*self.product.quota.borrow() {
+                quota.charge(written);
+            }
             took |= written > 0;
             left -= written;
             if written < len || (left == 0 && !replies.unsent().is_empty()) {

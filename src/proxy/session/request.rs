@@ -30,6 +30,9 @@ pub(in crate::proxy) const PARKED_TOO_LONG: &str = "TRYAGAIN not executed: its s
 /// The error for a request that is not parked, because too many bytes are.
 pub(in crate::proxy) const PARKED_TOO_MUCH: &str = "TRYAGAIN not executed: too many requests wait for held slots";
 
+/// The error for a request that has waited too long for the product's quota.
+const OVER_QUOTA: &str = "TRYAGAIN not executed: the product uses all of its quota on this node (ops-max, bytes-max)";
+
 /// A request of which the server cannot have received everything when a hold began. It is sent again when the hold
 /// ends.
 #[derive(Debug)]
@@ -156,6 +159,14 @@ impl Session {
             },
         }
         Handled::Done
+    }
+
+    /// Refuses a request that has waited too long for the product's quota.
+    #[cold]
+    pub(super) fn refuse_over_quota(&self, worker: &Worker) {
+        count(&worker.stats.over_quota);
+        let mode = self.client.borrow().replies;
+        self.refuse_request(worker, mode, OVER_QUOTA);
     }
 
     /// Refuses a request.

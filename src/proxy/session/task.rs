@@ -26,6 +26,7 @@ use crate::{
         clients::ClientPlace,
         dispatch::CallContext,
         product::ProductView,
+        quota::{self, Quota},
         replies::Replies,
         worker::{TaskKind, TaskTurns, Turn, Worker, reserve},
     },
@@ -66,8 +67,20 @@ enum ScanStop {
     Parked,
     /// The next request waits for room or for earlier ones.
     Waiting,
+    /// The next request waits for the product's quota.
+    OverQuota,
     /// The turn is over; the rest of the buffer is kept.
     TurnOver,
+}
+
+/// What the product's quota says of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Admission {
+    Admitted,
+    /// It waits for tokens.
+    Waits,
+    /// It has waited for too long.
+    Refused,
 }
 
 /// The task of a session.
@@ -92,6 +105,10 @@ pub(in crate::proxy) struct SessionTask {
     now: Turn,
     /// Requests that were handled in this turn.
     handled: u32,
+    /// The tick since which its next request waits for the product's quota.
+    over_quota_since: Option<u32>,
+    /// Bytes of the last request that the quota has admitted.
+    admitted: Option<usize>,
     /// Free again when the task ends.
     _place: ClientPlace,
 }
@@ -152,6 +169,8 @@ impl SessionTask {
             turns: TaskTurns::new(kind),
             now: Turn::Small,
             handled: 0,
+            over_quota_since: None,
+            admitted: None,
             _place: place,
         }
     }
@@ -223,7 +242,7 @@ impl SessionTask {
             session.read_ahead_full.set(left >= limits.read_ahead_max);
             return session.blocked.get() && left < limits.read_ahead_max;
         }
-        self.stop != ScanStop::Waiting
+        !matches!(self.stop, ScanStop::Waiting | ScanStop::OverQuota)
     }
 
     /// Reads once, up to `max` bytes; also handles them if `rest` is empty.
@@ -281,12 +300,25 @@ impl SessionTask {
             session.client.borrow_mut().logged_in = true;
             self.scanner.set_before_login(false);
         }
+        let quota = session.product.quota.borrow().clone();
         let mut at = 0;
         let stop = loop {
             if session.saturated(&worker) || session.answered_in_turn.get() > LOCAL_PER_TURN {
                 break ScanStop::AtLimit;
             }
-            let len = match self.scanner.scan(&bytes[at..]) {
+            let scanned = self.scanner.scan(&bytes[at..]);
+            if let (Some(quota), Ok(Scanned::Request(len) | Scanned::Inline(len))) = (&quota, &scanned) {
+                match self.admit(quota, *len) {
+                    Admission::Admitted => {}
+                    Admission::Waits => break ScanStop::OverQuota,
+                    Admission::Refused => {
+                        session.refuse_over_quota(&worker);
+                        at += len;
+                        continue;
+                    }
+                }
+            }
+            let len = match scanned {
                 Ok(Scanned::Incomplete) => break ScanStop::Incomplete,
                 Ok(Scanned::Request(len)) => {
                     let call = CallContext { bytes: &bytes[at..at + len], args: self.scanner.args() };
@@ -324,6 +356,9 @@ impl SessionTask {
                 break ScanStop::AtLimit;
             }
         };
+        if let Some(quota) = quota {
+            self.settle_quota(&quota, stop);
+        }
         // Nothing is left for the next turn.
         let stop = if stop == ScanStop::TurnOver && at == bytes.len() { ScanStop::Incomplete } else { stop };
         self.stop = stop;
@@ -332,6 +367,34 @@ impl SessionTask {
             session.parked_at.set(None);
         }
         at
+    }
+
+    /// Whether a request of `len` bytes may be handled now, by the product's quota.
+    fn admit(&mut self, quota: &Quota, len: usize) -> Admission {
+        // Who is not logged in cannot use up the quota of those who are.
+        if self.scanner.is_before_login() {
+            return Admission::Admitted;
+        }
+        if quota.admits(len) {
+            (self.over_quota_since, self.admitted) = (None, Some(len));
+            return Admission::Admitted;
+        }
+        let clock = &self.worker.clock;
+        let since = *self.over_quota_since.get_or_insert_with(|| clock.tick());
+        if clock.age(since) < quota::WAIT_MAX { Admission::Waits } else { Admission::Refused }
+    }
+
+    /// What the end of a scan means for the quota.
+    fn settle_quota(&mut self, quota: &Quota, stop: ScanStop) {
+        let admitted = self.admitted.take();
+        match stop {
+            ScanStop::OverQuota => quota.wait(&self.session),
+            // The last request is handled again later.
+            ScanStop::Parked | ScanStop::Waiting => admitted.iter().for_each(|len| quota.give_back(*len)),
+            // Everything was refused: what comes next may wait again.
+            ScanStop::Incomplete => self.over_quota_since = None,
+            ScanStop::AtLimit | ScanStop::TurnOver => {}
+        }
     }
 
     #[cold]

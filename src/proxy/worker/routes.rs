@@ -23,9 +23,16 @@ pub(in crate::proxy) struct WorkerRoutes {
     epoch: Cell<Epoch>,
     /// Number of installed tables, modulo 2^32.
     generation: Cell<u32>,
+    /// Workers of the node, which share the quotas of products.
+    workers: usize,
 }
 
 impl WorkerRoutes {
+    /// No routes yet.
+    pub(super) fn new(workers: usize) -> Self {
+        Self { workers, ..Self::default() }
+    }
+
     /// All products.
     pub(in crate::proxy) fn products(&self) -> Ref<'_, BTreeMap<ProductId, Rc<ProductView>>> {
         self.products.borrow()
@@ -65,7 +72,7 @@ impl WorkerRoutes {
             match products.get(id) {
                 Some(view) => view.swap(routes.clone()),
                 None => {
-                    products.insert(*id, Rc::new(ProductView::new(routes.clone())));
+                    products.insert(*id, Rc::new(ProductView::new(routes.clone(), self.workers)));
                 }
             }
         }

@@ -3,6 +3,7 @@
 use super::Encode;
 use crate::model::{
     change::{NewProduct, RemoveProduct, SetProduct},
+    client_rules::SetClientRules,
     ids::ProductId,
 };
 use crate::wire::{
@@ -37,6 +38,9 @@ impl Encode for SetProduct {
             min_acks_ms: self.min_acks_ms,
             reads: Some(set_reads_to(self.reads)),
             clients_max: self.clients_max,
+            ops_max: self.rules.ops_max,
+            bytes_max: self.rules.bytes_max,
+            scripts_off: self.rules.scripts_off,
         }
     }
 
@@ -51,6 +55,11 @@ impl Encode for SetProduct {
             min_acks_ms: message.min_acks_ms,
             reads: set_reads_from(need(message.reads, "where reads go")?)?,
             clients_max: message.clients_max,
+            rules: SetClientRules {
+                ops_max: message.ops_max,
+                bytes_max: message.bytes_max,
+                scripts_off: message.scripts_off,
+            },
         })
     }
 }

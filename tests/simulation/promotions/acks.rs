@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use pontoon::{
     model::{
         change::{Change, SetProduct},
+        client_rules::SetClientRules,
         ids::{Epoch, HostPort},
         reads::SetReads,
     },
@@ -62,9 +63,20 @@ impl Acks {
 impl World {
     pub fn set_min_acks(&mut self, min_acks: u8) {
         let (port, databases, auth, auto_rebalance, min_acks_ms, clients_max) = (None, None, None, None, None, None);
-        let (product, reads, min_acks) = (PRODUCT, SetReads::default(), Some(min_acks));
-        let set =
-            SetProduct { product, port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads, clients_max };
+        let (product, reads, rules) = (PRODUCT, SetReads::default(), SetClientRules::default());
+        let min_acks = Some(min_acks);
+        let set = SetProduct {
+            product,
+            port,
+            databases,
+            auth,
+            auto_rebalance,
+            min_acks,
+            min_acks_ms,
+            reads,
+            clients_max,
+            rules,
+        };
         self.apply(Change::SetProduct(set)).unwrap();
     }
 

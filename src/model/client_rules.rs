@@ -1,0 +1,77 @@
+//! What the clients of a product may do, besides logging in. Knows nothing of how nodes enforce it.
+
+use std::fmt;
+
+use super::{
+    limits::{BYTES_MAX, OPS_MAX},
+    reject::Reject,
+};
+
+/// The rules for the clients of a product. The default allows everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientRules {
+    /// Requests per second that each node executes for it; 0: no limit.
+    pub ops_max: u32,
+    /// Bytes of requests and replies per second on each node; 0: no limit.
+    pub bytes_max: u64,
+    /// Scripts and functions are refused.
+    pub scripts_off: bool,
+}
+
+impl fmt::Display for ClientRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("on each node, its clients may send ")?;
+        match self.ops_max {
+            0 => f.write_str("any number of requests")?,
+            n => write!(f, "{n} request(s) a second")?,
+        }
+        match self.bytes_max {
+            0 => {}
+            n => write!(f, ", and {n} bytes a second with the replies")?,
+        }
+        f.write_str(if self.scripts_off { ", no scripts and functions" } else { ", scripts too" })
+    }
+}
+
+/// Changes rules. Only what is `Some` changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetClientRules {
+    /// Requests per second and node, at most `OPS_MAX`; 0: no limit.
+    pub ops_max: Option<u32>,
+    /// Bytes per second and node, at most `BYTES_MAX`; 0: no limit.
+    pub bytes_max: Option<u64>,
+    /// Whether scripts and functions are refused.
+    pub scripts_off: Option<bool>,
+}
+
+impl SetClientRules {
+    /// The rules that follow from `before`.
+    #[must_use]
+    pub fn of(self, before: ClientRules) -> ClientRules {
+        ClientRules {
+            ops_max: self.ops_max.unwrap_or(before.ops_max),
+            bytes_max: self.bytes_max.unwrap_or(before.bytes_max),
+            scripts_off: self.scripts_off.unwrap_or(before.scripts_off),
+        }
+    }
+
+    /// Whether something is to be changed.
+    #[must_use]
+    pub fn changes_anything(self) -> bool {
+        self != Self::default()
+    }
+
+    /// Whether the values are allowed.
+    ///
+    /// # Errors
+    /// Returns which one is not.
+    pub fn check(self) -> Result<(), Reject> {
+        if self.ops_max.is_some_and(|ops| ops > OPS_MAX) {
+            return Err(Reject::BadQuota { name: "ops-max", max: OPS_MAX.into() });
+        }
+        if self.bytes_max.is_some_and(|bytes| bytes > BYTES_MAX) {
+            return Err(Reject::BadQuota { name: "bytes-max", max: BYTES_MAX });
+        }
+        Ok(())
+    }
+}

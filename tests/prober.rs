@@ -102,6 +102,7 @@ fn cluster(servers: &[&str], password: Option<&str>) -> ClusterState {
         group: GroupId(1),
         servers: servers.iter().map(server).collect(),
         credentials: password.map(|p| Credentials { username: None, password: Secret::new(p.into()) }),
+        data_user: None,
     });
     let mut changes = vec![Change::Bootstrap(Bootstrap { members: vec![member], port: 19_000 })];
     changes.extend((!servers.is_empty()).then_some(group));

@@ -161,7 +161,7 @@ fn clients_log_in_by_auth_and_hello() {
     let bed = Bed::start_with(&[&redis.addr], Limits::default(), 1, |table| {
         with_product(table, |p| {
             p.auth = Some(password("client-secret"));
-            p.groups[0].credentials = Some(password("server-secret"));
+            p.groups[0].login.control = Some(password("server-secret"));
         })
     });
     let mut client = bed.client();

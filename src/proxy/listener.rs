@@ -287,7 +287,6 @@ mod tests {
                 Bound {
                     name: name.into(),
                     clients_max: 0,
-                    rules: Default::default(),
                     address,
                     socket: Some(socket),
                     report: ListenerReport::default(),

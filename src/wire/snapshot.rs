@@ -19,6 +19,7 @@ use super::{
 };
 use crate::model::{
     change::{NewMember, NewProduct},
+    client_rules::ClientRules,
     ids::{AssignmentId, Epoch, GroupId, HoldId, Incarnation, MigrationId, NodeId, ProductId, PromotionId, Term, Uuid},
     outcome::Outcome,
     reject::Reject,

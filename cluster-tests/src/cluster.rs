@@ -344,7 +344,9 @@ fn readiness(node: &Node) -> Result<(), String> {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(node.admin()).map_err(|e| e.to_string())?;
     stream.set_read_timeout(Some(std::time::Duration::from_secs(2))).map_err(|e| e.to_string())?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").map_err(|e| e.to_string())?;
+    stream
+        .write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .map_err(|e| e.to_string())?;
     let mut answer = Vec::new();
     // Only the first line of the answer is needed, so an incomplete answer is enough.
     let _ = stream.read_to_end(&mut answer);

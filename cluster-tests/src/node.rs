@@ -193,7 +193,7 @@ impl Node {
     pub fn counter(&self, name: &str) -> u64 {
         let ask = || {
             let mut stream = TcpStream::connect(self.admin())?;
-            stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
             io::read_to_string(stream)
         };
         let page = ask().expect("the node answers");

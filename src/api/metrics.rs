@@ -67,7 +67,7 @@ fn page(counted: &Counted) -> String {
 #[derive(Debug)]
 struct Snapshot {
     report: Arc<ProxyReport>,
-    refused: [(&'static str, u64); 10],
+    refused: [(&'static str, u64); 11],
     clients_max: usize,
 }
 

@@ -1,10 +1,21 @@
-//! The admin port: gRPC for operators and nodes, reflection, and health and metrics over HTTP/1 and HTTP/2.
+//! The admin port: gRPC for operators and nodes and reflection over HTTP/2, health and metrics over HTTP/1 and HTTP/2.
 //! Knows nothing of what the services do.
+//!
+//! ```text
+//! accept -> first bytes -> HTTP/2 -> gate -> gRPC services, monitoring paths
+//!                       -> HTTP/1 -> gate -> monitoring paths
+//! ```
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::StreamExt;
+use axum::{Router, response::IntoResponse};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{
     body::Body,
     codegen::{Service, http},
@@ -12,16 +23,18 @@ use tonic::{
     service::{Routes, interceptor::InterceptedService},
     transport::Server,
 };
-
 use tracing::info;
 
 use super::{
     Api,
     connections::Connections,
     forward::{ForwardedAuth, Leaders},
-    health,
+    gate::{Gate, hosts::HostNames, layer::Guard},
+    health, http1,
     incoming::Incoming,
-    metrics, silence,
+    metrics,
+    opening::Opened,
+    silence,
 };
 use crate::{
     control::handle::Control,
@@ -45,6 +58,12 @@ const GIVEN_UP_MAX: usize = 4 * CALLS_MAX;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Headers of one call. The secret has at most 512 bytes.
 const HEADERS_MAX: u32 = 16 << 10;
+/// Largest request of reflection: it has the name of a service, message or file.
+const REFLECTION_MAX: usize = 64 << 10;
+/// Longest time until the first bytes of a connection tell what it speaks: clients send them at once.
+const OPENING_MAX_TIME: Duration = Duration::from_secs(10);
+/// HTTP/2 connections that wait to be served. They are taken at once; more wait in their tasks.
+const OPENED_MAX: usize = 16;
 
 /// What runs on the admin port.
 pub struct Services<R, N> {
@@ -58,6 +77,8 @@ pub struct Services<R, N> {
     pub secret: ClusterSecret,
     /// Counts calls without the secret.
     pub refused: Arc<RefusedCalls>,
+    /// Names by which requests without a secret may call this node.
+    pub hosts: HostNames,
     /// IP address that forwarded calls come from; none: as the system chooses.
     pub source: Option<IpAddr>,
     /// For /readyz.
@@ -85,42 +106,92 @@ where
     N: Grpc,
     <N as Service<http::Request<Body>>>::Future: Send,
 {
-    let Services { control, raft, node, secret, refused, source, leased, report, clients_max, connections_max } =
+    let Services { control, raft, node, secret, refused, hosts, source, leased, report, clients_max, connections_max } =
         services;
     let leadership = control.log.leadership();
     let forwarded = ForwardedAuth(control.log.clone());
     let api = Api { control, leaders: Leaders::new(secret.clone()).calling_from(source) };
     let counted = metrics::Counted { report, refused: refused.clone(), clients_max };
-    let metrics = metrics::routes(secret.clone(), counted);
-    let auth = ServerAuth { secret, refused };
+    let monitoring = health::routes(leased, leadership).merge(metrics::routes(secret.clone(), counted));
+    let auth = ServerAuth { secret, refused: refused.clone() };
     let admin = AdminServer::new(api).max_decoding_message_size(REQUEST_MAX);
-    let v1 = reflection().build_v1()?;
-    let v1alpha = reflection().build_v1alpha()?;
-    let admin = InterceptedService::new(admin, forwarded);
-    let routes = Routes::new(InterceptedService::new(admin, auth.clone()))
-        .add_service(InterceptedService::new(raft, auth.clone()))
-        .add_service(InterceptedService::new(node, auth.clone()))
-        // Older clients (grpcurl before 1.9, grpcio-reflection) use the old name.
-        .add_service(InterceptedService::new(v1, auth.clone()))
-        .add_service(InterceptedService::new(v1alpha, auth));
-    let router = routes.prepare().into_axum_router().merge(health::routes(leased, leadership)).merge(metrics);
+    let mut calls = Calls::default();
+    calls.add(InterceptedService::new(InterceptedService::new(admin, forwarded), auth.clone()));
+    calls.add(InterceptedService::new(raft, auth.clone()));
+    calls.add(InterceptedService::new(node, auth.clone()));
+    let v1 = reflection().build_v1()?.max_decoding_message_size(REFLECTION_MAX);
+    calls.add(InterceptedService::new(v1, auth.clone()));
+    // Older clients (grpcurl before 1.9, grpcio-reflection) use the old name.
+    let v1alpha = reflection().build_v1alpha()?.max_decoding_message_size(REFLECTION_MAX);
+    calls.add(InterceptedService::new(v1alpha, auth));
+    let guard = Guard::new(Gate { services: calls.names, hosts }, refused);
+    let routes = guard.before(calls.routes.prepare().into_axum_router().merge(monitoring.clone()));
     let address = listener.local_addr()?;
     info!(%address, "calls are answered");
-    let connections = Connections::new(connections_max);
-    let incoming = Incoming::new(listener)
-        .map(move |accepted| accepted.map(|stream| silence::Connection::new(stream, connections.open())));
-    Server::builder()
-        .accept_http1(true)
+    let (opened, http2) = mpsc::channel(OPENED_MAX);
+    let accepting = accept(listener, Connections::new(connections_max), guard.before(monitoring), opened);
+    let serving = Server::builder()
         .concurrency_limit_per_connection(CALLS_MAX)
         .max_concurrent_streams(u32::try_from(CALLS_MAX).ok())
         .http2_max_pending_accept_reset_streams(Some(GIVEN_UP_MAX))
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .http2_max_header_list_size(HEADERS_MAX)
-        .add_routes(Routes::from(router))
-        .serve_with_incoming_shutdown(incoming, shutdown)
-        .await?;
+        .add_routes(Routes::from(routes))
+        .serve_with_incoming_shutdown(ReceiverStream::new(http2).map(Ok::<_, Infallible>), shutdown);
+    let ((), served) = tokio::join!(accepting, serving);
+    served?;
     Ok(())
+}
+
+/// Gives connections that speak HTTP/2 to `http2` and answers the others, until nobody takes from `http2`.
+async fn accept(
+    listener: TcpListener,
+    connections: Connections,
+    monitoring: Router,
+    http2: mpsc::Sender<Opened<silence::Connection>>,
+) {
+    let mut incoming = Incoming::new(listener);
+    // Those that are not given to `http2` end with this.
+    let mut open = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = http2.closed() => break,
+            Some(_) = open.join_next() => {}
+            Some(Ok(stream)) = incoming.next() => {
+                let connection = silence::Connection::new(stream, connections.open());
+                let (monitoring, http2) = (monitoring.clone(), http2.clone());
+                open.spawn(async move {
+                    match timeout(OPENING_MAX_TIME, Opened::read(connection)).await {
+                        // An error: the server has ended.
+                        Ok(Ok(opened)) if opened.http2 => drop(http2.send(opened).await),
+                        Ok(Ok(opened)) => http1::serve(opened, monitoring).await,
+                        // It has ended, or says nothing.
+                        Ok(Err(_)) | Err(_) => {}
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// gRPC services with their names.
+#[derive(Default)]
+struct Calls {
+    routes: Routes,
+    names: Vec<&'static str>,
+}
+
+impl Calls {
+    fn add<S>(&mut self, service: S)
+    where
+        S: Service<http::Request<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+        S::Response: IntoResponse,
+        S::Future: Send,
+    {
+        self.names.push(S::NAME);
+        self.routes = std::mem::take(&mut self.routes).add_service(service);
+    }
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

@@ -29,6 +29,9 @@ pub struct ServeArgs {
     /// Where this node listens for them, if that differs from --admin (a published port, a relay)
     #[arg(long, value_name = "HOST:PORT")]
     admin_listen: Option<String>,
+    /// Further host names by which monitoring asks this node, beside its addresses and localhost
+    #[arg(long, value_name = "NAME,...")]
+    admin_hosts: Option<String>,
     /// Nodes that form the cluster together, this one included; the same list on each
     #[arg(long, value_name = "ID=HOST:PORT,...")]
     peers: Option<String>,
@@ -86,6 +89,7 @@ impl ServeArgs {
             ("id", &self.id),
             ("admin", &self.admin),
             ("admin_listen", &self.admin_listen),
+            ("admin_hosts", &self.admin_hosts),
             ("peers", &self.peers),
             ("join", &self.join),
             ("bind", &self.bind),

@@ -52,7 +52,7 @@ fn set(config: &mut Config, section: &str, key: &str, value: &DeValue<'_>) -> Re
         (SettingKind::Integer, _) => return wrong("a decimal whole number"),
         (SettingKind::Boolean, DeValue::Boolean(truth)) => truth.to_string(),
         (SettingKind::Boolean, _) => return wrong("true or false"),
-        (SettingKind::Text | SettingKind::Map, DeValue::String(text)) => text.to_string(),
+        (SettingKind::Text | SettingKind::Map | SettingKind::List, DeValue::String(text)) => text.to_string(),
         (SettingKind::Text, _) => return wrong("a string"),
         (SettingKind::Map, DeValue::Table(table)) => {
             let mut parts = Vec::new();
@@ -62,6 +62,13 @@ fn set(config: &mut Config, section: &str, key: &str, value: &DeValue<'_>) -> Re
             }
             parts.join(",")
         }
+        (SettingKind::List, DeValue::Array(items)) => {
+            let Some(parts) = items.iter().map(|item| item.get_ref().as_str()).collect::<Option<Vec<_>>>() else {
+                return wrong("an array of strings");
+            };
+            parts.join(",")
+        }
+        (SettingKind::List, _) => return wrong("an array of strings, or a string A,B"),
         (SettingKind::Map, _) => return wrong("a table, or a string ID=HOST:PORT,ID=HOST:PORT"),
     };
     config.set(&name, &text).map_err(|e| format!("{name}: {e}"))

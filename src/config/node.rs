@@ -17,6 +17,8 @@ section! {
         admin "admin": Option<HostPort> = None, "127.0.0.1:19101";
         /// Where it listens for them, if they reach it through something else (a published port, a relay).
         admin_listen "admin_listen": Option<HostPort> = None, "0.0.0.0:19101";
+        /// Further host names by which monitoring asks this node; those of admin, admin_listen and advertise, localhost and IP addresses are accepted.
+        admin_hosts "admin_hosts": Vec<String> = Vec::new(), "monitoring.example.org,proxy1";
         /// IP address of this machine that its calls to other nodes come from; not set: as the system chooses.
         source "source": Option<IpAddr> = None, "10.0.0.5";
         /// Nodes that form the cluster together, this one included; the same list on each. Ignored once there is a cluster.
@@ -91,6 +93,13 @@ impl NodeConfig {
         }
     }
 
+    /// The names by which monitoring may ask this node, without ports. IP addresses need not be among them.
+    #[must_use]
+    pub fn host_names(&self) -> Vec<&str> {
+        let addresses = [&self.admin, &self.admin_listen].into_iter().flatten().map(HostPort::host);
+        addresses.chain(self.advertise.as_deref()).chain(self.admin_hosts.iter().map(String::as_str)).collect()
+    }
+
     /// Checks what matters only for a pristine node, which forms a cluster with `peers` or joins one.
     ///
     /// # Errors
@@ -139,6 +148,12 @@ impl NodeConfig {
             }
         }
         let name = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        if let Some(host) = self.admin_hosts.iter().find(|h| h.len() > HOST_LEN_MAX || !h.chars().all(name)) {
+            return Err(format!(
+                "admin_hosts: '{host}' is not a host name (A-Z a-z 0-9 _ . -, without a port or wildcard; IP addresses are \
+                 accepted without being listed)"
+            ));
+        }
         check(
             self.zone.len() <= ZONE_LEN_MAX && self.zone.chars().all(name),
             "zone",

@@ -56,6 +56,8 @@ fn an_error_in_a_file_has_its_line_and_key() {
     check("port_offset = 70000\n", 1, "0 to 65535");
     check("\n\nbind = \"nowhere\"\n", 3, "bind: an IP address");
     check("peers = [1]\n", 1, "peers: a table");
+    check("id = 1\nadmin_hosts = [\"a\", 1]\n", 2, "admin_hosts: an array of strings is expected");
+    check("admin_hosts = 1\n", 1, "admin_hosts: an array of strings, or a string");
     check("[peers]\n1 = \"a:1\"\n2 = \"a:1\"\n", 1, "listed twice");
     check("id = 1\nid = 2\n", 2, "duplicate");
     check("id = \n", 1, "");
@@ -69,6 +71,21 @@ fn peers_as_table_and_as_string_are_one() {
     file::parse("peers = \"2=b:2,1=a:1\"\n", &mut b).unwrap();
     assert_eq!(a, b);
     assert_eq!(a.node.peers.len(), 2);
+}
+
+#[test]
+fn admin_hosts_as_array_and_as_string_are_one() {
+    let (mut a, mut b) = (good(), good());
+    file::parse("admin_hosts = [\"db1.example.org\", \"proxy1\"]\n", &mut a).unwrap();
+    let (from_env, _) = Config::load(None, flags(&[("PONTOON_ADMIN_HOSTS", "db1.example.org, proxy1")]), &[]).unwrap();
+    b.node.admin_hosts = from_env.node.admin_hosts;
+    assert_eq!(a, b);
+    a.check().unwrap();
+    assert_eq!(a.node.host_names(), ["127.0.0.1", "db1.example.org", "proxy1"]);
+    a.set("admin_listen", "db1-internal:19101").unwrap();
+    a.set("advertise", "clients.example.org").unwrap();
+    let names = ["127.0.0.1", "db1-internal", "clients.example.org", "db1.example.org", "proxy1"];
+    assert_eq!(a.node.host_names(), names);
 }
 
 #[test]
@@ -140,6 +157,9 @@ fn what_does_not_fit_together_is_refused() {
     check(&|c| c.set("admin", "db1.example.org:1").unwrap(), "--insecure");
     check(&|c| c.set("admin_listen", "0.0.0.0:19101").unwrap(), "admin_listen: 0.0.0.0 is beyond loopback");
     check(&|c| c.set("advertise", "a:1").unwrap(), "advertise");
+    for bad in ["proxy1,proxy2:80", "*.example.org", "*", "[::1]", "http://proxy1", "a b", &"x".repeat(254)] {
+        check(&|c| c.set("admin_hosts", bad).unwrap(), "admin_hosts: '");
+    }
     check(&|c| c.proxy.clients_max = 0, "proxy.clients_max");
     check(&|c| c.proxy.workers = 1000, "proxy.workers");
     check(&|c| c.timing.lease = Duration::from_millis(600), "timing.lease_ms");

@@ -15,6 +15,8 @@ pub enum SettingKind {
     Text,
     /// A string `K=V,K=V`, or a table.
     Map,
+    /// A string `A,B`, or an array of strings.
+    List,
 }
 
 /// A type that a setting can have.
@@ -162,6 +164,17 @@ impl SettingValue for BTreeMap<NodeId, HostPort> {
     }
 }
 
+/// `A,B`.
+impl SettingValue for Vec<String> {
+    const KIND: SettingKind = SettingKind::List;
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+    }
+    fn toml(&self) -> Option<String> {
+        (!self.is_empty()).then(|| quoted(&self.join(",")))
+    }
+}
+
 /// A TOML basic string.
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
@@ -183,6 +196,13 @@ mod tests {
         assert_eq!(IpAddr::parse("[::1]").unwrap().to_string(), "::1");
         assert!(NodeId::parse("0").is_err());
         assert_eq!(quoted("a\"b"), r#"'a"b'"#);
+    }
+
+    #[test]
+    fn lists() {
+        let list = Vec::<String>::parse("b, a,,").unwrap();
+        assert_eq!((list.join("|").as_str(), list.toml().unwrap().as_str()), ("b|a", "\"b,a\""));
+        assert_eq!(Vec::<String>::parse(" ").unwrap().toml(), None);
     }
 
     #[test]

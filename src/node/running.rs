@@ -225,6 +225,7 @@ impl Starting<'_> {
             node: NodeServer::new(node),
             secret: self.secret.clone(),
             refused: self.log.callers().refused_calls(),
+            hosts: api::gate::hosts::HostNames::new(self.config.node.host_names()),
             source: self.config.node.source,
             leased: Arc::new(move || leased.leased()),
             report,

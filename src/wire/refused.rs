@@ -28,6 +28,8 @@ pub enum Because {
     Position,
     /// It is too large.
     Size,
+    /// It is neither a gRPC call nor for monitoring, or a web page may have made it.
+    Http,
 }
 
 /// A refusal: the reason for the counters, and the text for the sender and the log.
@@ -80,6 +82,8 @@ pub struct RefusedCalls {
     pub position: AtomicU64,
     /// See [`Because::Size`].
     pub size: AtomicU64,
+    /// See [`Because::Http`].
+    pub http: AtomicU64,
 }
 
 impl RefusedCalls {
@@ -96,13 +100,14 @@ impl RefusedCalls {
             Because::Term => &self.term,
             Because::Position => &self.position,
             Because::Size => &self.size,
+            Because::Http => &self.http,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The numbers by reason, as labels in `/metrics`.
     #[must_use]
-    pub fn by_reason(&self) -> [(&'static str, u64); 10] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 11] {
         [
             ("secret", &self.secret),
             ("malformed", &self.malformed),
@@ -114,6 +119,7 @@ impl RefusedCalls {
             ("term", &self.term),
             ("position", &self.position),
             ("size", &self.size),
+            ("http", &self.http),
         ]
         .map(|(reason, count)| (reason, count.load(Ordering::Relaxed)))
     }

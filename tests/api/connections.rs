@@ -57,6 +57,7 @@ async fn a_caller_with_the_secret_keeps_its_connection_and_strangers_lose_theirs
         node: Nothing::<1>,
         secret: secret.clone(),
         refused: Default::default(),
+        hosts: Default::default(),
         source: None,
         leased: Arc::new(|| true),
         report: tokio::sync::watch::channel(Arc::default()).1,

@@ -58,6 +58,7 @@ async fn a_peer_that_gave_up_many_calls_keeps_its_connection() {
         node: Nothing::<1>,
         secret: pontoon::wire::auth::ClusterSecret::none(),
         refused: Default::default(),
+        hosts: Default::default(),
         source: None,
         leased: Arc::new(|| true),
         report: tokio::sync::watch::channel(Arc::default()).1,

@@ -55,6 +55,7 @@ async fn changes_reach_the_log_and_repeats_are_recognised() {
         node: Nothing::<1>,
         secret: secret.clone(),
         refused: Default::default(),
+        hosts: Default::default(),
         source: None,
         leased: Arc::new(|| false),
         report: tokio::sync::watch::channel(Arc::default()).1,

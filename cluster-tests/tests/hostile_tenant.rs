@@ -9,7 +9,7 @@ use cluster_tests::{
     client::{Client, Reply},
     cluster::Cluster,
     redis::{RedisOptions, RedisServer},
-    wait::{GENEROUS, wait_for},
+    wait::{GENEROUS, wait_for, wait_until},
 };
 
 /// The ACL user that Pontoon makes at the servers of a group.
@@ -285,7 +285,9 @@ fn a_product_cannot_use_more_than_its_quota() {
     assert!(errors.first().unwrap().starts_with("TRYAGAIN not executed"), "{errors:?}");
     let counted = cluster.servers[1].call(&["GET", "count"]);
     assert_eq!(counted, Reply::bulk(&done.to_string()), "a refused one was executed");
-    assert!(cluster.node(1).counter("pontoon_requests_over_quota_total") > 0);
+    wait_until("refused requests to be counted", GENEROUS, || {
+        cluster.node(1).counter("pontoon_requests_over_quota_total") > 0
+    });
 
     // Others are not concerned.
     let (done, errors) = executed(&mut cluster.node(1).client(), 200);

@@ -58,7 +58,8 @@ pub enum ProductCommand {
     /// min-acks=N (replicas that must have a write; 0: off), min-acks-timeout=TIME
     ///
     /// What its clients may do on each node: clients-max=N, ops-max=N (requests per second), bytes-max=SIZE (of requests
-    /// and replies per second), each 0 for no limit; scripts=on|off
+    /// and replies per second), each 0 for no limit; scripts=on|off;
+    /// errors=short|detailed (detailed: they name servers)
     ///
     /// Where reads go: read-from=primary|prefer-replica|replica|nearest, max-lag=1s (a replica that is further behind
     /// serves no reads; 0: no limit), read-your-writes=on|off (a session sees its own writes), read-confirmed=on|off (with min-acks: a read waits for
@@ -215,6 +216,13 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                 )
             }
             "bytes-max" => wanted.bytes_max = Some(size(key, value)?),
+            "errors" => {
+                wanted.errors_detailed = Some(match value {
+                    "short" => false,
+                    "detailed" => true,
+                    _ => return Err(format!("errors: short or detailed is expected, not '{value}'")),
+                })
+            }
             "scripts" => wanted.scripts_off = Some(!setting::on_off(key, value)?),
             "read-confirmed" => wanted.read_confirmed = Some(setting::on_off(key, value)?),
             "username" => wanted.username = Some(value.to_owned()),
@@ -232,7 +240,7 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                 return Err(format!(
                     "'{key}' is not a setting of a product; the settings are port, databases, username, password= (none), \
                      auto-rebalance, min-acks, min-acks-timeout, read-from, max-lag, read-your-writes, read-confirmed, \
-                     clients-max, ops-max, bytes-max and scripts"
+                     clients-max, ops-max, bytes-max, scripts and errors"
                 ));
             }
         }
@@ -284,7 +292,8 @@ fn rules(p: &Product) -> String {
     let ops = (p.ops_max > 0).then(|| format!("{} ops/s", p.ops_max));
     let bytes = (p.bytes_max > 0).then(|| format!("{}/s", output::size(p.bytes_max)));
     let scripts = p.scripts_off.then(|| "no scripts".to_owned());
-    let all: Vec<_> = ops.into_iter().chain(bytes).chain(scripts).collect();
+    let errors = p.errors_detailed.then(|| "detailed errors".to_owned());
+    let all: Vec<_> = ops.into_iter().chain(bytes).chain(scripts).chain(errors).collect();
     if all.is_empty() { "-".into() } else { all.join(", ") }
 }
 
@@ -383,7 +392,7 @@ mod tests {
         assert_eq!(parse("p".into(), &["clients-max=5".into()]).unwrap().clients_max, Some(5));
         let wanted = parse("p".into(), &["ops-max=7".into(), "bytes-max=3MB".into(), "scripts=off".into()]).unwrap();
         assert_eq!((wanted.ops_max, wanted.bytes_max, wanted.scripts_off), (Some(7), Some(3 << 20), Some(true)));
-        for wrong in ["bytes-max=3TB", "bytes-max=-1", "bytes-max=MB", "ops-max=x", "scripts=maybe"] {
+        for wrong in ["bytes-max=3TB", "bytes-max=-1", "bytes-max=MB", "ops-max=x", "scripts=maybe", "errors=all"] {
             assert!(parse("p".into(), &[wrong.into()]).is_err(), "{wrong}");
         }
         check("clients-max=many", "0 (off) to 1000000");

@@ -16,6 +16,8 @@ pub struct ClientRules {
     pub bytes_max: u64,
     /// Scripts and functions are refused.
     pub scripts_off: bool,
+    /// Errors name servers, and say why they cannot be reached. Otherwise they do not: clients may be strangers.
+    pub errors_detailed: bool,
 }
 
 impl fmt::Display for ClientRules {
@@ -29,7 +31,8 @@ impl fmt::Display for ClientRules {
             0 => {}
             n => write!(f, ", and {n} bytes a second with the replies")?,
         }
-        f.write_str(if self.scripts_off { ", no scripts and functions" } else { ", scripts too" })
+        f.write_str(if self.scripts_off { ", no scripts and functions" } else { ", scripts too" })?;
+        f.write_str(if self.errors_detailed { "; errors name servers" } else { "" })
     }
 }
 
@@ -42,6 +45,8 @@ pub struct SetClientRules {
     pub bytes_max: Option<u64>,
     /// Whether scripts and functions are refused.
     pub scripts_off: Option<bool>,
+    /// Whether errors name servers.
+    pub errors_detailed: Option<bool>,
 }
 
 impl SetClientRules {
@@ -52,6 +57,7 @@ impl SetClientRules {
             ops_max: self.ops_max.unwrap_or(before.ops_max),
             bytes_max: self.bytes_max.unwrap_or(before.bytes_max),
             scripts_off: self.scripts_off.unwrap_or(before.scripts_off),
+            errors_detailed: self.errors_detailed.unwrap_or(before.errors_detailed),
         }
     }
 

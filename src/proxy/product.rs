@@ -74,6 +74,20 @@ impl ProductView {
         }
     }
 
+    /// What errors to clients call a server: its address says where the product's data is, which is nothing that its clients
+    /// have to know.
+    pub(super) fn server_name(&self, addr: &HostPort) -> String {
+        if self.routes.borrow().rules.errors_detailed { format!("server {addr}") } else { "its server".into() }
+    }
+
+    /// What errors to clients say of a server. What stands in parentheses comes from the system or the server, and may name
+    /// more than the client has to know.
+    pub(super) fn of_server(&self, addr: &HostPort, why: &str) -> String {
+        let detailed = self.routes.borrow().rules.errors_detailed;
+        let why = if detailed { why } else { why.split(" (").next().unwrap_or_default() };
+        format!("{} {why}", self.server_name(addr))
+    }
+
     /// Every backend that may have requests in flight.
     pub(super) fn backends_and_retired(&self) -> Vec<Rc<Backend>> {
         self.backends.borrow().iter().chain(self.retired.borrow().iter()).cloned().collect()

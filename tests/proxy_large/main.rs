@@ -267,9 +267,9 @@ fn a_primary_that_is_a_replica_now_is_reported_and_has_executed_nothing() {
     let bed = Bed::start(&[&replica.addr]);
     let mut client = bed.client();
     let addr = &replica.addr;
-    let refused = format!("-TRYAGAIN not executed: server {addr} is a replica now; its group is being probed\r\n");
-    client.call("SET k v").expect(&refused);
-    client.call("EVAL return(redis.call('set',KEYS[1],'v')) 1 k").expect(&refused);
+    let refused = "-TRYAGAIN not executed: its server is a replica now; its group is being probed\r\n";
+    client.call("SET k v").expect(refused);
+    client.call("EVAL return(redis.call('set',KEYS[1],'v')) 1 k").expect(refused);
     let reported =
         bed.runtime.block_on(async { tokio::time::timeout(PATIENCE, bed.misrouted.lock().await.recv()).await });
     assert_eq!(reported.unwrap(), Some(HostPort::parse(addr).unwrap()));
@@ -290,8 +290,8 @@ fn a_script_that_a_replica_refuses_is_not_shown_its_error() {
     });
     let bed = Bed::start(&[&addr]);
     let mut client = bed.client();
-    let refused = format!("-TRYAGAIN not executed: server {addr} is a replica now; its group is being probed\r\n");
-    client.call("EVAL return(redis.call('set',KEYS[1],'v')) 1 k").expect(&refused);
+    let refused = "-TRYAGAIN not executed: its server is a replica now; its group is being probed\r\n";
+    client.call("EVAL return(redis.call('set',KEYS[1],'v')) 1 k").expect(refused);
     client.call("EVAL quotes 1 k").expect("-ERR Error running script (call to f_0): @user_script:1: my -READONLYx\r\n");
     assert_eq!(bed.until("one is counted", |r| r.stats.misrouted > 0).stats.misrouted, 1);
 }

@@ -87,7 +87,7 @@ pub(in crate::proxy) async fn run(acks: Rc<Acks>, worker: Rc<Worker>) {
                 link = None;
                 not_before = Instant::now() + AGAIN_AFTER;
                 tracing::debug!(server = %acks.addr, %error, "cannot ask how many replicas have the writes");
-                let why = format!("server {} {error}", acks.addr);
+                let why = acks.product.of_server(&acks.addr, &error.to_string());
                 acks.settle(&worker, until, &AckDecision::Unconfirmed { wanted, why: &why });
             }
         }

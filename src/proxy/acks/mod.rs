@@ -148,7 +148,8 @@ impl Acks {
             return;
         }
         for write in writes {
-            let why = format!("server {} is being replaced by a failover, before its replicas confirmed", self.addr);
+            let why =
+                self.product.of_server(&self.addr, "is being replaced by a failover, before its replicas confirmed");
             write.entry.fail(worker, true, &why);
         }
         worker.flush_replied();

@@ -431,7 +431,8 @@ impl Pump<'_> {
     fn refuse_misrouted(&self, entry: InFlight) {
         let addr = &self.backend.addr;
         self.worker.report_misrouted(addr);
-        let text = format!("-TRYAGAIN not executed: server {addr} is a replica now; its group is being probed\r\n");
+        let server = self.backend.product.server_name(addr);
+        let text = format!("-TRYAGAIN not executed: {server} is a replica now; its group is being probed\r\n");
         entry.fail_with(self.worker, false, text.as_bytes());
     }
 
@@ -447,8 +448,9 @@ impl Pump<'_> {
     fn refuse_data_user(&self, entry: InFlight) {
         let addr = &self.backend.addr;
         self.worker.report_data_user(addr);
+        let server = self.backend.product.server_name(addr);
         let text =
-            format!("-TRYAGAIN not executed: server {addr} has other rules for the data user; they are being set\r\n");
+            format!("-TRYAGAIN not executed: {server} has other rules for the data user; they are being set\r\n");
         entry.fail_with(self.worker, false, text.as_bytes());
     }
 

@@ -290,7 +290,7 @@ impl Backend {
 
     /// The error for a client whose request cannot be sent, because the server is down.
     pub(super) fn refusal(&self) -> String {
-        format!("ERR server {} is down, not executed", self.addr)
+        format!("ERR {} is down, not executed", self.product.server_name(&self.addr))
     }
 
     /// Closes it at once, because a failover replaces its server; answers all requests in flight.
@@ -324,7 +324,7 @@ impl Backend {
                 at = end;
             }
         }
-        let why = format!("server {} {why}", self.addr);
+        let why = self.product.of_server(&self.addr, why);
         for (i, entry) in entries.drain(..).enumerate() {
             let (sent, len) = (i < first_unsent, entry.len as usize);
             match out.get(request..request + len) {

@@ -39,7 +39,7 @@ fn table(port: u16, servers: &[HostPort]) -> RouteTable {
         clients_max: 0,
         databases: 16,
         port,
-        auth: None,
+        auth: Default::default(),
         reads: Default::default(),
         groups: servers.iter().enumerate().map(group).collect(),
         slots,

@@ -382,7 +382,7 @@ mod tests {
             clients_max: 0,
             databases: 16,
             port: 1,
-            auth: None,
+            auth: Default::default(),
             reads: Default::default(),
             groups: vec![group(1), group(2)],
             slots,

@@ -171,7 +171,7 @@ impl Acceptor<'_> {
             // `bind` reports that this is not a port.
             return (format!("{}:port {} + offset {}", host, product.port, self.config.port_offset), None);
         };
-        if product.auth.is_some() || self.config.insecure || is_loopback(&self.config.bind) {
+        if !is_loopback_only(self.config, product) {
             return (format!("{host}:{port}"), None);
         }
         let note = format!(
@@ -199,6 +199,16 @@ impl Acceptor<'_> {
             }
         }
     }
+}
+
+/// Whether a client may connect from this address.
+pub(super) fn admits(config: &ProxyConfig, product: &ProductRoutes, from: SocketAddr) -> bool {
+    from.ip().to_canonical().is_loopback() || !is_loopback_only(config, product)
+}
+
+/// Whether a product is bound on loopback although the node binds another address.
+fn is_loopback_only(config: &ProxyConfig, product: &ProductRoutes) -> bool {
+    !product.auth.is_required() && !config.insecure && !is_loopback(&config.bind)
 }
 
 /// A host as written before a port: IPv6 addresses in brackets.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 
 use super::{
+    client_auth::{auth_from, former_to},
     convert::{
         DecodeError, LEVEL, addr_from, bad, cause_from, cause_to, check_level, credentials_from, credentials_to,
         id_from, id_to, kind_from, kind_to, member_from, member_to, min_acks_from, need, product_from, product_to,
@@ -168,7 +169,7 @@ fn product_state_to(p: &Product) -> pb::Product {
         mode: p.mode,
         isolated: p.isolated,
         databases: p.databases,
-        auth: p.auth.clone(),
+        auth: p.auth.credentials.clone(),
     };
     pb::Product {
         id: p.id.0,
@@ -181,6 +182,8 @@ fn product_state_to(p: &Product) -> pb::Product {
         min_acks: u32::from(p.min_acks),
         min_acks_ms: p.min_acks_ms,
         clients_max: p.clients_max,
+        auth_version: p.auth.version.0,
+        former_auth: former_to(&p.auth),
     }
 }
 
@@ -196,7 +199,7 @@ fn product_state_from(p: pb::Product) -> Result<Product, DecodeError> {
         mode: settings.mode,
         isolated: settings.isolated,
         databases: settings.databases,
-        auth: settings.auth,
+        auth: auth_from(settings.auth, p.auth_version, p.former_auth)?,
         auto_rebalance: p.auto_rebalance,
         reads: policy_from(need(p.reads, "where reads go")?)?,
         sweep_runs: p.sweep_runs,

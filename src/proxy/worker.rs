@@ -335,7 +335,7 @@ impl Worker {
             // The product was removed after the acceptor accepted the connection.
             return;
         };
-        if !listener::admits(&self.config, &product.routes.borrow(), accepted.from) {
+        if !listener::admits(&self.config, &product.routes.borrow().auth, accepted.from) {
             // It was accepted before the password was removed.
             return;
         }

@@ -229,7 +229,10 @@ async fn products_are_created_changed_and_removed() {
     let add = |password: &str| set(&|r| (r.keep_sessions, r.password) = (true, Some(password.into())));
     let remove_former = set(&|r| r.remove_former_password = true);
     let added = client.set_product(add("next")).await.unwrap().into_inner();
-    assert!(format!("{added:?}").contains("former-password=") && !format!("{added:?}").contains("hunter2"), "{added:?}");
+    assert!(
+        format!("{added:?}").contains("former-password=") && !format!("{added:?}").contains("hunter2"),
+        "{added:?}"
+    );
     assert!(client.set_product(add("next")).await.unwrap().into_inner().unchanged);
     let third = client.set_product(add("third")).await.unwrap_err();
     assert!(third.message().contains("pontoon product set shop former-password="), "{third:?}");

@@ -25,7 +25,9 @@ use pontoon::{
 };
 use prost::Message;
 
-use self::logs::{Log, STEP, changes, ejections, group_notes, limited, migrations, node_notes, noted, promotions, rotation};
+use self::logs::{
+    Log, STEP, changes, ejections, group_notes, limited, migrations, node_notes, noted, promotions, rotation,
+};
 
 /// The golden files of last states.
 const STATES: [&str; 10] = [

@@ -174,9 +174,7 @@ fn clients_do_not_outlive_what_they_logged_in_with() {
     let mut known = at_every_node(&cluster);
     known.iter_mut().for_each(|client| log_in(client, "first"));
     let mut strangers = at_every_node(&cluster);
-    strangers
-        .iter_mut()
-        .for_each(|client| assert!(client.call(&["GET", "k"]).unwrap().is_error("NOAUTH")));
+    strangers.iter_mut().for_each(|client| assert!(client.call(&["GET", "k"]).unwrap().is_error("NOAUTH")));
 
     // Without a password the product is on loopback only, so clients of other machines must go.
     set(&cluster, &["password="]);

@@ -14,6 +14,9 @@ use crate::{
     },
 };
 
+/// The error for credentials that are not valid, as in Redis.
+const WRONG: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+
 /// Why AUTH or HELLO is refused.
 #[derive(Debug)]
 pub(super) enum Refusal {
@@ -30,10 +33,10 @@ impl From<&'static str> for Refusal {
 }
 
 impl Refusal {
-    /// Writes the error, with Redis' wording.
+    /// Writes the error.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         match self {
-            Self::WrongPassword => write::error(out, "WRONGPASS invalid username-password pair or user is disabled."),
+            Self::WrongPassword => write::error(out, WRONG),
             Self::Other(text) => write::error(out, text),
         }
     }
@@ -60,7 +63,8 @@ fn log_in(session: &Session, auth: &ProductAuth, user: Option<&[u8]>, password: 
         return match user {
             // As Redis' default user without a password: any will do.
             Some(b"default") => Ok(()),
-            Some(_) => Err(Refusal::WrongPassword),
+            // Nobody guesses where there is no password.
+            Some(_) => Err(WRONG.into()),
             None => {
                 Err("ERR AUTH <password> called without any password configured for the default user. Are you sure \
                     your configuration is correct?"

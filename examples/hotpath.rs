@@ -44,7 +44,7 @@ fn routes(layout: Layout) -> Result<ProductRoutes, Box<dyn std::error::Error>> {
         rules: Default::default(),
         databases: 16,
         port: 1,
-        auth: None,
+        auth: Default::default(),
         reads: Default::default(),
         groups: vec![group(1), group(2)],
         slots: (0..slots).map(slot).collect(),

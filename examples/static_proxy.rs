@@ -41,7 +41,7 @@ fn table(port: u16, servers: &[HostPort]) -> RouteTable {
         rules: Default::default(),
         databases: 16,
         port,
-        auth: None,
+        auth: Default::default(),
         reads: Default::default(),
         groups: servers.iter().enumerate().map(group).collect(),
         slots,

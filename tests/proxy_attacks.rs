@@ -5,7 +5,7 @@ mod common;
 
 use std::{sync::mpsc, time::Duration};
 
-use common::{Bed, PATIENCE, Redis, fake, held, password, with_product};
+use common::{Bed, PATIENCE, Redis, fake, held, logins, with_product};
 use pontoon::{
     model::{ids::HoldId, route::HoldKind},
     proxy::Limits,
@@ -146,9 +146,8 @@ fn nothing_of_a_refused_transaction_is_executed() {
 #[test]
 fn a_refused_transaction_ends_as_a_transaction_does() {
     let redis = Redis::start();
-    let bed = Bed::start_with(&[&redis.addr], Limits::default(), 1, |t| {
-        with_product(t, |p| p.auth = Some(password("secret")))
-    });
+    let bed =
+        Bed::start_with(&[&redis.addr], Limits::default(), 1, |t| with_product(t, |p| p.auth = logins("secret", 1)));
     let mut client = bed.client();
     client.call("MULTI").expect("-NOAUTH Authentication required.\r\n");
     client.call("AUTH secret").expect("+OK\r\n");
@@ -187,22 +186,6 @@ fn unexpected_pushes_are_dropped() {
         .expect("|1\r\n+ttl\r\n:5\r\n+value\r\n")
         .call("GET b")
         .expect("|1\r\n+ttl\r\n:5\r\n+value\r\n");
-}
-
-#[test]
-fn removing_the_password_logs_clients_in() {
-    let redis = Redis::start();
-    let bed = Bed::start_with(&[&redis.addr], Limits::default(), 1, |t| {
-        with_product(t, |p| p.auth = Some(password("secret")))
-    });
-    let mut client = bed.client();
-    client.call("GET k").expect("-NOAUTH Authentication required.\r\n");
-    let mut table = with_product(bed.table(), |p| p.auth = None);
-    table.epoch.0 += 1;
-    let epoch = table.epoch;
-    bed.publish(table);
-    bed.until("swapped", |r| r.route_epoch == epoch);
-    client.call("GET k").expect("$-1\r\n");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use common::{Bed, Client, PATIENCE, Redis, password, request, with_product};
+use common::{Bed, Client, PATIENCE, Redis, logins, password, request, with_product};
 use pontoon::{
     model::ids::{Epoch, ProductId},
     proxy::{Limits, ProxyReport},
@@ -160,7 +160,7 @@ fn clients_log_in_by_auth_and_hello() {
     let redis = Redis::start_with(&["--requirepass", "server-secret"]);
     let bed = Bed::start_with(&[&redis.addr], Limits::default(), 1, |table| {
         with_product(table, |p| {
-            p.auth = Some(password("client-secret"));
+            p.auth = logins("client-secret", 1);
             p.groups[0].login.control = Some(password("server-secret"));
         })
     });

@@ -111,6 +111,17 @@ impl Snapshot {
             let connected = i64::try_from(of.connected).unwrap_or(i64::MAX);
             ConstGauge::new(connected).encode(out.encode_family(&[("product", of.name.as_str())])?)?;
         }
+        let help = "Connected clients that logged in with the former password";
+        let mut out = encoder.encode_descriptor("clients_former_password", help, None, MetricType::Gauge)?;
+        for of in products.clone() {
+            let former = i64::try_from(of.former_logins).unwrap_or(i64::MAX);
+            ConstGauge::new(former).encode(out.encode_family(&[("product", of.name.as_str())])?)?;
+        }
+        let help = "Logins of clients that failed";
+        let mut out = encoder.encode_descriptor("logins_failed", help, None, MetricType::Counter)?;
+        for of in products.clone() {
+            ConstCounter::new(of.failed_logins).encode(out.encode_family(&[("product", of.name.as_str())])?)?;
+        }
         let help = "Clients refused because a limit was reached";
         let mut out = encoder.encode_descriptor("clients_refused", help, None, MetricType::Counter)?;
         for of in products {
@@ -134,7 +145,13 @@ mod tests {
 
     #[test]
     fn the_page_has_every_counter_and_its_labels() {
-        let clients = ProductClients { name: "shop".into(), connected: 7, refused: [1, 2, 3] };
+        let clients = ProductClients {
+            name: "shop".into(),
+            connected: 7,
+            failed_logins: 4,
+            former_logins: 5,
+            refused: [1, 2, 3],
+        };
         let report = ProxyReport {
             stats: StatsSnapshot { transactions_refused: 42, ..StatsSnapshot::default() },
             product_clients: [(ProductId(1), clients)].into(),
@@ -153,6 +170,8 @@ mod tests {
             "pontoon_calls_refused_total{reason=\"term\"} 1",
             "pontoon_calls_refused_total{reason=\"size\"} 0",
             "pontoon_clients{product=\"shop\"} 7",
+            "pontoon_clients_former_password{product=\"shop\"} 5",
+            "pontoon_logins_failed_total{product=\"shop\"} 4",
             "pontoon_clients_refused_total{product=\"shop\",reason=\"node_limit\"} 1",
             "pontoon_clients_refused_total{product=\"shop\",reason=\"product_limit\"} 2",
             "pontoon_clients_refused_total{product=\"shop\",reason=\"worker_busy\"} 3",

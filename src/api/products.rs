@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     model::{
-        change::{Change, NewProduct, RemoveProduct, SetProduct},
+        change::{Change, NewProduct, RemoveProduct, SetAuth, SetProduct},
         client_rules::SetClientRules,
         reads::{ReadFrom, ReadPolicy, SetReads},
         secret::Credentials,
@@ -84,7 +84,7 @@ impl MutationHandler for SetProductRequest {
         let settings = ProductSettings {
             port: self.port.map(validate::port).transpose()?,
             databases: self.databases.map(validate::databases).transpose()?,
-            auth: self.auth(product.auth.as_ref())?,
+            auth: self.auth(product.auth.credentials.as_ref())?,
             auto_rebalance: self.auto_rebalance,
             min_acks: self.min_acks.map(validate::min_acks).transpose()?,
             min_acks_ms: self.min_acks_timeout_ms.map(validate::min_acks_timeout_ms).transpose()?,
@@ -106,8 +106,8 @@ impl MutationHandler for SetProductRequest {
             return Err(CallFailure::Bad(
                 "nothing to set; give port=P, databases=N, auto-rebalance=on|off, min-acks=N, min-acks-timeout=TIME, \
                  read-from=WHERE, max-lag=1s, read-your-writes=on|off, read-confirmed=on|off, clients-max=N, \
-                 ops-max=N, bytes-max=SIZE, scripts=on|off, errors=short|detailed or \
-                 --password-file FILE"
+                 ops-max=N, bytes-max=SIZE, scripts=on|off, errors=short|detailed, --password-file FILE or \
+                 former-password="
                     .into(),
             ));
         }
@@ -135,8 +135,7 @@ impl MutationHandler for SetProductRequest {
 struct ProductSettings {
     port: Option<u16>,
     databases: Option<u32>,
-    /// `Some(None)`: removed.
-    auth: Option<Option<Credentials>>,
+    auth: Option<SetAuth>,
     auto_rebalance: Option<bool>,
     min_acks: Option<u8>,
     min_acks_ms: Option<u32>,
@@ -196,8 +195,17 @@ impl ProductSettings {
         }
         match &self.auth {
             None => {}
-            Some(None) => set("clients no longer need a password".into()),
-            Some(Some(_)) => set("clients log in with the given credentials".into()),
+            Some(SetAuth::Replace(None)) => set("clients no longer need a password; all clients are closed".into()),
+            Some(SetAuth::Replace(Some(_))) => {
+                set("clients log in with the given credentials; those that logged in with others are closed".into())
+            }
+            Some(SetAuth::Add(_)) => {
+                set("clients log in with the given credentials, or with those until now; no client is closed".into());
+                set(format!("two passwords are valid until: pontoon product set {name} former-password="));
+            }
+            Some(SetAuth::RemoveFormer) => {
+                set("the former password is not valid; clients that logged in with it are closed".into())
+            }
         }
         summary.warnings.extend(self.min_acks.and_then(|n| too_few_replicas(product, n)));
         if self.reads.changes_anything() {
@@ -207,7 +215,7 @@ impl ProductSettings {
             let text = format!("read-confirmed has no effect on product '{name}' while its min-acks is 0");
             summary.warnings.push(text);
         }
-        if matches!(self.auth, Some(None)) {
+        if matches!(self.auth, Some(SetAuth::Replace(None))) {
             summary.warnings.push(open_to_all(name));
         }
         summary
@@ -230,8 +238,25 @@ fn too_few_replicas(product: &Product, min_acks: u8) -> Option<String> {
 }
 
 impl SetProductRequest {
+    /// How the credentials of the clients change; `None`: not at all.
+    fn auth(&self, now: Option<&Credentials>) -> Result<Option<SetAuth>, CallFailure> {
+        let credentials = self.credentials(now)?;
+        let bad = |text: &str| Err(CallFailure::Bad(text.into()));
+        match (credentials, self.keep_sessions, self.remove_former_password) {
+            (Some(_), _, true) => bad("set the new password first, and remove the former one with a second command"),
+            (None, false, true) => Ok(Some(SetAuth::RemoveFormer)),
+            (None, true, _) => bad("--keep-sessions needs the new password; give --password-file FILE"),
+            (Some(None), true, false) => bad(
+                "clients that logged in cannot stay when the password is removed; repeat this without --keep-sessions",
+            ),
+            (Some(Some(credentials)), true, false) => Ok(Some(SetAuth::Add(credentials))),
+            (Some(credentials), false, false) => Ok(Some(SetAuth::Replace(credentials))),
+            (None, false, false) => Ok(None),
+        }
+    }
+
     /// The new credentials of the clients; `None`: not changed, `Some(None)`: removed.
-    fn auth(&self, now: Option<&Credentials>) -> Result<Option<Option<Credentials>>, CallFailure> {
+    fn credentials(&self, now: Option<&Credentials>) -> Result<Option<Option<Credentials>>, CallFailure> {
         let kept = now.and_then(|now| now.username.as_deref()).unwrap_or_default();
         match (&self.username, &self.password) {
             (None, None) => Ok(None),

@@ -96,8 +96,9 @@ pub fn product(product: &Product) -> admin::Product {
         }
         .into(),
         databases: product.databases,
-        has_password: product.auth.is_some(),
-        username: product.auth.as_ref().and_then(|auth| auth.username.clone()),
+        has_password: product.auth.is_required(),
+        former_password_valid: product.auth.former.is_some(),
+        username: product.auth.credentials.as_ref().and_then(|auth| auth.username.clone()),
         group_count: count(product.groups.len()),
         assigned_slot_count: count(product.slots.iter().filter(|slot| slot.owner.is_some()).count()),
         slot_count: product.layout.slots().into(),

@@ -54,7 +54,8 @@ pub enum ProductCommand {
         #[arg(long)]
         accept_shared_risk: bool,
     },
-    /// Change a product: port=P, databases=N, username=U, password= (removes it), auto-rebalance=on|off,
+    /// Change a product: port=P, databases=N, username=U, password= (removes it), former-password= (ends the time in
+    /// which two passwords are valid, see --keep-sessions), auto-rebalance=on|off,
     /// min-acks=N (replicas that must have a write; 0: off), min-acks-timeout=TIME
     ///
     /// What its clients may do on each node: clients-max=N, ops-max=N (requests per second), bytes-max=SIZE (of requests
@@ -70,9 +71,12 @@ pub enum ProductCommand {
         /// What to change
         #[arg(value_name = "KEY=VALUE", required_unless_present = "password_file")]
         settings: Vec<String>,
-        /// File with the clients' new password; - is standard input
+        /// File with the clients' new password; - is standard input. Clients that logged in with another are closed
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
+        /// Keep the password until now valid beside the new one, and the clients that logged in with it connected
+        #[arg(long)]
+        keep_sessions: bool,
     },
     /// Remove a product that has no groups
     Remove {
@@ -151,8 +155,9 @@ pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), 
             };
             remote.change(check, call).await?
         }
-        ProductCommand::Set { name, settings, password_file } => {
+        ProductCommand::Set { name, settings, password_file, keep_sessions } => {
             let mut wanted = parse(name, &settings).map_err(CliError::Usage)?;
+            wanted.keep_sessions = keep_sessions;
             if let Some(text) = password(password_file)? {
                 wanted.password = Some(text);
             }
@@ -227,6 +232,10 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
             "read-confirmed" => wanted.read_confirmed = Some(setting::on_off(key, value)?),
             "username" => wanted.username = Some(value.to_owned()),
             "password" if value.is_empty() => wanted.password = Some(String::new()),
+            "former-password" if value.is_empty() => wanted.remove_former_password = true,
+            "former-password" => {
+                return Err("former-password= takes no value; it removes the former password".into());
+            }
             // Every user of the machine can read arguments, and they stay in the shell's history.
             "password" => {
                 return Err(
@@ -239,8 +248,8 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
             _ => {
                 return Err(format!(
                     "'{key}' is not a setting of a product; the settings are port, databases, username, password= (none), \
-                     auto-rebalance, min-acks, min-acks-timeout, read-from, max-lag, read-your-writes, read-confirmed, \
-                     clients-max, ops-max, bytes-max, scripts and errors"
+                     former-password= (removes it), auto-rebalance, min-acks, min-acks-timeout, read-from, max-lag, \
+                     read-your-writes, read-confirmed, clients-max, ops-max, bytes-max, scripts and errors"
                 ));
             }
         }
@@ -309,7 +318,7 @@ fn to_table(products: &[Product]) -> String {
                 output::name(p.isolated()),
                 p.databases.to_string(),
                 acks(p),
-                p.username.as_ref().map_or_else(|| output::yes(p.has_password), |user| format!("yes, user {user}")),
+                password_of(p),
                 p.group_count.to_string(),
                 format!("{} of {}", p.assigned_slot_count, p.slot_count),
                 reads(p),
@@ -342,6 +351,13 @@ fn to_table(products: &[Product]) -> String {
         }
     }
     out
+}
+
+/// Whether clients log in, and with what.
+fn password_of(p: &Product) -> String {
+    let user = p.username.as_ref().map_or_else(String::new, |user| format!(", user {user}"));
+    let valid = if p.former_password_valid { ", two are valid" } else { "" };
+    format!("{}{user}{valid}", output::yes(p.has_password))
 }
 
 /// Replicas that a write waits for, and for how long.
@@ -405,6 +421,15 @@ mod tests {
         );
         assert_eq!(parse("p".into(), &["max-lag=0".into()]).unwrap().max_lag_ms, Some(0));
         check("port", "KEY=VALUE");
+        assert!(parse("p".into(), &["former-password=".into()]).unwrap().remove_former_password);
+        check("former-password=old", "no value");
+    }
+
+    #[test]
+    fn a_list_says_that_two_passwords_are_valid() {
+        let p = Product { has_password: true, former_password_valid: true, ..Product::default() };
+        assert_eq!(password_of(&p), "yes, two are valid");
+        assert_eq!(password_of(&Product { username: Some("app".into()), ..p }), "yes, user app, two are valid");
     }
 
     #[test]

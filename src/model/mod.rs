@@ -5,6 +5,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod apply;
+pub mod auth;
 pub mod change;
 pub mod check;
 pub mod client_rules;

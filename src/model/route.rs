@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
+    auth::ProductAuth,
     client_rules::ClientRules,
     ids::{Epoch, GroupId, HoldId, HostPort, ProductId, SlotId},
     reads::ReadPolicy,
@@ -83,8 +84,8 @@ pub struct ProductRoutes {
     pub min_acks: u8,
     /// How long a write waits for them, milliseconds.
     pub min_acks_ms: u32,
-    /// The credentials that clients log in with; `None`: none, and then the port is bound on loopback only.
-    pub auth: Option<Credentials>,
+    /// What clients log in with.
+    pub auth: ProductAuth,
     /// Clients that a node accepts; 0: only the limit of the node.
     pub clients_max: u32,
     /// What its clients may do.

@@ -87,6 +87,17 @@ pub struct Credentials {
     pub password: Secret,
 }
 
+impl Credentials {
+    /// Whether a client gave these; without a user name it is the user `default`. Both are compared in any case, so that
+    /// the time does not reveal which of the two was wrong.
+    #[must_use]
+    pub fn matches(&self, username: Option<&[u8]>, password: &[u8]) -> bool {
+        let user_fits = username.unwrap_or(b"default") == self.username.as_deref().unwrap_or("default").as_bytes();
+        let password_fits = self.password.matches(password);
+        user_fits && password_fits
+    }
+}
+
 /// How a node logs in at a server to carry out what clients ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerLogin {

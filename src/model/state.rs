@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
+    auth::ProductAuth,
     change::Change,
     client_rules::ClientRules,
     data_user::DataUser,
@@ -184,8 +185,8 @@ pub struct Product {
     pub isolated: Isolated,
     /// Number of databases, 1 to 1024 (default 16).
     pub databases: u32,
-    /// The credentials that clients log in with.
-    pub auth: Option<Credentials>,
+    /// What clients log in with.
+    pub auth: ProductAuth,
     /// Its groups.
     pub groups: BTreeMap<GroupId, Group>,
     /// Migrations are planned automatically when groups change or load drifts.

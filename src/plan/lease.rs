@@ -219,7 +219,7 @@ mod tests {
             mode: Mode::Store,
             isolated,
             databases: 16,
-            auth: None,
+            auth: Default::default(),
             groups: BTreeMap::new(),
             auto_rebalance: false,
             min_acks: 0,

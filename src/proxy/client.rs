@@ -1,7 +1,10 @@
 //! The settings of a client: database, RESP version, names, reply mode.
 //! Knows nothing of its connection.
 
-use crate::resp::write::Version;
+use crate::{
+    model::{auth::ProductAuth, ids::Epoch},
+    resp::write::Version,
+};
 
 /// The settings of a client.
 #[derive(Debug, Default)]
@@ -11,17 +14,23 @@ pub(super) struct ClientState {
     pub(super) name: String,
     pub(super) library: String,
     pub(super) library_version: String,
-    pub(super) logged_in: bool,
+    /// Version of the credentials that it logged in with (see `ProductAuth`); `None`: it has not logged in.
+    pub(super) login: Option<Epoch>,
     /// Whether MULTI was refused, and neither EXEC nor DISCARD has followed.
     pub(super) multi_refused: bool,
     pub(super) replies: ReplyMode,
 }
 
 impl ClientState {
+    /// The settings of a new client. It has logged in where no login is required.
+    pub(super) fn of(auth: &ProductAuth) -> Self {
+        Self { login: (!auth.is_required()).then_some(auth.version), ..Self::default() }
+    }
+
     /// What the client may send now.
     #[inline]
     pub(super) fn access(&self) -> Access {
-        match (self.logged_in, self.multi_refused) {
+        match (self.login.is_some(), self.multi_refused) {
             (true, false) => Access::Open,
             (true, true) => Access::RefusedTransaction,
             (false, _) => Access::NotLoggedIn,

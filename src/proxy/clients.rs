@@ -44,6 +44,10 @@ pub struct ProductClients {
     pub name: String,
     /// Connected clients.
     pub connected: usize,
+    /// Logins that failed since the start.
+    pub failed_logins: u64,
+    /// Connected clients that logged in with the former password; at most about one second old.
+    pub former_logins: usize,
     /// Clients refused since the start, by reason, in the order of [`ClientRefusal::ALL`].
     pub refused: [u64; ClientRefusal::ALL.len()],
 }
@@ -53,6 +57,7 @@ pub struct ProductClients {
 struct Counts {
     name: String,
     connected: AtomicUsize,
+    failed_logins: AtomicU64,
     refused: [AtomicU64; ClientRefusal::ALL.len()],
 }
 
@@ -114,6 +119,13 @@ impl Clients {
         }
     }
 
+    /// Counts a failed login of a client.
+    pub(super) fn count_failed_login(&self, product: ProductId) {
+        if let Some(counts) = self.locked().get(&product) {
+            counts.failed_logins.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// The clients of each product.
     pub(super) fn by_product(&self) -> BTreeMap<ProductId, ProductClients> {
         self.locked().iter().map(|(id, counts)| (*id, counts.snapshot())).collect()
@@ -141,6 +153,8 @@ impl Counts {
         ProductClients {
             name: self.name.clone(),
             connected: self.connected.load(Ordering::Relaxed),
+            failed_logins: self.failed_logins.load(Ordering::Relaxed),
+            former_logins: 0,
             refused: std::array::from_fn(|i| self.refused[i].load(Ordering::Relaxed)),
         }
     }

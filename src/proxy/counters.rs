@@ -63,6 +63,10 @@ counters! {
     slow_clients "slow_clients_closed";
     /// Clients that were closed because they sent too many requests without reading the replies.
     long_pipelines "long_pipelines_closed";
+    /// Clients that were closed because they did not log in: after their time, too many bytes or failed logins.
+    strangers_closed "clients_not_logged_in_closed";
+    /// Clients that were closed because the credentials that they logged in with are no longer valid.
+    outdated_logins "outdated_logins_closed";
     /// Clients that were closed because the memory budget was exceeded.
     over_budget "clients_over_budget_closed";
     /// Clients that were closed because a reply to them was larger than `reply_max`.

@@ -391,7 +391,7 @@ mod tests {
             rules: Default::default(),
             databases: 16,
             port: 1,
-            auth: None,
+            auth: Default::default(),
             reads: Default::default(),
             groups: vec![group(1), group(2)],
             slots,

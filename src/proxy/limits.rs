@@ -18,6 +18,12 @@ pub struct Limits {
     pub session_output_max: usize,
     /// A session above `session_output_max` is closed when its client has read nothing for this time.
     pub client_stalled_max: Duration,
+    /// Time in which a client must log in.
+    pub login_deadline: Duration,
+    /// Failed logins after which a client that has not logged in is closed.
+    pub failed_logins_max: u32,
+    /// Time after which a failed login is answered.
+    pub failed_login_delay: Duration,
     /// Bytes of a session that are read but not executed while the client does not read its replies: a client that sends
     /// its whole pipeline before it reads gets all replies up to this size.
     pub read_ahead_max: usize,
@@ -76,6 +82,12 @@ impl Default for Limits {
             session_output_max: 16 * MB,
             // Longer than pauses of a garbage collector or a short network outage.
             client_stalled_max: Duration::from_secs(30),
+            // Client libraries log in at once, also over slow links.
+            login_deadline: Duration::from_secs(10),
+            // A person who mistypes; a program does not know more passwords.
+            failed_logins_max: 3,
+            // Long for a program that guesses, short for a person.
+            failed_login_delay: Duration::from_secs(1),
             // A pipeline of a million small requests.
             read_ahead_max: 64 * MB,
             // A message of this size occupies a fast server's connection for about a millisecond.

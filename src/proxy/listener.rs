@@ -24,6 +24,7 @@ use super::{
 use crate::{
     counters, faults,
     model::{
+        auth::ProductAuth,
         ids::ProductId,
         route::{ProductRoutes, RouteTable},
     },
@@ -171,7 +172,7 @@ impl Acceptor<'_> {
             // `bind` reports that this is not a port.
             return (format!("{}:port {} + offset {}", host, product.port, self.config.port_offset), None);
         };
-        if product.auth.is_some() || self.config.insecure || is_loopback(&self.config.bind) {
+        if !is_loopback_only(self.config, &product.auth) {
             return (format!("{host}:{port}"), None);
         }
         let note = format!(
@@ -199,6 +200,16 @@ impl Acceptor<'_> {
             }
         }
     }
+}
+
+/// Whether a client of a product may connect from this address.
+pub(super) fn admits(config: &ProxyConfig, auth: &ProductAuth, from: SocketAddr) -> bool {
+    from.ip().to_canonical().is_loopback() || !is_loopback_only(config, auth)
+}
+
+/// Whether a product is bound on loopback although the node binds another address.
+fn is_loopback_only(config: &ProxyConfig, auth: &ProductAuth) -> bool {
+    !auth.is_required() && !config.insecure && !is_loopback(&config.bind)
 }
 
 /// A host as written before a port: IPv6 addresses in brackets.
@@ -275,6 +286,21 @@ mod tests {
         assert!(!is_loopback("::") && !is_loopback("0.0.0.0"));
         let address: SocketAddr = format!("{}:7000", host_of_address("::1")).to_socket_addrs().unwrap().next().unwrap();
         assert!(address.is_ipv6());
+    }
+
+    #[test]
+    fn clients_of_other_machines_need_a_password() {
+        let config = |bind: &str, insecure| ProxyConfig { bind: bind.into(), insecure, ..ProxyConfig::default() };
+        let (public, open) = (config("0.0.0.0", false), ProductAuth::default());
+        let guarded = open.replaced(Some(crate::model::secret::Credentials::default()), crate::model::ids::Epoch(1));
+        let from = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 1);
+        for own in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert!(admits(&public, &open, from(own)), "{own}");
+        }
+        for other in ["10.0.0.1", "fd00::2", "::ffff:10.0.0.1"] {
+            assert!(!admits(&public, &open, from(other)), "{other}");
+            assert!(admits(&public, &guarded, from(other)) && admits(&config("0.0.0.0", true), &open, from(other)));
+        }
     }
 
     #[test]

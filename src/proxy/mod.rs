@@ -24,6 +24,7 @@ mod clients;
 mod counters;
 mod dedicated;
 mod dispatch;
+mod failed_logins;
 mod gather;
 mod hold;
 mod limits;

@@ -146,11 +146,11 @@ impl ProductView {
     }
 
     /// Replaces the routes. Retires backends whose server is no longer a primary (or no longer a replica) or has other
-    /// credentials.
-    pub(super) fn swap(&self, routes: Arc<ProductRoutes>) {
+    /// credentials. Returns whether clients log in with other credentials.
+    pub(super) fn swap(&self, routes: Arc<ProductRoutes>) -> bool {
         // A product that another product's change did not touch is shared with the table before: its backend sets stay.
         if Arc::ptr_eq(&routes, &self.routes.borrow()) {
-            return;
+            return false;
         }
         let is_still = |backend: &Backend, group: &GroupRoute| match backend.replica {
             false => group.primary == backend.addr,
@@ -173,7 +173,8 @@ impl ProductView {
         self.confirm_reads.set(routes.reads.confirmed);
         // The order of the groups may differ.
         self.clear_backend_sets();
-        *self.routes.borrow_mut() = routes;
+        let before = self.routes.replace(routes);
+        before.auth != self.routes.borrow().auth
     }
 
     /// Replaces the set of replicas that may serve reads.
@@ -284,7 +285,7 @@ mod tests {
             min_acks_ms: 1000,
             clients_max: 0,
             rules: Default::default(),
-            auth: None,
+            auth: Default::default(),
             reads: ReadPolicy::default(),
             groups: Vec::new(),
             slots: Box::default(),

@@ -3,7 +3,9 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use tokio::sync::watch;
@@ -11,6 +13,7 @@ use tokio::sync::watch;
 use super::{
     clients::{Clients, ProductClients},
     counters::StatsSnapshot,
+    failed_logins::{FailedLogins, FailedLoginsLine},
     memory::MemoryBudget,
 };
 use crate::model::ids::{Epoch, HoldId, ProductId};
@@ -62,6 +65,8 @@ pub(super) struct WorkerStatus {
     pub(super) epoch: Epoch,
     pub(super) holds: BTreeMap<HoldId, HoldProgress>,
     pub(super) stats: StatsSnapshot,
+    /// Clients that logged in with the former password, of the products that have one.
+    pub(super) former_logins: BTreeMap<ProductId, usize>,
 }
 
 /// The report that the threads of a proxy share.
@@ -69,6 +74,7 @@ pub(super) struct WorkerStatus {
 pub(super) struct SharedReport {
     pub(super) clients: Arc<Clients>,
     memory: Arc<MemoryBudget>,
+    failed_logins: Mutex<FailedLogins>,
     parts: Mutex<WorkerParts>,
     report: watch::Sender<Arc<ProxyReport>>,
 }
@@ -84,6 +90,7 @@ impl SharedReport {
         Self {
             clients: Arc::new(Clients::new(workers)),
             memory,
+            failed_logins: Mutex::default(),
             parts: Mutex::new(WorkerParts {
                 workers: vec![WorkerStatus::default(); workers],
                 ..WorkerParts::default()
@@ -110,6 +117,26 @@ impl SharedReport {
         let mut parts = self.parts();
         parts.listeners = listeners;
         self.publish(&parts);
+    }
+
+    /// Counts a failed login, and says so in the log if nothing was said about its address in the last minute.
+    pub(super) fn note_failed_login(&self, product: (ProductId, &str), ip: IpAddr) {
+        self.clients.count_failed_login(product.0);
+        let line = self.failed_logins().note(product, ip, Instant::now());
+        if let Some(line) = line {
+            line.log();
+        }
+    }
+
+    /// Writes the lines about failed logins that are due.
+    pub(super) fn log_failed_logins(&self) {
+        let lines = self.failed_logins().due(Instant::now());
+        lines.iter().for_each(FailedLoginsLine::log);
+    }
+
+    fn failed_logins(&self) -> MutexGuard<'_, FailedLogins> {
+        // The values are consistent even if a thread panicked while it held the lock.
+        self.failed_logins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn parts(&self) -> MutexGuard<'_, WorkerParts> {
@@ -140,6 +167,11 @@ fn merge(parts: &WorkerParts, clients: &Clients) -> ProxyReport {
     report.route_epoch = parts.workers.iter().map(|w| w.epoch).min().unwrap_or_default();
     for worker in &parts.workers {
         report.stats.add(&worker.stats);
+        for (id, former) in &worker.former_logins {
+            if let Some(of) = report.product_clients.get_mut(id) {
+                of.former_logins += former;
+            }
+        }
     }
     let Some((first, others)) = parts.workers.split_first() else { return report };
     for (id, progress) in &first.holds {
@@ -170,7 +202,7 @@ mod tests {
         let status = |epoch, hold, drained| WorkerStatus {
             epoch: Epoch(epoch),
             holds: BTreeMap::from([(HoldId(hold), HoldProgress { drained, waiting_on: String::new() })]),
-            stats: StatsSnapshot::default(),
+            ..WorkerStatus::default()
         };
         shared.set_worker(0, status(7, 7, true));
         assert_eq!(shared.latest().route_epoch, Epoch(0));

@@ -3,6 +3,7 @@
 
 mod buffers;
 mod clock;
+mod logins;
 mod parking;
 mod routes;
 mod turns;
@@ -26,6 +27,7 @@ use buffers::Buffers;
 pub(super) use buffers::reserve;
 pub(super) use clock::TICK;
 use clock::WorkerClock;
+use logins::AwaitedLogins;
 use parking::Parking;
 use routes::WorkerRoutes;
 use turns::{LargeTurnQueue, Root};
@@ -37,7 +39,7 @@ use super::{
     counters::{Stats, count},
     dedicated::DedicatedCount,
     hold::Holds,
-    listener::Accepted,
+    listener::{self, Accepted},
     memory::{self, MemoryBudget, WorkerMemory},
     permit::Permit,
     product::ProductView,
@@ -103,6 +105,7 @@ pub(super) struct Worker {
     /// Sessions that got replies in this turn.
     pub(super) replied: RefCell<Vec<Rc<Session>>>,
     sessions: RefCell<BTreeMap<u64, Rc<Session>>>,
+    awaited_logins: AwaitedLogins,
     next_session: Cell<u64>,
     /// Panics of tasks that many sessions share; see [`spawn_shared`](Self::spawn_shared).
     panics: mpsc::Sender<Box<dyn Any + Send>>,
@@ -147,6 +150,7 @@ async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
         paused_ticks: Cell::new(0),
         replied: RefCell::default(),
         sessions: RefCell::default(),
+        awaited_logins: AwaitedLogins::default(),
         // Unique over the workers of a node, as CLIENT ID must be.
         next_session: Cell::new(index as u64 + 1),
         panics,
@@ -214,8 +218,11 @@ async fn drain(
 impl Worker {
     /// Replaces the route table. Runs as a turn of its own, so that no other turn sees half of it.
     fn swap(self: &Rc<Self>, table: &RouteTable) {
-        let removed = self.routes.swap(table);
-        for view in removed {
+        let swapped = self.routes.swap(table);
+        for view in &swapped.other_logins {
+            self.close_outdated_logins(view);
+        }
+        for view in swapped.removed {
             for session in self.sessions.borrow().values().filter(|s| Rc::ptr_eq(&s.product, &view)) {
                 session.kill();
             }
@@ -319,6 +326,7 @@ impl Worker {
             product.tick(self);
         }
         self.close_slow();
+        self.close_overdue_logins();
         self.memory.publish();
         self.end_pauses();
         self.cut_off_again();
@@ -326,6 +334,9 @@ impl Worker {
         self.parking.unpark_expired(&self.clock, self.config.limits.parked_for_max);
         self.recount_holds();
         if tick / TICKS_PER_REPORT != before / TICKS_PER_REPORT {
+            if self.index == 0 {
+                self.shared.log_failed_logins();
+            }
             self.publish();
         }
     }
@@ -335,6 +346,10 @@ impl Worker {
             // The product was removed after the acceptor accepted the connection.
             return;
         };
+        if !listener::admits(&self.config, &product.routes.borrow().auth, accepted.from) {
+            // It was accepted before the password was removed.
+            return;
+        }
         let id = self.next_session.get();
         self.next_session.set(id + self.config.workers as u64);
         match tokio::net::TcpStream::from_std(accepted.stream) {
@@ -416,6 +431,7 @@ impl Worker {
             epoch: self.routes.epoch(),
             holds: self.holds.borrow().progress(),
             stats: self.stats.snapshot(),
+            former_logins: self.former_logins(),
         };
         self.shared.set_worker(self.index, status);
     }

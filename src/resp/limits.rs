@@ -18,8 +18,9 @@ pub const INLINE_MAX: usize = 64 * 1024;
 /// same).
 pub const ARGS_MAX_BEFORE_LOGIN: usize = 10;
 
-/// Bytes of a bulk string of a client that has not logged in (Redis has the same).
-pub const BULK_MAX_BEFORE_LOGIN: usize = 16 * 1024;
+/// Bytes of a request of a client that has not logged in: enough for `HELLO 3 AUTH u p SETNAME n` with the longest user
+/// name and password (512 bytes each) and name (256 bytes). Redis allows 16 KB for each argument.
+pub const REQUEST_MAX_BEFORE_LOGIN: usize = 2048;
 
 /// Digits of a number in a header, sign included: `-9223372036854775808`.
 pub const NUMBER_LEN_MAX: usize = 20;

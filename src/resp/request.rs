@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::{
-    limits::{ARGS_MAX, ARGS_MAX_BEFORE_LOGIN, BULK_MAX, BULK_MAX_BEFORE_LOGIN, INLINE_MAX, REQUEST_MAX},
+    limits::{ARGS_MAX, ARGS_MAX_BEFORE_LOGIN, BULK_MAX, INLINE_MAX, REQUEST_MAX, REQUEST_MAX_BEFORE_LOGIN},
     number::{Header, header},
 };
 
@@ -61,7 +61,7 @@ pub enum RequestError {
     InlineNul,
     /// More arguments than a client may send before it has logged in.
     UnauthenticatedMultibulkLength,
-    /// A longer argument than a client may send before it has logged in.
+    /// A longer request than a client may send before it has logged in.
     UnauthenticatedBulkLength,
 }
 
@@ -212,10 +212,10 @@ impl RequestScanner {
                 if len > BULK_MAX {
                     return Err(RequestError::BulkLength);
                 }
-                if self.before_login && len > BULK_MAX_BEFORE_LOGIN {
+                let end = start + len;
+                if self.before_login && end > REQUEST_MAX_BEFORE_LOGIN {
                     return Err(RequestError::UnauthenticatedBulkLength);
                 }
-                let end = start + len;
                 if end > REQUEST_MAX {
                     return Err(RequestError::RequestTooLong);
                 }
@@ -229,12 +229,13 @@ impl RequestScanner {
 
     fn scan_inline(&mut self, bytes: &[u8]) -> Result<Scanned, RequestError> {
         let found = memchr::memchr(b'\n', &bytes[self.searched..]).map(|i| self.searched + i + 1);
+        let max = if self.before_login { REQUEST_MAX_BEFORE_LOGIN } else { INLINE_MAX };
         match found {
-            Some(len) if len <= INLINE_MAX => {
+            Some(len) if len <= max => {
                 self.searched = 0;
                 Ok(Scanned::Inline(len))
             }
-            None if bytes.len() <= INLINE_MAX => {
+            None if bytes.len() <= max => {
                 self.searched = bytes.len();
                 Ok(Scanned::Incomplete)
             }
@@ -313,7 +314,22 @@ mod tests {
         assert_eq!(unauthenticated.scan(b"*11\r\n"), Err(RequestError::UnauthenticatedMultibulkLength));
         let mut unauthenticated = RequestScanner::default();
         unauthenticated.set_before_login(true);
-        assert_eq!(unauthenticated.scan(b"*1\r\n$16385\r\n"), Err(RequestError::UnauthenticatedBulkLength));
+        assert_eq!(unauthenticated.scan(b"*1\r\n$2048\r\n"), Err(RequestError::UnauthenticatedBulkLength));
+        let mut unauthenticated = RequestScanner::default();
+        unauthenticated.set_before_login(true);
+        assert_eq!(unauthenticated.scan(&long[..REQUEST_MAX_BEFORE_LOGIN]), Ok(Scanned::Incomplete));
+        assert_eq!(unauthenticated.scan(&long[..=REQUEST_MAX_BEFORE_LOGIN]), Err(RequestError::InlineTooLong));
+    }
+
+    #[test]
+    fn the_longest_login_is_within_the_limit() {
+        let (word, name) = ("x".repeat(512), "x".repeat(256));
+        let mut bytes = Vec::new();
+        let args = ["HELLO", "3", "AUTH", &word, &word, "SETNAME", &name];
+        super::super::write::request(&mut bytes, &args.map(str::as_bytes));
+        let mut scanner = RequestScanner::default();
+        scanner.set_before_login(true);
+        assert_eq!(scanner.scan(&bytes), Ok(Scanned::Request(bytes.len())));
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod auth;
 pub mod caller;
 mod change;
 pub mod channels;
+mod client_auth;
 pub mod convert;
 mod ejection;
 pub mod entry;

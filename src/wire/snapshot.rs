@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 
 use super::{
+    client_auth::{auth_from, former_to},
     convert::{
         DecodeError, LEVEL, addr_from, bad, cause_from, cause_to, check_level, credentials_from, credentials_to,
         data_user_from, data_user_to, id_from, id_to, kind_from, kind_to, member_from, member_to, min_acks_from, need,
@@ -169,7 +170,7 @@ fn product_state_to(p: &Product) -> pb::Product {
         mode: p.mode,
         isolated: p.isolated,
         databases: p.databases,
-        auth: p.auth.clone(),
+        auth: p.auth.credentials.clone(),
     };
     pb::Product {
         id: p.id.0,
@@ -186,6 +187,8 @@ fn product_state_to(p: &Product) -> pb::Product {
         bytes_max: p.rules.bytes_max,
         scripts_off: p.rules.scripts_off,
         errors_detailed: p.rules.errors_detailed,
+        auth_version: p.auth.version.0,
+        former_auth: former_to(&p.auth),
     }
 }
 
@@ -201,7 +204,7 @@ fn product_state_from(p: pb::Product) -> Result<Product, DecodeError> {
         mode: settings.mode,
         isolated: settings.isolated,
         databases: settings.databases,
-        auth: settings.auth,
+        auth: auth_from(settings.auth, p.auth_version, p.former_auth)?,
         auto_rebalance: p.auto_rebalance,
         reads: policy_from(need(p.reads, "where reads go")?)?,
         sweep_runs: p.sweep_runs,

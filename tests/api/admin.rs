@@ -213,9 +213,39 @@ async fn products_are_created_changed_and_removed() {
     assert_eq!(nothing.code(), Code::InvalidArgument);
     // A user name alone keeps the password; an empty password removes both.
     client.set_product(set(&|r| r.username = Some("alice".into()))).await.unwrap();
-    let auth = |world: &World| world.shared.state().products.values().find(|p| p.name == "shop").unwrap().auth.clone();
+    let auth = |world: &World| {
+        world.shared.state().products.values().find(|p| p.name == "shop").unwrap().auth.credentials.clone()
+    };
     let now = auth(&world).unwrap();
     assert_eq!((now.username.as_deref(), now.password.reveal()), (Some("alice"), "hunter2hunter2"));
+    // Two passwords at a time, of which the older one can be removed.
+    for (wrong, why) in [
+        (set(&|r| r.keep_sessions = true), "needs the new password"),
+        (set(&|r| (r.keep_sessions, r.password) = (true, Some(String::new()))), "cannot stay"),
+        (set(&|r| (r.remove_former_password, r.password) = (true, Some("x".into()))), "second command"),
+    ] {
+        let refused = client.set_product(wrong).await.unwrap_err();
+        assert!(refused.code() == Code::InvalidArgument && refused.message().contains(why), "{refused:?}");
+    }
+    let add = |password: &str| set(&|r| (r.keep_sessions, r.password) = (true, Some(password.into())));
+    let remove_former = set(&|r| r.remove_former_password = true);
+    let added = client.set_product(add("next")).await.unwrap().into_inner();
+    assert!(
+        format!("{added:?}").contains("former-password=") && !format!("{added:?}").contains("hunter2"),
+        "{added:?}"
+    );
+    assert!(client.set_product(add("next")).await.unwrap().into_inner().unchanged);
+    let third = client.set_product(add("third")).await.unwrap_err();
+    assert!(third.message().contains("pontoon product set shop former-password="), "{third:?}");
+    let former = |world: &World| {
+        let state = world.shared.state();
+        let shop = state.products.values().find(|p| p.name == "shop").unwrap();
+        shop.auth.former.as_ref().map(|former| former.credentials.password.reveal().to_owned())
+    };
+    assert_eq!(former(&world).as_deref(), Some("hunter2hunter2"));
+    client.set_product(remove_former.clone()).await.unwrap();
+    assert!(client.set_product(remove_former).await.unwrap().into_inner().unchanged);
+    assert_eq!((former(&world), auth(&world).unwrap().password.reveal()), (None, "next"));
     let open = client.set_product(set(&|r| r.password = Some(String::new()))).await.unwrap().into_inner();
     assert!(auth(&world).is_none() && !open.warnings.is_empty());
 

@@ -13,6 +13,7 @@ use std::{
 
 use pontoon::{
     model::{
+        auth::ProductAuth,
         ids::{Epoch, GroupId, HoldId, HostPort, ProductId, SlotId},
         reads::ReadTable,
         route::{GroupRoute, HoldKind, HoldRoutes, Isolated, Mode, ProductRoutes, RouteTable, SlotRoute},
@@ -216,7 +217,7 @@ pub fn table(epoch: u64, port: u16, servers: &[&str]) -> RouteTable {
         rules: Default::default(),
         databases: 16,
         port,
-        auth: None,
+        auth: Default::default(),
         reads: Default::default(),
         groups: servers.iter().enumerate().map(group).collect(),
         slots,
@@ -247,6 +248,11 @@ pub fn held(table: RouteTable, id: u64, kind: HoldKind, key: &str) -> RouteTable
 
 pub fn password(text: &str) -> Credentials {
     Credentials { username: None, password: Secret::new(text.into()) }
+}
+
+/// Clients log in with this password, which an entry at log index `version` made valid.
+pub fn logins(text: &str, version: u64) -> ProductAuth {
+    ProductAuth { credentials: Some(password(text)), version: Epoch(version), former: None }
 }
 
 /// A proxy in this process.

@@ -8,8 +8,8 @@ use pontoon::model::{
         EndSweep, FinishAssign, FinishPromotion, FinishRemove, GiveUpAssign, GiveUpPromotion, GroupNote, MarkResynced,
         MigrationProgress, NewMember, NewProduct, NodeNote, NoteGroup, NoteNode, NotePrimary, NoteReconciled, OpenHold,
         PauseMigration, PlanMigration, Recover, Reinstate, Release, RemoveGroup, RemoveProduct, RemoveServer,
-        RestartMigration, ResumeMigration, SetCluster, SetGroup, SetImpaired, SetMigration, SetProduct, SetRole,
-        SetServer, StartAssign, StartMigration, StartPromotion, StartRun, Switch,
+        RestartMigration, ResumeMigration, SetAuth, SetCluster, SetGroup, SetImpaired, SetMigration, SetProduct,
+        SetRole, SetServer, StartAssign, StartMigration, StartPromotion, StartRun, Switch,
     },
     data_user::DataUser,
     ids::{
@@ -118,7 +118,7 @@ pub fn changes() -> Log {
                 product,
                 port: Some(19005),
                 databases: Some(8),
-                auth: Some(None),
+                auth: Some(SetAuth::Replace(None)),
                 auto_rebalance: None,
                 min_acks: None,
                 min_acks_ms: None,
@@ -570,5 +570,30 @@ pub fn limited() -> Log {
                 rules: Default::default(),
             }),
         ),
+    ]
+}
+
+/// A product whose clients may log in with two passwords.
+pub fn rotation() -> Log {
+    let password = |text: &str| Credentials { username: None, password: Secret::new(text.into()) };
+    let set = |auth| {
+        Change::SetProduct(SetProduct {
+            product: ProductId(1),
+            port: None,
+            databases: None,
+            auth: Some(auth),
+            auto_rebalance: None,
+            min_acks: None,
+            min_acks_ms: None,
+            reads: SetReads::default(),
+            clients_max: None,
+        })
+    };
+    vec![
+        (STEP, changes().swap_remove(0).1),
+        (STEP, set(SetAuth::Replace(Some(password("one"))))),
+        ("set_product_4", set(SetAuth::Add(password("two")))),
+        ("set_product_5", set(SetAuth::RemoveFormer)),
+        (STEP, set(SetAuth::Add(password("three")))),
     ]
 }

@@ -25,10 +25,12 @@ use pontoon::{
 };
 use prost::Message;
 
-use self::logs::{Log, STEP, changes, ejections, group_notes, limited, migrations, node_notes, noted, promotions};
+use self::logs::{
+    Log, STEP, changes, ejections, group_notes, limited, migrations, node_notes, noted, promotions, rotation,
+};
 
 /// The golden files of last states.
-const STATES: [&str; 9] = [
+const STATES: [&str; 10] = [
     "state",
     "state_migrations",
     "state_promotions",
@@ -38,6 +40,7 @@ const STATES: [&str; 9] = [
     "state_removed",
     "state_group_notes",
     "state_node_notes",
+    "state_rotation",
 ];
 
 fn numbered(changes: Log) -> Vec<(&'static str, Entry)> {
@@ -88,8 +91,8 @@ fn without_texts(mut state: ClusterState) -> ClusterState {
     state
 }
 
-fn all_logs() -> [Log; 8] {
-    [changes(), migrations(), promotions(), ejections(), noted(), limited(), group_notes(), node_notes()]
+fn all_logs() -> [Log; 9] {
+    [changes(), migrations(), promotions(), ejections(), noted(), limited(), group_notes(), node_notes(), rotation()]
 }
 
 #[test]
@@ -229,6 +232,15 @@ fn a_state_with_notes_about_nodes_is_read_and_written_as_it_was() {
     assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
     assert_eq!(state.events.len(), 1);
     assert_kept("state_node_notes", &state);
+}
+
+#[test]
+fn a_state_with_two_passwords_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(rotation()));
+    assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
+    let auth = &state.products[&ProductId(1)].auth;
+    assert_eq!((auth.version, auth.former.as_ref().unwrap().version), (Epoch(5), Epoch(3)));
+    assert_kept("state_rotation", &state);
 }
 
 /// Every setting of SetProduct can be given and left out; what is given is in the state.

@@ -13,7 +13,7 @@ use pontoon::{
         change::{
             AddServer, Admit, AssignFree, BeginRemove, Bootstrap, Change, CreateGroup, FinishAssign, FinishRemove,
             GiveUpAssign, NewMember, NewProduct, OpenHold, Recover, Release, RemoveGroup, RemoveProduct, RemoveServer,
-            SetCluster, SetProduct, SetRole, StartAssign,
+            SetAuth, SetCluster, SetProduct, SetRole, StartAssign,
         },
         check::check,
         client_rules::SetClientRules,
@@ -120,7 +120,12 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
             product,
             port: (b % 2 == 0).then_some(19010 + b % 100),
             databases: (c % 2 == 0).then_some(u32::from(c % 30)),
-            auth: (d % 2 == 0).then(|| auth(e)),
+            auth: match (d % 6, auth(e)) {
+                (0 | 2, credentials) => Some(SetAuth::Replace(credentials)),
+                (1 | 3, Some(credentials)) => Some(SetAuth::Add(credentials)),
+                (4, _) => Some(SetAuth::RemoveFormer),
+                _ => None,
+            },
             auto_rebalance: (e % 3 == 0).then_some(f % 2 == 0),
             min_acks: (e % 4 == 0).then_some((f % 18) as u8),
             min_acks_ms: (e % 5 == 0).then_some(u32::from(f) * 8),

@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod closings;
+mod passwords;
 mod storm;
 mod transactions;

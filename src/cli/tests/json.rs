@@ -157,6 +157,7 @@ fn product() -> Product {
         isolated: Isolated::Serve.into(),
         databases: 16,
         has_password: true,
+        former_password_valid: true,
         username: None,
         group_count: 2,
         slot_count: 16_384,

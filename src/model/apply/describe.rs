@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
+    auth::ProductAuth,
     ids::{GroupId, HostPort, SlotId},
     slot::spans,
     state::{ClusterState, Group, Keys, Member, Product, Role},
@@ -174,6 +175,25 @@ fn products(before: &ClusterState, after: &ClusterState, lines: &mut Vec<String>
     }
 }
 
+/// How the credentials of clients change.
+fn auth(old: &ProductAuth, new: &ProductAuth) -> Option<&'static str> {
+    let kept = new.former.as_ref().is_some_and(|former| former.version == old.version);
+    match (&old.credentials, &new.credentials) {
+        (None, Some(_)) => Some("clients must log in; all clients are closed"),
+        (Some(_), None) => Some("clients need no password any more; all clients are closed"),
+        (Some(old), Some(new)) if old != new && kept => {
+            Some("clients log in with other credentials, or with the former ones; clients stay connected")
+        }
+        (Some(before), Some(after)) if before != after => {
+            Some("clients log in with other credentials; those that logged in with others are closed")
+        }
+        (Some(_), Some(_)) if old.former != new.former => {
+            Some("the former credentials are no longer valid; clients that logged in with them are closed")
+        }
+        (Some(_), Some(_)) | (None, None) => None,
+    }
+}
+
 fn product(old: &Product, new: &Product, lines: &mut Vec<String>) {
     let name = &new.name;
     if old.port != new.port {
@@ -207,13 +227,8 @@ fn product(old: &Product, new: &Product, lines: &mut Vec<String>) {
     if old.rules != new.rules {
         lines.push(format!("product '{name}': {}", new.rules));
     }
-    match (&old.auth, &new.auth) {
-        (None, Some(_)) => lines.push(format!("product '{name}': clients must log in")),
-        (Some(_), None) => lines.push(format!("product '{name}': clients need no password any more")),
-        (Some(old), Some(new)) if old != new => {
-            lines.push(format!("product '{name}': clients log in with other credentials"))
-        }
-        (Some(_), Some(_)) | (None, None) => {}
+    if let Some(now) = auth(&old.auth, &new.auth) {
+        lines.push(format!("product '{name}': {now}"));
     }
     for group in old.groups.values().filter(|g| !new.groups.contains_key(&g.id)) {
         lines.push(format!("product '{name}': group {} is removed", group.id));

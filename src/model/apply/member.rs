@@ -55,7 +55,7 @@ impl Apply for Bootstrap {
         check_listeners(members.iter().map(NodePorts::from), &[(&default.name, port)], std::iter::empty())?;
 
         state.members = first;
-        product::insert(state, &default);
+        product::insert(state, &default, at);
         routed(state, at);
         Ok(Outcome::Done)
     }

@@ -8,9 +8,10 @@ use super::{
     guard::credentials_usable,
 };
 use crate::model::{
-    change::{NewProduct, RemoveProduct, SetProduct},
+    auth::ProductAuth,
+    change::{NewProduct, RemoveProduct, SetAuth, SetProduct},
     client_rules::ClientRules,
-    ids::ProductId,
+    ids::{Epoch, ProductId},
     limits::{
         CLIENTS_MAX, DATABASES_MAX, DEFAULT_MIN_ACKS_MS, MAX_LAG_MS, MIN_ACKS_MAX, MIN_ACKS_MS, NAME_LEN_MAX,
         PRODUCTS_MAX,
@@ -19,7 +20,7 @@ use crate::model::{
     ports::{NodePorts, check_listeners, products, servers},
     reads::{ReadFrom, ReadPolicy},
     reject::Reject,
-    state::{ClusterState, Product, SlotState},
+    state::{ClusterState, Position, Product, SlotState},
 };
 
 impl Apply for NewProduct {
@@ -42,7 +43,7 @@ impl Apply for NewProduct {
         ports.push((&self.name, self.port));
         check_listeners(state.members.values().map(NodePorts::from), &ports, servers(state))?;
 
-        let id = insert(state, self);
+        let id = insert(state, self, at);
         routed(state, at);
         Ok(Outcome::Product(id))
     }
@@ -68,9 +69,7 @@ impl Apply for SetProduct {
             databases_allowed(databases)?;
         }
         acks_allowed(min_acks, min_acks_ms)?;
-        if let Some(Some(auth)) = auth {
-            credentials_usable(auth)?;
-        }
+        let auth = auth.as_ref().map(|set| auth_after(before, set, at.index)).transpose()?;
         if let Some(ms) = reads.max_lag_ms.filter(|ms| *ms != 0 && !MAX_LAG_MS.contains(ms)) {
             return Err(Reject::BadMaxLag(ms));
         }
@@ -104,7 +103,7 @@ impl Apply for SetProduct {
         product.port = port.unwrap_or(product.port);
         product.databases = databases.unwrap_or(product.databases);
         if let Some(auth) = auth {
-            product.auth.clone_from(auth);
+            product.auth = auth;
         }
         product.min_acks = min_acks.unwrap_or(product.min_acks);
         product.min_acks_ms = min_acks_ms.unwrap_or(product.min_acks_ms);
@@ -138,7 +137,7 @@ impl Apply for RemoveProduct {
 }
 
 /// Adds a product that was checked.
-pub(super) fn insert(state: &mut ClusterState, new: &NewProduct) -> ProductId {
+pub(super) fn insert(state: &mut ClusterState, new: &NewProduct, at: Position) -> ProductId {
     let id = ProductId(state.next_product.max(1));
     state.next_product = id.0 + 1;
     let product = Product {
@@ -149,7 +148,7 @@ pub(super) fn insert(state: &mut ClusterState, new: &NewProduct) -> ProductId {
         mode: new.mode,
         isolated: new.isolated,
         databases: new.databases,
-        auth: new.auth.clone(),
+        auth: ProductAuth::default().replaced(new.auth.clone(), at.index),
         groups: Default::default(),
         auto_rebalance: false,
         min_acks: 0,
@@ -162,6 +161,29 @@ pub(super) fn insert(state: &mut ClusterState, new: &NewProduct) -> ProductId {
     };
     state.products.insert(id, product);
     id
+}
+
+/// What clients of `product` log in with after a change at log index `at`.
+fn auth_after(product: &Product, set: &SetAuth, at: Epoch) -> Result<ProductAuth, Reject> {
+    let before = &product.auth;
+    match set {
+        SetAuth::Replace(None) => Ok(before.replaced(None, at)),
+        SetAuth::Replace(Some(credentials)) => {
+            credentials_usable(credentials)?;
+            Ok(before.replaced(Some(credentials.clone()), at))
+        }
+        SetAuth::Add(credentials) => {
+            credentials_usable(credentials)?;
+            let Some(newest) = &before.credentials else { return Err(Reject::NoPasswordToKeep(product.name.clone())) };
+            let after = before.added(newest, credentials.clone(), at);
+            // A third would end the sessions of the first without a word.
+            match &before.former {
+                Some(former) if !after.is_valid(former.version) => Err(Reject::TwoPasswords(product.name.clone())),
+                Some(_) | None => Ok(after),
+            }
+        }
+        SetAuth::RemoveFormer => Ok(before.without_former()),
+    }
 }
 
 /// 1 to 64 of `[A-Za-z0-9_.-]`, not beginning with a dot or dash, because it is used in file names and on command

@@ -37,8 +37,8 @@ pub struct SetProduct {
     pub port: Option<u16>,
     /// Number of databases.
     pub databases: Option<u32>,
-    /// Client credentials; `Some(None)` removes them.
-    pub auth: Option<Option<Credentials>>,
+    /// What clients log in with.
+    pub auth: Option<SetAuth>,
     /// Whether migrations are planned automatically.
     pub auto_rebalance: Option<bool>,
     /// Replicas that must have a write before it is acknowledged; 0: none.
@@ -51,6 +51,17 @@ pub struct SetProduct {
     pub clients_max: Option<u32>,
     /// What its clients may do.
     pub rules: SetClientRules,
+}
+
+/// Changes what clients log in with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SetAuth {
+    /// These credentials are valid, and no others; `None`: clients need none.
+    Replace(Option<Credentials>),
+    /// These credentials are valid, too; those until now become the former ones.
+    Add(Credentials),
+    /// The former credentials are no longer valid.
+    RemoveFormer,
 }
 
 /// Removes a product that has no groups.

@@ -117,6 +117,12 @@ fn product(state: &ClusterState, p: &Product, found: &mut Found) {
     found.unless(p.slots.len() == usize::from(p.layout.slots()), || format!("'{name}' has {} slots", p.slots.len()));
     let lag = p.reads.max_lag_ms;
     found.unless(lag == 0 || MAX_LAG_MS.contains(&lag), || format!("replicas of '{name}' may be {lag} ms behind"));
+    let (newest, former) = (p.auth.version, p.auth.former.as_ref().map(|former| former.version));
+    found.unless(former.is_none() || p.auth.is_required(), || format!("'{name}' has only former credentials"));
+    found.unless(former != Some(newest), || format!("both credentials of '{name}' have version {newest}"));
+    found.unless(newest.max(former.unwrap_or_default()) <= state.applied, || {
+        format!("credentials of '{name}' are of an entry that is not applied")
+    });
     found.unless((1..=DATABASES_MAX).contains(&p.databases), || format!("'{name}' has {} databases", p.databases));
     found.unless(p.min_acks <= MIN_ACKS_MAX && MIN_ACKS_MS.contains(&p.min_acks_ms), || {
         format!("'{name}' waits for {} replicas, {} ms", p.min_acks, p.min_acks_ms)

@@ -197,6 +197,15 @@ pub enum Reject {
     /// The user name or the password cannot be used.
     #[error("the credentials cannot be used: {0}")]
     BadCredentials(&'static str),
+    /// The former password of a product has not been removed yet.
+    #[error(
+        "product '{0}' has two valid passwords already; remove the older one first (`pontoon product set {0} former-password=`), \
+         which closes the clients that logged in with it"
+    )]
+    TwoPasswords(String),
+    /// There is no password that could stay valid.
+    #[error("product '{0}' has no password that could stay valid; repeat this without --keep-sessions")]
+    NoPasswordToKeep(String),
     /// The product still has groups.
     #[error(
         "product '{product}' still has {count} group(s), the first is {group}; remove them first (`pontoon group remove`)"

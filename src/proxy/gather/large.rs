@@ -63,7 +63,7 @@ impl LargeSplit {
             session.note_write(ticket);
         }
         worker.stats.large_splits.set(worker.stats.large_splits.get() + 1);
-        session.in_sections.set(true);
+        session.alone.set(true);
         let large = Self {
             worker: worker.clone(),
             session: session.clone(),
@@ -111,7 +111,7 @@ impl LargeSplit {
             merged.append_values(&mut values);
             self.charge(values.memory());
         }
-        self.session.in_sections.set(false);
+        self.session.alone.set(false);
         let session = self.session.clone();
         if total.error.is_none() && self.kind == Split::Mget {
             session.complete_in_pieces(&self.worker, self.ticket, values, 0);
@@ -212,7 +212,7 @@ impl Drop for LargeSplit {
     fn drop(&mut self) {
         self.session.charge_split(&self.worker, self.charged.get(), 0);
         // The task panicked, or the worker ends: nothing else would let the session go on.
-        if self.session.in_sections.get() {
+        if self.session.alone.get() {
             self.session.kill();
         }
     }

@@ -1,10 +1,12 @@
 //! AUTH and HELLO.
 //! Knows nothing of servers; the product has the password.
 
+use std::borrow::Cow;
+
 use super::{QUOTED_MAX, SERVER_VERSION, name};
 use crate::{
     commands::Args,
-    model::route::ProductRoutes,
+    model::{auth::ProductAuth, route::ProductRoutes},
     proxy::{dispatch::CallContext, session::Session},
     resp::{
         number,
@@ -12,47 +14,75 @@ use crate::{
     },
 };
 
-pub(super) fn auth(session: &Session, routes: &ProductRoutes, call: &CallContext<'_>, out: &mut Vec<u8>) {
+/// The error for credentials that are not valid, as in Redis.
+const WRONG: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+
+/// Why AUTH or HELLO is refused.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The credentials are not valid.
+    WrongPassword,
+    /// For another reason, with this error.
+    Other(Cow<'static, str>),
+}
+
+impl From<&'static str> for Refusal {
+    fn from(text: &'static str) -> Self {
+        Self::Other(text.into())
+    }
+}
+
+impl Refusal {
+    /// Writes the error.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::WrongPassword => write::error(out, WRONG),
+            Self::Other(text) => write::error(out, text),
+        }
+    }
+}
+
+pub(super) fn auth(
+    session: &Session,
+    routes: &ProductRoutes,
+    call: &CallContext<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
     let (user, password) = match call.args.len() {
         2 => (None, call.get(1)),
         3 => (Some(call.get(1)), call.get(2)),
-        _ => return write::error(out, "ERR syntax error"),
+        _ => return Err("ERR syntax error".into()),
     };
-    match log_in(session, routes, user, password) {
-        Ok(()) => write::simple(out, "OK"),
-        Err(error) => write::error(out, error),
-    }
+    log_in(session, &routes.auth, user, password)?;
+    write::simple(out, "OK");
+    Ok(())
 }
 
-pub(super) fn log_in(
-    session: &Session,
-    routes: &ProductRoutes,
-    user: Option<&[u8]>,
-    password: &[u8],
-) -> Result<(), &'static str> {
-    let Some(wanted) = &routes.auth else {
+fn log_in(session: &Session, auth: &ProductAuth, user: Option<&[u8]>, password: &[u8]) -> Result<(), Refusal> {
+    if !auth.is_required() {
         return match user {
             // As Redis' default user without a password: any will do.
             Some(b"default") => Ok(()),
-            Some(_) => Err("WRONGPASS invalid username-password pair or user is disabled."),
+            // Nobody guesses where there is no password.
+            Some(_) => Err(WRONG.into()),
             None => {
                 Err("ERR AUTH <password> called without any password configured for the default user. Are you sure \
-                    your configuration is correct?")
+                    your configuration is correct?"
+                    .into())
             }
         };
-    };
-    let user_fits = user.unwrap_or(b"default") == wanted.username.as_deref().unwrap_or("default").as_bytes();
-    // The password is compared in both cases, so that the time does not reveal which of the two was wrong.
-    let password_fits = wanted.password.matches(password);
-    if user_fits && password_fits {
-        session.client.borrow_mut().logged_in = true;
-        Ok(())
-    } else {
-        Err("WRONGPASS invalid username-password pair or user is disabled.")
     }
+    let version = auth.log_in(user, password).ok_or(Refusal::WrongPassword)?;
+    session.client.borrow_mut().login = Some(version);
+    Ok(())
 }
 
-pub(super) fn hello(session: &Session, routes: &ProductRoutes, call: &CallContext<'_>, out: &mut Vec<u8>) {
+pub(super) fn hello(
+    session: &Session,
+    routes: &ProductRoutes,
+    call: &CallContext<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
     let mut version = session.client.borrow().version;
     let mut at = 1;
     if call.args.len() > 1 {
@@ -60,9 +90,9 @@ pub(super) fn hello(session: &Session, routes: &ProductRoutes, call: &CallContex
             b"2" => Version::Resp2,
             b"3" => Version::Resp3,
             other if number::parse(other).is_none() => {
-                return write::error(out, "ERR Protocol version is not an integer or out of range");
+                return Err("ERR Protocol version is not an integer or out of range".into());
             }
-            _ => return write::error(out, "NOPROTO unsupported protocol version"),
+            _ => return Err("NOPROTO unsupported protocol version".into()),
         };
         at = 2;
     }
@@ -71,28 +101,22 @@ pub(super) fn hello(session: &Session, routes: &ProductRoutes, call: &CallContex
         let left = call.args.len() - at - 1;
         let option = call.get(at);
         if option.eq_ignore_ascii_case(b"AUTH") && left >= 2 {
-            if let Err(error) = log_in(session, routes, Some(call.get(at + 1)), call.get(at + 2)) {
-                return write::error(out, error);
-            }
+            log_in(session, &routes.auth, Some(call.get(at + 1)), call.get(at + 2))?;
             at += 3;
         } else if option.eq_ignore_ascii_case(b"SETNAME") && left >= 1 {
-            match name(call.get(at + 1)) {
-                Ok(name) => new_name = Some(name),
-                Err(error) => return write::error(out, error),
-            }
+            new_name = Some(name(call.get(at + 1))?);
             at += 2;
         } else {
             let option = String::from_utf8_lossy(&option[..option.len().min(QUOTED_MAX)]).into_owned();
-            return write::error(out, &format!("ERR Syntax error in HELLO option '{option}'"));
+            return Err(Refusal::Other(format!("ERR Syntax error in HELLO option '{option}'").into()));
         }
     }
     let mut client = session.client.borrow_mut();
-    if !client.logged_in {
-        return write::error(
-            out,
-            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
-                <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
-        );
+    if client.login.is_none() {
+        return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
+            <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same \
+            time"
+            .into());
     }
     if let Some(name) = new_name {
         client.name = name;
@@ -115,4 +139,5 @@ pub(super) fn hello(session: &Session, routes: &ProductRoutes, call: &CallContex
     }
     write::bulk(out, b"modules");
     write::array(out, 0);
+    Ok(())
 }

@@ -8,6 +8,8 @@ mod transaction;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use login::Refusal;
+
 use super::{
     client::{ClientState, ReplyMode},
     dispatch::CallContext,
@@ -36,6 +38,10 @@ pub(super) struct Answer {
     pub(super) close: bool,
     /// The new setting of `CLIENT REPLY`, not the old one, decides whether this reply is sent.
     pub(super) mode_changed: bool,
+    /// The reply says that a login failed.
+    pub(super) failed_login: bool,
+    /// The client must log in again.
+    pub(super) logged_out: bool,
 }
 
 /// Writes the reply to `command` into `out`.
@@ -58,13 +64,19 @@ pub(super) fn answer(
             write::simple(out, "OK");
             after.close = true;
         }
-        Local::Auth => login::auth(session, routes, call, out),
-        Local::Hello => login::hello(session, routes, call, out),
+        Local::Auth | Local::Hello => {
+            let log_in = if command == Local::Auth { login::auth } else { login::hello };
+            if let Err(refusal) = log_in(session, routes, call, out) {
+                refusal.write(out);
+                after.failed_login = matches!(refusal, Refusal::WrongPassword);
+            }
+        }
         Local::Select => select(session, routes, call.get(1), out),
         Local::Reset => {
             // RESET ends `CLIENT REPLY OFF`, so its own reply is sent.
             after.mode_changed = session.client.borrow().replies == ReplyMode::Off;
-            *session.client.borrow_mut() = ClientState { logged_in: routes.auth.is_none(), ..ClientState::default() };
+            *session.client.borrow_mut() = ClientState::of(&routes.auth);
+            after.logged_out = routes.auth.is_required();
             session.forget_backend_set();
             write::simple(out, "RESET");
         }

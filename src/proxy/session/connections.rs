@@ -95,7 +95,7 @@ impl Session {
             self.settling.set(waiting > 0);
         }
         self.settling.get()
-            || self.in_sections.get()
+            || self.alone.get()
             || waiting >= limits.pipeline_max.min(self.window.get().size(replies.answered()))
             || self.queued.get() > limits.session_queued_max
             || replies.held() > limits.session_output_max

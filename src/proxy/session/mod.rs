@@ -3,6 +3,7 @@
 //! handles one.
 
 mod connections;
+mod gate;
 mod memory;
 mod output;
 mod request;
@@ -18,6 +19,7 @@ use std::{
 
 use tokio::net::tcp::OwnedWriteHalf;
 
+use gate::Gate;
 use memory::SessionMemory;
 use request::Handled;
 pub(super) use request::{CutOff, PARKED_TOO_LONG, PARKED_TOO_MUCH};
@@ -68,8 +70,9 @@ pub(super) struct Session {
     /// Whether its backend set has changed and earlier requests are still unanswered: nothing is read until they are
     /// answered.
     settling: Cell<bool>,
-    /// Whether a large split command is being executed: nothing is read until it is answered.
-    pub(super) in_sections: Cell<bool>,
+    /// Whether a large split command is being executed, or the answer to a failed login is delayed: nothing is read until
+    /// it is answered.
+    pub(super) alone: Cell<bool>,
     /// Bytes of replies that the node itself gave in this turn.
     answered_in_turn: Cell<usize>,
     /// Whether nothing more is read; the session is closed when all requests are answered and the replies written.
@@ -80,6 +83,7 @@ pub(super) struct Session {
     pub(super) parked_at: Cell<Option<u32>>,
     /// Whether the parked request is to be tried again: a hold has ended, or it was parked for too long.
     unparked: Cell<bool>,
+    gate: Gate,
     /// Its last write, if the product has `own_writes` set.
     last_write: Cell<LastWrite>,
 }

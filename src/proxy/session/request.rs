@@ -54,6 +54,8 @@ pub(super) enum Handled {
     Done,
     /// It is parked: its slot is held. All requests behind it wait, too.
     Parked,
+    /// It was answered, and the client has to log in again.
+    LoggedOut,
     /// It waits for room in a server's queue, or for earlier requests on another connection; so do all behind it.
     Waiting,
 }
@@ -113,7 +115,7 @@ impl Session {
             }
             Dispatch::Local(local) => {
                 self.count_request(worker, mode);
-                self.answer_locally(worker, routes, local, call, muted);
+                return self.answer_locally(worker, routes, local, call, muted);
             }
             Dispatch::Refuse(RefusalReason::Unresolved(error)) => {
                 self.refuse_request(worker, mode, &local::unresolved(&error, call));
@@ -335,14 +337,18 @@ impl Session {
 
     fn answer_locally(
         self: &Rc<Self>,
-        worker: &Worker,
+        worker: &Rc<Worker>,
         routes: &ProductRoutes,
         local: Local,
         call: &CallContext<'_>,
         muted: bool,
-    ) {
+    ) -> Handled {
         let mut reply = worker.buffers.take_reply();
         let answer = local::answer(worker, self, routes, local, call, &mut reply);
+        if answer.failed_login {
+            self.answer_failed_login(worker, muted, reply);
+            return Handled::Done;
+        }
         // `CLIENT REPLY ON` is answered although replies were off; OFF and SKIP are not answered although replies were
         // on.
         let silent = match answer.mode_changed {
@@ -357,6 +363,7 @@ impl Session {
         if answer.close {
             self.closing.set(true);
         }
+        if answer.logged_out { Handled::LoggedOut } else { Handled::Done }
     }
 
     /// Parks a request and returns `None`, or returns the error for the client if it was parked for too long or too

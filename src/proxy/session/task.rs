@@ -17,7 +17,7 @@ use tokio::{
     net::{TcpStream, tcp::OwnedReadHalf},
 };
 
-use super::{Handled, Session, memory::SessionMemory};
+use super::{Handled, Session, gate::Gate, memory::SessionMemory};
 use crate::{
     model::route::ProductRoutes,
     proxy::{
@@ -32,6 +32,7 @@ use crate::{
     },
     resp::{
         inline,
+        limits::REQUEST_MAX_BEFORE_LOGIN,
         request::{RequestError, RequestScanner, Scanned},
         write,
     },
@@ -55,6 +56,9 @@ const LOCAL_PER_TURN: usize = 256 * 1024;
 
 /// Bytes reserved for the rest of an incomplete request, in addition to what has arrived: one request of usual size.
 const REST_RESERVED: usize = 16 * 1024;
+
+/// Bytes that are read at once from a client that has not logged in: a login.
+const READ_BEFORE_LOGIN: usize = REQUEST_MAX_BEFORE_LOGIN;
 
 /// Why the scan of a buffer stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,15 +126,16 @@ impl SessionTask {
         id: u64,
     ) -> Self {
         let (reader, writer) = stream.into_split();
-        let logged_in = product.routes.borrow().auth.is_none();
+        let client = ClientState::of(&product.routes.borrow().auth);
+        let must_log_in = client.login.is_none();
         let kind = TaskKind::Session(product.routes.borrow().id);
         let mut scanner = RequestScanner::default();
-        scanner.set_before_login(!logged_in);
+        scanner.set_before_login(must_log_in);
         let session = Rc::new(Session {
             id,
             addr,
             product,
-            client: RefCell::new(ClientState { logged_in, ..ClientState::default() }),
+            client: RefCell::new(client),
             writer: RefCell::new(Some(writer)),
             replies: RefCell::default(),
             backend_set: RefCell::default(),
@@ -147,15 +152,19 @@ impl SessionTask {
             window: Cell::default(),
             stalled: Cell::new(false),
             settling: Cell::new(false),
-            in_sections: Cell::new(false),
+            alone: Cell::new(false),
             answered_in_turn: Cell::new(0),
             closing: Cell::new(false),
             closed: Cell::new(false),
             parked_at: Cell::new(None),
             unparked: Cell::new(false),
+            gate: Gate::default(),
             last_write: Cell::default(),
         });
         worker.add_session(&session);
+        if must_log_in {
+            worker.await_login(&session);
+        }
         Self {
             worker,
             session,
@@ -240,13 +249,21 @@ impl SessionTask {
         if session.stalled.get() {
             // A client that sends its whole pipeline before it reads would wait for ever.
             session.read_ahead_full.set(left >= limits.read_ahead_max);
-            return session.blocked.get() && left < limits.read_ahead_max;
+            let read_ahead_max = if self.scanner.is_before_login() { 0 } else { limits.read_ahead_max };
+            return session.blocked.get() && left < read_ahead_max;
         }
         !matches!(self.stop, ScanStop::Waiting | ScanStop::OverQuota)
     }
 
     /// Reads once, up to `max` bytes; also handles them if `rest` is empty.
-    fn fill(&mut self, worker: &Rc<Worker>, max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn fill(&mut self, worker: &Rc<Worker>, mut max: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.scanner.is_before_login() {
+            // The task is woken when the client has read its replies.
+            if self.session.blocked.get() {
+                return Poll::Pending;
+            }
+            max = max.min(READ_BEFORE_LOGIN);
+        }
         if self.rest.is_empty() {
             let mut scratch = worker.buffers.read.borrow_mut();
             let max = max.min(scratch.len());
@@ -270,7 +287,7 @@ impl SessionTask {
             self.rest.drain(..self.used);
             self.used = 0;
         }
-        reserve(&mut self.rest, REST_RESERVED);
+        reserve(&mut self.rest, REST_RESERVED.min(max));
         // `read_buf` is cancel-safe: if it is dropped while pending, it has read nothing.
         let mut into = (&mut self.rest).limit(max);
         let read = std::pin::pin!(self.reader.read_buf(&mut into));
@@ -295,67 +312,31 @@ impl SessionTask {
         // The routes are replaced only between turns, so they can be borrowed for the whole turn.
         let routes = session.product.routes.borrow();
         let serve_check = worker.begin_batch(routes.isolated);
-        if self.scanner.is_before_login() && routes.auth.is_none() {
-            // The password was removed after the client connected.
-            session.client.borrow_mut().logged_in = true;
-            self.scanner.set_before_login(false);
-        }
+        let (mut at, at_gate) = if self.scanner.is_before_login() {
+            self.work_before_login(&worker, &routes, serve_check, bytes)
+        } else {
+            (0, None)
+        };
         let quota = session.product.quota.borrow().clone();
-        let mut at = 0;
-        let stop = loop {
-            if session.saturated(&worker) || session.answered_in_turn.get() > LOCAL_PER_TURN {
-                break ScanStop::AtLimit;
-            }
-            let scanned = self.scanner.scan(&bytes[at..]);
-            if let (Some(quota), Ok(Scanned::Request(len) | Scanned::Inline(len))) = (&quota, &scanned) {
-                match self.admit(quota, *len) {
-                    Admission::Admitted => {}
-                    Admission::Waits => break ScanStop::OverQuota,
-                    Admission::Refused => {
-                        session.refuse_over_quota(&worker);
-                        at += len;
-                        continue;
-                    }
-                }
-            }
-            let len = match scanned {
-                Ok(Scanned::Incomplete) => break ScanStop::Incomplete,
-                Ok(Scanned::Request(len)) => {
-                    let call = CallContext { bytes: &bytes[at..at + len], args: self.scanner.args() };
-                    match session.handle(&worker, &routes, serve_check, &call) {
-                        Handled::Done => len,
-                        Handled::Parked => break ScanStop::Parked,
-                        Handled::Waiting => break ScanStop::Waiting,
-                    }
-                }
-                Ok(Scanned::Inline(len)) => {
-                    match self.handle_inline(&worker, &routes, serve_check, &bytes[at..at + len]) {
-                        Ok(Handled::Done) => len,
-                        Ok(Handled::Parked) => break ScanStop::Parked,
-                        Ok(Handled::Waiting) => break ScanStop::Waiting,
-                        Err(error) => {
-                            self.protocol_error(&worker, error);
-                            break ScanStop::AtLimit;
-                        }
-                    }
-                }
-                Err(error) => {
-                    self.protocol_error(&worker, error);
+        let stop = at_gate.unwrap_or_else(|| {
+            loop {
+                if session.saturated(&worker) || session.answered_in_turn.get() > LOCAL_PER_TURN {
                     break ScanStop::AtLimit;
                 }
-            };
-            at += len;
-            self.handled += 1;
-            if self.handled.is_multiple_of(REQUESTS_PER_CLOCK) && self.is_turn_over() {
-                break ScanStop::TurnOver;
+                let (len, stop) = self.next(&worker, &routes, serve_check, quota.as_deref(), &bytes[at..]);
+                at += len;
+                if let Some(stop) = stop {
+                    break stop;
+                }
+                self.handled += 1;
+                if self.handled.is_multiple_of(REQUESTS_PER_CLOCK) && self.is_turn_over() {
+                    break ScanStop::TurnOver;
+                }
+                if session.closing.get() {
+                    break ScanStop::AtLimit;
+                }
             }
-            if self.scanner.is_before_login() {
-                self.scanner.set_before_login(!session.client.borrow().logged_in);
-            }
-            if session.closing.get() {
-                break ScanStop::AtLimit;
-            }
-        };
+        });
         if let Some(quota) = quota {
             self.settle_quota(&quota, stop);
         }
@@ -371,10 +352,6 @@ impl SessionTask {
 
     /// Whether a request of `len` bytes may be handled now, by the product's quota.
     fn admit(&mut self, quota: &Quota, len: usize) -> Admission {
-        // Who is not logged in cannot use up the quota of those who are.
-        if self.scanner.is_before_login() {
-            return Admission::Admitted;
-        }
         if quota.admits(len) {
             (self.over_quota_since, self.admitted) = (None, Some(len));
             return Admission::Admitted;
@@ -397,6 +374,85 @@ impl SessionTask {
         }
     }
 
+    /// Handles the requests of a client that has not logged in, up to its login, without the quota: strangers cannot use up
+    /// that of others. Returns the number of bytes handled and, unless it has logged in, why the scan stopped.
+    #[cold]
+    fn work_before_login(
+        &mut self,
+        worker: &Rc<Worker>,
+        routes: &ProductRoutes,
+        serve_check: ServeCheck,
+        bytes: &[u8],
+    ) -> (usize, Option<ScanStop>) {
+        let session = self.session.clone();
+        let mut at = 0;
+        while !session.saturated(worker) {
+            let unread = session.unread();
+            let (len, stop) = self.next(worker, routes, serve_check, None, &bytes[at..]);
+            at += len;
+            if session.client.borrow().login.is_some() {
+                session.gate.pass();
+                self.scanner.set_before_login(false);
+                return (at, stop);
+            }
+            if !session.closing.get() && !session.gate.admits(len, session.unread() - unread) {
+                session.close_at_gate(worker);
+            }
+            match stop {
+                Some(ScanStop::TurnOver) | None if !session.closing.get() => {}
+                Some(stop) => return (at, Some(stop)),
+                None => break,
+            }
+        }
+        (at, Some(ScanStop::AtLimit))
+    }
+
+    /// Handles the next request, if `quota` admits it. Returns the number of bytes handled, and why the scan stops there.
+    #[inline]
+    fn next(
+        &mut self,
+        worker: &Rc<Worker>,
+        routes: &ProductRoutes,
+        serve_check: ServeCheck,
+        quota: Option<&Quota>,
+        bytes: &[u8],
+    ) -> (usize, Option<ScanStop>) {
+        let scanned = self.scanner.scan(bytes);
+        if let (Some(quota), Ok(Scanned::Request(len) | Scanned::Inline(len))) = (quota, &scanned) {
+            match self.admit(quota, *len) {
+                Admission::Admitted => {}
+                Admission::Waits => return (0, Some(ScanStop::OverQuota)),
+                Admission::Refused => {
+                    self.session.refuse_over_quota(worker);
+                    return (*len, None);
+                }
+            }
+        }
+        let (len, handled) = match scanned {
+            Ok(Scanned::Incomplete) => return (0, Some(ScanStop::Incomplete)),
+            Ok(Scanned::Request(len)) => {
+                let call = CallContext { bytes: &bytes[..len], args: self.scanner.args() };
+                (len, Ok(self.session.handle(worker, routes, serve_check, &call)))
+            }
+            Ok(Scanned::Inline(len)) => (len, self.handle_inline(worker, routes, serve_check, &bytes[..len])),
+            Err(error) => (0, Err(error)),
+        };
+        match handled {
+            Ok(Handled::Done) => (len, None),
+            Ok(Handled::LoggedOut) => {
+                self.scanner.set_before_login(true);
+                // The rest is handled as that of a client that has not logged in.
+                (len, Some(ScanStop::TurnOver))
+            }
+            Ok(Handled::Parked) => (0, Some(ScanStop::Parked)),
+            Ok(Handled::Waiting) => (0, Some(ScanStop::Waiting)),
+            Err(error) => {
+                self.protocol_error(worker, error);
+                (0, Some(ScanStop::AtLimit))
+            }
+        }
+    }
+
     #[cold]
     fn is_turn_over(&self) -> bool {
         if self.now.is_large() { self.now.is_over() } else { self.handled >= SMALL_TURN_REQUESTS }
@@ -404,11 +460,12 @@ impl SessionTask {
 
     /// Refuses the remaining complete requests of a session that ends, parked ones and those behind them.
     fn refuse_rest(&mut self) {
-        // After a protocol error `rest` is empty, and the scanner must not be used again.
-        if self.rest.is_empty() {
+        let rest = std::mem::take(&mut self.rest);
+        // After a protocol error `rest` is empty, and the scanner must not be used again. A client that has not logged in
+        // gets no replies beyond its limit.
+        if rest.is_empty() || self.scanner.is_before_login() {
             return;
         }
-        let rest = std::mem::take(&mut self.rest);
         let mut at = std::mem::take(&mut self.used);
         while at < rest.len()
             && let Ok(Scanned::Request(len) | Scanned::Inline(len)) = self.scanner.scan(&rest[at..])

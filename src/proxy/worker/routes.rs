@@ -27,6 +27,15 @@ pub(in crate::proxy) struct WorkerRoutes {
     workers: usize,
 }
 
+/// What a new table changed for sessions.
+#[derive(Debug, Default)]
+pub(super) struct Swapped {
+    /// The products that it does not have.
+    pub(super) removed: Vec<Rc<ProductView>>,
+    /// The products whose clients log in with other credentials.
+    pub(super) other_logins: Vec<Rc<ProductView>>,
+}
+
 impl WorkerRoutes {
     /// No routes yet.
     pub(super) fn new(workers: usize) -> Self {
@@ -55,28 +64,32 @@ impl WorkerRoutes {
         self.generation.get()
     }
 
-    /// Replaces the routes; returns the products that the new table does not have.
-    pub(super) fn swap(&self, table: &RouteTable) -> Vec<Rc<ProductView>> {
+    /// Replaces the routes.
+    pub(super) fn swap(&self, table: &RouteTable) -> Swapped {
         self.generation.set(self.generation.get().wrapping_add(1));
         self.epoch.set(table.epoch);
-        let mut removed = Vec::new();
+        let mut swapped = Swapped::default();
         let mut products = self.products.borrow_mut();
         products.retain(|id, view| {
             let stays = table.products.contains_key(id);
             if !stays {
-                removed.push(view.clone());
+                swapped.removed.push(view.clone());
             }
             stays
         });
         for (id, routes) in &table.products {
             match products.get(id) {
-                Some(view) => view.swap(routes.clone()),
+                Some(view) => {
+                    if view.swap(routes.clone()) {
+                        swapped.other_logins.push(view.clone());
+                    }
+                }
                 None => {
                     products.insert(*id, Rc::new(ProductView::new(routes.clone(), self.workers)));
                 }
             }
         }
-        removed
+        swapped
     }
 
     /// Replaces the replicas that may serve reads. A product that is not in the route table yet gets them with the next

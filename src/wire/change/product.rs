@@ -7,7 +7,8 @@ use crate::model::{
     ids::ProductId,
 };
 use crate::wire::{
-    convert::{DecodeError, credentials_from, credentials_to, min_acks_from, need, product_from, product_to, u16_from},
+    client_auth::{set_auth_from, set_auth_to},
+    convert::{DecodeError, min_acks_from, need, product_from, product_to, u16_from},
     pb::state as pb,
     reads::{set_reads_from, set_reads_to},
 };
@@ -32,7 +33,7 @@ impl Encode for SetProduct {
             product: self.product.0,
             port: self.port.map(u32::from),
             databases: self.databases,
-            auth: self.auth.as_ref().map(|auth| pb::SetAuth { credentials: auth.as_ref().map(credentials_to) }),
+            auth: self.auth.as_ref().map(set_auth_to),
             auto_rebalance: self.auto_rebalance,
             min_acks: self.min_acks.map(u32::from),
             min_acks_ms: self.min_acks_ms,
@@ -50,7 +51,7 @@ impl Encode for SetProduct {
             product: ProductId(message.product),
             port: message.port.map(|n| u16_from(n, "a port")).transpose()?,
             databases: message.databases,
-            auth: message.auth.map(|auth| auth.credentials.map(credentials_from)),
+            auth: message.auth.map(set_auth_from).transpose()?,
             auto_rebalance: message.auto_rebalance,
             min_acks: message.min_acks.map(min_acks_from).transpose()?,
             min_acks_ms: message.min_acks_ms,

@@ -1,0 +1,129 @@
+//! What a client may do before it has logged in: how much it may send and get, how long it may take, and how often it may
+//! fail. Strangers then cost little memory and time. Knows nothing of passwords.
+
+use std::{cell::Cell, rc::Rc};
+
+use super::Session;
+use crate::{
+    proxy::{counters::count, worker::Worker},
+    resp::write,
+};
+
+/// Bytes that a client may send before it has logged in: several times the longest login, and what client libraries
+/// send around it.
+const RECEIVED_MAX: usize = 16 * 1024;
+
+/// Bytes of replies that it gets: about a hundred errors.
+const REPLIED_MAX: usize = 4 * 1024;
+
+/// Of these bytes, those for the last reply, which may repeat 128 bytes of the client's, and for the reason why it is
+/// closed.
+const LAST_REPLIES: usize = 1024;
+
+/// What a client has done before it has logged in.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    /// Bytes of requests that were handled.
+    received: Cell<usize>,
+    /// Bytes of the replies to them.
+    replied: Cell<usize>,
+    /// Logins that failed.
+    failed: Cell<u32>,
+    /// Whether it has logged in once: there is no deadline any more.
+    passed: Cell<bool>,
+}
+
+impl Gate {
+    /// Records that the client has logged in.
+    pub(super) fn pass(&self) {
+        self.received.set(0);
+        self.replied.set(0);
+        self.failed.set(0);
+        self.passed.set(true);
+    }
+
+    /// Counts a request that was no login, and its reply. Returns whether the client may go on.
+    pub(super) fn admits(&self, request: usize, reply: usize) -> bool {
+        self.received.set(self.received.get() + request);
+        self.replied.set(self.replied.get() + reply);
+        self.received.get() <= RECEIVED_MAX && self.replied.get() <= REPLIED_MAX - LAST_REPLIES
+    }
+
+    /// Counts a failed login. Returns whether the client may try again.
+    fn admits_failure(&self, max: u32) -> bool {
+        self.failed.set(self.failed.get() + 1);
+        self.failed.get() < max
+    }
+}
+
+impl Session {
+    /// Closes it when its replies are written, because it has sent or got as much as a client may before its login.
+    #[cold]
+    pub(super) fn close_at_gate(&self, worker: &Worker) {
+        count(&worker.stats.strangers_closed);
+        self.answer(worker, &|out| {
+            write::error(out, "NOAUTH the connection is closed: too many requests before a login")
+        });
+        self.closing.set(true);
+    }
+
+    /// Closes it if it has not logged in yet; its time is over.
+    pub(in crate::proxy) fn close_if_overdue(self: &Rc<Self>, worker: &Worker) {
+        if self.gate.passed.get() || self.closed.get() {
+            return;
+        }
+        count(&worker.stats.strangers_closed);
+        let idle = {
+            let replies = self.replies.borrow();
+            replies.waiting() == 0 && replies.unsent().is_empty()
+        };
+        if idle {
+            let text =
+                format!("NOAUTH the connection is closed: no login within {:?}", worker.config.limits.login_deadline);
+            self.answer(worker, &|out| write::error(out, &text));
+            self.flush(worker);
+        }
+        self.kill();
+    }
+
+    /// Answers a failed login after a delay, in which nothing else of the client is handled. Only who fails waits: many
+    /// clients may share an address with one that guesses. A client that has not logged in is closed after some failures.
+    #[cold]
+    pub(super) fn answer_failed_login(self: &Rc<Self>, worker: &Rc<Worker>, muted: bool, reply: Vec<u8>) {
+        let limits = &worker.config.limits;
+        {
+            let routes = self.product.routes.borrow();
+            worker.shared.note_failed_login((routes.id, &routes.name), self.addr.ip());
+        }
+        if self.client.borrow().login.is_none() && !self.gate.admits_failure(limits.failed_logins_max) {
+            count(&worker.stats.strangers_closed);
+            self.closing.set(true);
+        }
+        let ticket = self.open(muted, 0);
+        self.alone.set(true);
+        let (session, worker, delay) = (self.clone(), worker.clone(), limits.failed_login_delay);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(delay).await;
+            session.alone.set(false);
+            session.complete(&worker, ticket, &reply, 0);
+            worker.buffers.return_reply(reply);
+            worker.flush_replied();
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_replies_and_failures_have_limits() {
+        let gate = Gate::default();
+        assert!(gate.admits(RECEIVED_MAX, REPLIED_MAX - LAST_REPLIES) && !gate.admits(1, 0));
+        gate.pass();
+        assert!(gate.admits(1, REPLIED_MAX - LAST_REPLIES) && !gate.admits(1, 1));
+        assert!(gate.admits_failure(3) && gate.admits_failure(3) && !gate.admits_failure(3));
+        gate.pass();
+        assert!(gate.admits(1, 1) && gate.admits_failure(3), "after a login it begins anew");
+    }
+}

@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod migration_view;
 pub mod migrations;
 pub mod nodes;
+mod product_guard;
 pub mod products;
 pub mod promotions;
 pub mod rebalance;

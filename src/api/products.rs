@@ -6,6 +6,7 @@ use super::{
     call::MutationCall,
     change::{self, ChangeSummary, MutationHandler, forwardable, product_id},
     error::CallFailure,
+    groups::admission_deadline,
     validate,
 };
 use crate::{
@@ -98,6 +99,12 @@ impl MutationHandler for SetProductRequest {
                  --password-file FILE"
                     .into(),
             ));
+        }
+        let changed = (settings.min_acks, settings.databases);
+        if !self.force
+            && let Some(why) = api.objection(&state, product, changed, admission_deadline(call)).await
+        {
+            return Err(CallFailure::Refused(why));
         }
         let summary = settings.summary(product);
         let ProductSettings { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads, clients_max } =

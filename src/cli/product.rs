@@ -66,6 +66,9 @@ pub enum ProductCommand {
         /// File with the clients' new password; - is standard input
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
+        /// Also if every write of a group would fail (min-acks), or keys could no longer be reached (databases)
+        #[arg(long)]
+        force: bool,
     },
     /// Remove a product that has no groups
     Remove {
@@ -133,8 +136,9 @@ pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), 
             };
             remote.change(check, call).await?
         }
-        ProductCommand::Set { name, settings, password_file } => {
+        ProductCommand::Set { name, settings, password_file, force } => {
             let mut wanted = parse(name, &settings).map_err(CliError::Usage)?;
+            wanted.force = force;
             if let Some(text) = password(password_file)? {
                 wanted.password = Some(text);
             }

@@ -20,7 +20,7 @@ redacted! {
     CreateProductRequest { name port layout mode isolated databases username options }
     SetProductRequest {
         name port databases username auto_rebalance min_acks min_acks_timeout_ms read_from max_lag_ms read_your_writes clients_max
-        options
+        force options
     }
     CreateGroupRequest { product id primary replicas username options }
 }

@@ -105,6 +105,12 @@ fn group() -> Group {
             misconf_failover_after_ms: 1_000,
             script_kill_after_ms: 10_000,
         }),
+        warnings: vec![Warning {
+            code: "no-replica".into(),
+            severity: Severity::Advice.into(),
+            text: "there is no replica".into(),
+            to_clear: "pontoon group add-server 3 HOST:PORT".into(),
+        }],
     }
 }
 
@@ -125,6 +131,7 @@ fn migration() -> Migration {
         keys_scanned: 60,
         keys_refetched: 7,
         keys_deleted: 3,
+        keys_cleaned: 2,
         dirty_keys: 4,
         keys_total: Some(200),
         keys_per_second: 10,
@@ -184,7 +191,14 @@ fn status_and_nodes() {
         nodes: vec![node()],
         product_count: 1,
         waiting_on: vec!["node 2 to confirm hold 30".into()],
-        warnings: vec!["maintenance is on".into()],
+        warnings: vec![Warning {
+            code: "maintenance".into(),
+            severity: Severity::Warning.into(),
+            text: "maintenance is on".into(),
+            to_clear: "pontoon maintenance off".into(),
+        }],
+        health: Severity::Warning.into(),
+        headline: "maintenance is on".into(),
     };
     check(&status, include_str!("golden/status.json"));
     let unknown = Node { id: 2, state: NodeState::Unknown.into(), ..Node::default() };
@@ -209,7 +223,6 @@ fn products_and_groups() {
         group: Some(group()),
         not_observed_because: Some("no leader is known".into()),
         waiting_on: vec!["the barrier".into()],
-        warnings: vec!["there is no replica".into()],
         ended_promotions: vec![ended],
     };
     check(&shown, include_str!("golden/group-show.json"));

@@ -2,5 +2,6 @@
 //! Knows nothing of the log.
 
 pub mod migration;
+mod rivals;
 pub mod server;
 pub mod switchover;

@@ -108,8 +108,10 @@ fn verdicts_on_the_first_server() {
         (&["u u", "99 u", "99 u"], &[1], suspect(&[2, 3])),
         // Alive and not ready; if one node gets a complete answer, it is up.
         (&["l u", "l u", "l u"], &[1, 2, 3], Liveness::Loading),
-        (&["e u", "e u", "."], &[1, 2, 3], Liveness::Loading),
+        (&["e u", "e u", "."], &[1, 2, 3], Liveness::NotProbed),
         (&["e u", "u u", "l u"], &[1, 2, 3], Liveness::Up),
+        (&["e u", "l u", "."], &[1, 2, 3], Liveness::Loading),
+        (&["n u", "n u", "."], &[1, 2, 3], Liveness::Unknown),
         (&["l u", "l u", "2 u"], &[1, 2, 3], suspect(&[3])),
         (&["l u", "50 u", "50 u"], &[1, 2, 3], down(&[2, 3], 5_100)),
         (&[". u", ". u", "."], &[1, 2, 3], Liveness::Unknown),

@@ -5,28 +5,30 @@ use std::collections::BTreeSet;
 
 use tonic::{Request, Response, Status};
 
-use super::{Api, change, error::CallFailure, forward, group_view, show::present, validate};
+use super::{
+    Api, change,
+    error::CallFailure,
+    forward, group_view,
+    show::{self, present},
+    validate,
+};
 use crate::{
-    clock::boottime_ns,
+    clock::{boottime_ns, wall_ms},
     model::{
         ids::{GroupId, HostPort, NodeId},
         reject::Reject,
-        state::{ClusterState, Group, Product},
+        state::{Group, Product},
     },
     plan::{
         acks::may_leave,
         candidates::GroupHistory,
-        failover::{FollowingPrimaries, held_back},
-        impairment::{ImpairedPrimary, impaired_primaries},
+        health::{GroupFacts, about_all_groups},
         liveness::{Liveness, Watchers, liveness},
-        observation::{Observation, ReportedRole},
+        observation::{Observation, ReportedRole, answered_now},
         restart::confirmations,
     },
     wire::pb::admin::{self, ListGroupsReply, ListGroupsRequest, ServerState, ShowGroupReply, ShowGroupRequest},
 };
-
-/// Servers that are down and named in the status: about as many as fit on a screen. The rest is only counted.
-const DOWN_SHOWN_MAX: usize = 20;
 
 impl Api {
     /// The groups of a product.
@@ -45,8 +47,10 @@ impl Api {
         let (state, seen) = (self.state(), self.reports());
         let reports = seen.as_ref().map(|seen| ProbeReports::new(seen, self.control.me));
         let product = change::product(&state, &wanted.product)?;
+        let facts = GroupFacts::new(&state, reports.as_ref().map(|reports| &reports.watchers), wall_ms());
         let shown = |group| {
             let mut shown = group_view::group(&state, product, group);
+            shown.warnings = facts.warnings(product, group).iter().map(show::warning).collect();
             if let Some(reports) = &reports {
                 reports.fill_observed(&mut shown, product, group);
             }
@@ -80,64 +84,21 @@ impl Api {
         let product = change::product(&state, &wanted.product)?;
         let group = product.groups.get(&id).ok_or_else(|| missing(&product.name))?;
         let mut shown = group_view::group(&state, product, group);
-        let nothing = Observation::new();
-        let observation = seen.as_ref().map_or(&nothing, |seen| &seen.observation);
-        let mut warnings = group_view::warnings(&state, product, group, observation);
+        let watchers = reports.as_ref().map(|reports| &reports.watchers);
+        let facts = GroupFacts::new(&state, watchers, wall_ms());
+        let warnings = facts.warnings(product, group).into_iter().chain(about_all_groups(&state, watchers));
+        shown.warnings = warnings.map(|warning| show::warning(&warning)).collect();
         let mut waiting_on = Vec::new();
         if let Some(reports) = &reports {
             reports.fill_observed(&mut shown, product, group);
-            warnings.extend(reports.warnings(&state, product, group));
             waiting_on = reports.waits_for(&product.name, group);
         }
         Ok(Response::new(ShowGroupReply {
             group: Some(shown),
             not_observed_because: missing_because(not_asked, reports.is_some()),
             waiting_on,
-            warnings,
             ended_promotions: group_view::ended_of(&state, product, id),
         }))
-    }
-
-    /// Servers that are down, one sentence each; empty if this node does not lead.
-    #[must_use]
-    pub fn servers_down(&self) -> Vec<String> {
-        let (state, Some(seen)) = (self.state(), self.reports()) else { return Vec::new() };
-        let reports = ProbeReports::new(&seen, self.control.me);
-        let mut down = Vec::new();
-        for product in state.products.values() {
-            for group in product.groups.values() {
-                for (place, server) in group.servers.iter().enumerate() {
-                    let Liveness::Down { by, for_ms } = reports.liveness(&server.addr, group) else { continue };
-                    let role = if place == 0 { "primary" } else { "replica" };
-                    let by: Vec<_> = by.iter().map(ToString::to_string).collect();
-                    down.push(format!(
-                        "{} ({role} in group {} of product '{}') has been down for {} s (nodes {}): pontoon group show {} \
-                         --product {}",
-                        server.addr,
-                        group.id,
-                        product.name,
-                        for_ms / 1000,
-                        by.join(", "),
-                        group.id,
-                        product.name
-                    ));
-                }
-            }
-        }
-        let more = down.len().saturating_sub(DOWN_SHOWN_MAX);
-        if more > 0 {
-            down.truncate(DOWN_SHOWN_MAX);
-            down.push(format!("{more} more servers are down: pontoon group ls"));
-        }
-        down
-    }
-
-    /// Primaries that answer and cannot serve, one sentence each; empty if this node does not lead.
-    #[must_use]
-    pub fn primaries_impaired(&self) -> Vec<String> {
-        let (state, Some(seen)) = (self.state(), self.reports()) else { return Vec::new() };
-        let watchers = Watchers::new(&seen.observation, seen.alive.clone());
-        impaired_primaries(&state, &watchers).iter().take(DOWN_SHOWN_MAX).map(ImpairedPrimary::text).collect()
     }
 
     /// Whether a replica may be removed from a group whose writes wait for replicas.
@@ -148,7 +109,7 @@ impl Api {
         let (Some(seen), Some(primary)) = (self.reports(), group.servers.first()) else { return Ok(()) };
         let history = GroupHistory::of(confirmations(product), group, &seen.observation).replid;
         let in_sync = |addr: &HostPort| {
-            let probe = group_view::answered_now(&seen.observation, addr).filter(|probe| probe.replid == history);
+            let probe = answered_now(&seen.observation, addr).filter(|probe| probe.replid == history);
             probe.is_some_and(|probe| match &probe.role {
                 ReportedRole::Replica { of, link_up, syncing, .. } => *of == primary.addr && *link_up && !syncing,
                 ReportedRole::Primary { .. } => false,
@@ -158,7 +119,7 @@ impl Api {
     }
 
     /// What nodes have reported to this node, if it leads.
-    fn reports(&self) -> Option<LeaderReports> {
+    pub(super) fn reports(&self) -> Option<LeaderReports> {
         let view = self.control.view.borrow().clone();
         view.term?;
         let now = boottime_ns();
@@ -177,10 +138,17 @@ fn missing_because(not_asked: String, known: bool) -> Option<String> {
 }
 
 /// What nodes have reported to the leader.
-struct LeaderReports {
+pub(super) struct LeaderReports {
     observation: Observation,
     alive: BTreeSet<NodeId>,
     waiting_on: Vec<String>,
+}
+
+impl LeaderReports {
+    /// What follows from them for servers.
+    pub(super) fn watchers(&self) -> Watchers<'_> {
+        Watchers::new(&self.observation, self.alive.clone())
+    }
 }
 
 /// What follows from the reports.
@@ -192,13 +160,14 @@ struct ProbeReports<'a> {
 
 impl<'a> ProbeReports<'a> {
     fn new(seen: &'a LeaderReports, me: NodeId) -> Self {
-        Self { seen, watchers: Watchers::new(&seen.observation, seen.alive.clone()), me }
+        Self { seen, watchers: seen.watchers(), me }
     }
 
     fn fill_observed(&self, shown: &mut admin::Group, product: &Product, group: &Group) {
         let state = |addr: &HostPort| match self.liveness(addr, group) {
             Liveness::Up => ServerState::Up,
             Liveness::Loading => ServerState::Loading,
+            Liveness::NotProbed => ServerState::NotProbed,
             Liveness::Suspect { .. } => ServerState::Suspect,
             Liveness::Down { .. } => ServerState::Down,
             Liveness::Unknown => ServerState::Unknown,
@@ -208,30 +177,6 @@ impl<'a> ProbeReports<'a> {
 
     fn liveness(&self, addr: &HostPort, group: &Group) -> Liveness {
         liveness(&self.watchers, addr, group.options.down_after_ms)
-    }
-
-    fn primary_down(&self, group: &Group) -> bool {
-        group
-            .servers
-            .first()
-            .is_some_and(|primary| matches!(self.liveness(&primary.addr, group), Liveness::Down { .. }))
-    }
-
-    /// Why a primary that is down is not failed over, and nodes whose probes do not count.
-    fn warnings(&self, state: &ClusterState, product: &Product, group: &Group) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if self.primary_down(group) {
-            let following = FollowingPrimaries::new();
-            let held = held_back(state, &self.seen.observation, &self.watchers, &following).into_iter();
-            let this = held.filter(|(of, id, _)| (*of, *id) == (product.id, group.id));
-            warnings.extend(this.map(|(_, _, why)| why));
-        }
-        for node in self.watchers.blind() {
-            warnings.push(format!(
-                "no server answers node {node}, but servers answer other nodes: what node {node} reports does not count"
-            ));
-        }
-        warnings
     }
 
     /// The leader's sentences that name the group or one of its servers.

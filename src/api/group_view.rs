@@ -4,11 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::show::present;
 use crate::{
-    clock::utc,
-    control::admission::server::not_persistent,
     model::{
         ejection::Ejection,
-        event::{Event, EventKind},
         ids::{GroupId, HostPort, NodeId, SlotId},
         promotion::{EndedPromotion, Promotion, PromotionKind},
         route::Mode,
@@ -16,9 +13,8 @@ use crate::{
         state::{Cause, ClusterState, Group, ImpairedOptions, Product, Server},
     },
     plan::{
-        acks::unmanaged_replicas,
         candidates::{CandidateChoice, choose},
-        observation::{AgedReport, Observation, Probe, ReportedRole, fresh_probe, last_in_sync_ms, newest},
+        observation::{AgedReport, Observation, Probe, ReportedRole, last_in_sync_ms, newest},
     },
     wire::pb::admin::{self, LinkState, PromotionState, ServerRole, ServerState},
 };
@@ -56,6 +52,7 @@ pub fn group(state: &ClusterState, product: &Product, group: &Group) -> admin::G
         ejection: group.ejection.as_ref().map(|ejected| ejection(product, group, ejected)),
         impaired: Some(impaired(group.options.impaired)),
         data_user: group.data_user.as_ref().and_then(|user| user.credentials.username.clone()),
+        warnings: Vec::new(),
     }
 }
 
@@ -227,141 +224,4 @@ fn lag(replica: &Probe, age_ms: u64, primary: &[(&Probe, u64)]) -> Option<(u64, 
     let ms = (within_ms >= RATE_OVER_MS && written > 0)
         .then(|| u64::try_from(u128::from(bytes) * u128::from(within_ms) / u128::from(written)).unwrap_or(u64::MAX));
     Some((bytes, ms))
-}
-
-/// What an operator should know of a group.
-#[must_use]
-pub fn warnings(state: &ClusterState, product: &Product, group: &Group, seen: &Observation) -> Vec<String> {
-    let Some((primary, replicas)) = group.servers.split_first() else { return Vec::new() };
-    let mut warnings = Vec::new();
-    if state.settings.maintenance {
-        warnings.push(
-            "maintenance is on in the whole cluster: no automatic failover and no replication reconciliation (pontoon \
-             maintenance off)"
-                .to_owned(),
-        );
-    }
-    let probe = newest(seen, &primary.addr).map(|(probe, _)| probe);
-    warnings.extend(restart_warning(state, product, group, primary, probe));
-    if product.mode == Mode::Store && probe.is_some_and(|probe| probe.persistent == Some(false)) {
-        warnings.push(not_persistent(&primary.addr));
-    }
-    if let Some(probe) = probe {
-        warnings.extend(unmanaged_warnings(group, primary, probe));
-    }
-    warnings.extend(min_acks_warnings(product, group, replicas.len(), probe, seen));
-    if replicas.is_empty() && product.mode == Mode::Store {
-        warnings.push(format!("there is no replica: while {} is down, its slots are not served", primary.addr));
-    }
-    warnings
-}
-
-/// Whether the primary has restarted or was replaced since the group has it.
-fn restart_warning(
-    state: &ClusterState,
-    product: &Product,
-    group: &Group,
-    primary: &Server,
-    probe: Option<&Probe>,
-) -> Option<String> {
-    // A primary also begins a new history for its first replica. It has not restarted if it still is the process that
-    // was added, or the process that the log recorded, unless the log recorded a restart.
-    let same = probe.is_some_and(|probe| {
-        let first = group.restarted_with.is_none() && probe.run_id == group.run_id;
-        !probe.run_id.is_empty() && (first || probe.run_id == primary.run_id)
-    });
-    let at_ms = new_history(state, product, group).filter(|_| !same)?;
-    let empty = probe.is_some_and(|probe| probe.keys == 0 && !probe.loading);
-    Some(restarted(&primary.addr, at_ms, if empty { Some(0) } else { group.restarted_with }))
-}
-
-/// Replicas that the primary has and that are not in the group.
-fn unmanaged_warnings(group: &Group, primary: &Server, probe: &Probe) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if let ReportedRole::Primary { replicas: in_sync } = &probe.role {
-        warnings.extend(unmanaged(group, in_sync).iter().map(|addr| {
-            format!(
-                "an unmanaged replica is in sync with the primary: {addr}; add it to the group (pontoon group add-server {} \
-                 {addr}), or make sure that it may have the data",
-                group.id
-            )
-        }));
-    }
-    if probe.unnamed_replicas > 0 {
-        warnings.push(format!(
-            "{} unmanaged replica(s) that report no port are in sync with the primary and acknowledge its writes (copy tools do \
-             this); check with CLIENT LIST TYPE replica on {} whether they may have the data",
-            probe.unnamed_replicas, primary.addr
-        ));
-    }
-    warnings
-}
-
-/// Whether writes can have the acknowledgements that the product demands.
-fn min_acks_warnings(
-    product: &Product,
-    group: &Group,
-    replicas: usize,
-    probe: Option<&Probe>,
-    seen: &Observation,
-) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let min_acks = u32::from(product.min_acks);
-    if replicas < usize::from(product.min_acks) {
-        warnings.push(format!(
-            "min-acks is {min_acks}, and there are {replicas} replica(s): every write is answered -NOREPLICAS (pontoon group \
-             add-server {}, or product set {} min-acks=0)",
-            group.id, product.name
-        ));
-    }
-    let demanded = min_acks + unmanaged_replicas(group, probe.cloned(), |addr| answered_now(seen, addr).cloned());
-    if min_acks > 0 && demanded > min_acks {
-        warnings.push(format!(
-            "min-acks is {min_acks}, and because of the unmanaged replicas a write waits for {demanded} replicas"
-        ));
-    }
-    warnings
-}
-
-/// The newest probe of a server, unless a node has seen the server fail since.
-pub(super) fn answered_now<'a>(seen: &'a Observation, addr: &HostPort) -> Option<&'a Probe> {
-    let failing = |r: &AgedReport| r.report.failing_ms.is_some();
-    fresh_probe(seen, addr).filter(|_| !seen.get(addr).is_some_and(|by_node| by_node.values().any(failing)))
-}
-
-/// When the present primary last began another history.
-fn new_history(state: &ClusterState, product: &Product, group: &Group) -> Option<u64> {
-    let subject = format!("group {}", group.id);
-    let of = |e: &&Event| e.kind == EventKind::PrimaryNoted && e.product == Some(product.id) && e.subject == subject;
-    // Events before the group epoch are about an earlier primary.
-    state.events.iter().rev().find(of).filter(|e| e.index > group.epoch).map(|e| e.at_ms)
-}
-
-/// `with`: the number of keys it started with, if that is known.
-fn restarted(primary: &HostPort, at_ms: u64, with: Option<u64>) -> String {
-    let at = utc(at_ms);
-    match with {
-        Some(0) => format!(
-            "the primary {primary} restarted empty at {at}: if it had keys, they are lost, also on its replicas, which copy it; \
-             restore a backup, and turn persistence on"
-        ),
-        Some(keys) => format!(
-            "the primary {primary} restarted at {at}, with {keys} keys: what it had not saved is lost, also on its replicas, \
-             which copy it"
-        ),
-        None => format!("the primary {primary} restarted, or was replaced by hand, at {at}"),
-    }
-}
-
-/// Replicas that a primary has and that are not in its group. A host can have several names, so where no address
-/// matches, the port decides: of the replicas with one port, as many as the group has with this port count as the
-/// group's own.
-fn unmanaged(group: &Group, in_sync: &[(HostPort, u64)]) -> Vec<HostPort> {
-    let mut own: Vec<&HostPort> = group.servers.iter().skip(1).map(|server| &server.addr).collect();
-    let mut take = |same: &dyn Fn(&HostPort) -> bool| {
-        own.iter().position(|addr| same(addr)).map(|place| own.swap_remove(place)).is_some()
-    };
-    let unnamed: Vec<&HostPort> =
-        in_sync.iter().map(|(addr, _)| addr).filter(|addr| !take(&|own| own == *addr)).collect();
-    unnamed.into_iter().filter(|addr| !take(&|own| own.port() == addr.port())).cloned().collect()
 }

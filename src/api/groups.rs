@@ -19,7 +19,7 @@ use crate::{
         limits::SERVERS_MAX,
         outcome::Outcome,
         reject::Reject,
-        state::Server,
+        state::{Group, Server},
     },
     wire::pb::admin::{AddServerRequest, ChangeReply, CreateGroupRequest, RemoveGroupRequest, RemoveServerRequest},
 };
@@ -41,6 +41,7 @@ impl MutationHandler for CreateGroupRequest {
             state: &state,
             product,
             credentials: credentials.as_ref(),
+            cluster: api.control.log.cluster_id(),
             deadline: admission_deadline(call),
         };
         if let Some(first) = api.recorded(call)? {
@@ -114,7 +115,7 @@ fn becomes_replica(admitted: &AdmittedServer, primary: &HostPort, maintenance: b
 }
 
 /// Until when servers may be probed: one after the other, within the call's deadline.
-fn admission_deadline(call: &MutationCall) -> Instant {
+pub(super) fn admission_deadline(call: &MutationCall) -> Instant {
     call.deadline.min(Instant::now() + ASK_MAX * 4)
 }
 
@@ -153,6 +154,7 @@ impl MutationHandler for AddServerRequest {
             state: &state,
             product,
             credentials: group.credentials.as_ref(),
+            cluster: api.control.log.cluster_id(),
             deadline: admission_deadline(call),
         };
         let added = |server: &Server| {
@@ -217,14 +219,38 @@ impl MutationHandler for RemoveGroupRequest {
         let product = change::product(&state, &self.product).map_err(change::refused)?;
         let mut summary =
             ChangeSummary::of(format!("group {id} is removed; its servers are left as they are")).about(&product.name);
+        let mut keys_left = None;
         if let Some(group) = product.groups.get(&id).filter(|group| !group.given_away.is_empty()) {
-            let servers: Vec<_> = group.servers.iter().map(|server| server.addr.as_str()).collect();
-            summary.warnings.push(format!(
-                "keys of {} slots that it gave away may be left on {}; they were not deleted",
-                group.given_away.len(),
-                servers.join(", ")
-            ));
+            let admission = ServerAdmission {
+                state: &state,
+                product,
+                credentials: group.credentials.as_ref(),
+                cluster: api.control.log.cluster_id(),
+                deadline: admission_deadline(call),
+            };
+            if let Some(primary) = group.servers.first() {
+                keys_left = admission.keyspace(&primary.addr).await.ok().map(|keys| keys.values().sum());
+            }
+            summary.warnings.extend(left_behind(group, keys_left));
         }
-        api.make(call, Change::RemoveGroup(RemoveGroup { product: product.id, group: id }), summary).await
+        let change = RemoveGroup { product: product.id, group: id, keys_left };
+        api.make(call, Change::RemoveGroup(change), summary).await
+    }
+}
+
+/// What the operator should know of the keys that a removed group keeps.
+fn left_behind(group: &Group, keys: Option<u64>) -> Option<String> {
+    let servers: Vec<_> = group.servers.iter().map(|server| server.addr.as_str()).collect();
+    let (slots, servers) = (group.given_away.len(), servers.join(", "));
+    match keys {
+        Some(0) => None,
+        Some(keys) => Some(format!(
+            "{keys} key(s) are left on {servers}, of {slots} slots that the group gave away or of no product; they are not \
+             deleted; before another product gets these servers: FLUSHALL"
+        )),
+        None => Some(format!(
+            "keys of {slots} slots that the group gave away may be left on {servers}, whose primary does not answer; they \
+             are not deleted; before another product gets these servers: FLUSHALL"
+        )),
     }
 }

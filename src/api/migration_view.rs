@@ -99,9 +99,8 @@ fn live(
             shown.dirty_keys = numbers.dirty_keys;
             shown.verified = seen.verified.map(verified).or(shown.verified);
         } else {
-            // A run that cleans counts only what it deletes itself, not what the attempt before it deleted at the
-            // target.
-            shown.keys_deleted += seen.counters.deleted;
+            // A run that cleans counts what it deletes itself.
+            shown.keys_cleaned += seen.counters.deleted;
         }
         shown.keys_total = (seen.keys_total > 0).then_some(seen.keys_total);
         shown.keys_per_second = seen.keys_per_second;
@@ -133,6 +132,7 @@ fn counters(c: &Counters) -> admin::Migration {
         keys_scanned: c.scanned,
         keys_refetched: c.refetched,
         keys_deleted: c.deleted,
+        keys_cleaned: c.cleaned,
         dirty_keys: c.dirty,
         ..admin::Migration::default()
     }

@@ -31,6 +31,7 @@ pub mod migration_view;
 pub mod migrations;
 pub mod nodes;
 mod opening;
+mod product_guard;
 pub mod products;
 pub mod promotions;
 pub mod rebalance;

@@ -7,6 +7,7 @@ use super::{
     change::{self, ChangeSummary, MutationHandler, forwardable, product_id},
     data_user,
     error::CallFailure,
+    groups::admission_deadline,
     validate,
 };
 use crate::{
@@ -110,6 +111,12 @@ impl MutationHandler for SetProductRequest {
                  former-password="
                     .into(),
             ));
+        }
+        let changed = (settings.min_acks, settings.databases);
+        if !self.force
+            && let Some(why) = api.objection(&state, product, changed, admission_deadline(call)).await
+        {
+            return Err(CallFailure::Refused(why));
         }
         let summary = settings.summary(product);
         let ProductSettings { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads, clients_max, rules } =

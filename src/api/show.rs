@@ -13,12 +13,36 @@ use crate::{
         slot::Layout,
         state::{Cause, ClusterState, Member, Product, Role},
     },
+    plan::health::{Severity, Warning},
     wire::pb::admin::{self, NodeRole, NodeState},
 };
 
 /// A text that is present only if it is not empty.
 pub(super) fn present(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// A warning.
+#[must_use]
+pub fn warning(warning: &Warning) -> admin::Warning {
+    admin::Warning {
+        code: warning.kind.code().into(),
+        severity: severity(warning.severity()).into(),
+        text: warning.text.clone(),
+        to_clear: warning.to_clear.clone(),
+    }
+}
+
+/// How bad something is.
+#[must_use]
+pub const fn severity(severity: Severity) -> admin::Severity {
+    match severity {
+        Severity::Ok => admin::Severity::Ok,
+        Severity::Advice => admin::Severity::Advice,
+        Severity::Warning => admin::Severity::Warning,
+        Severity::Unknown => admin::Severity::Unknown,
+        Severity::Critical => admin::Severity::Critical,
+    }
 }
 
 /// A member. [`live`] fills in what only the leader knows.
@@ -206,48 +230,4 @@ pub fn locate(product: &Product, key: &[u8]) -> admin::LocateKeyReply {
         group: owner.map(|GroupId(id)| id),
         server: server.map(|server| server.addr.to_string()),
     }
-}
-
-/// What an operator should change, as far as the replicated state shows it.
-#[must_use]
-pub fn warnings(state: &ClusterState, leadership: &Leadership) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for product in state.products.values() {
-        let free = product.slots.iter().filter(|slot| slot.owner.is_none()).count();
-        if free > 0 && !product.groups.is_empty() {
-            warnings.push(format!(
-                "product '{}': {free} slots have no owner; requests for their keys are refused",
-                product.name
-            ));
-        }
-    }
-    if state.settings.maintenance {
-        warnings.push(
-            "maintenance is on: no automatic failover and no replication reconciliation (pontoon maintenance off)"
-                .into(),
-        );
-    }
-    for product in state.products.values() {
-        for group in product.groups.values().filter(|group| group.options.maintenance) {
-            warnings.push(format!(
-                "group {} of product '{}' is in maintenance: no automatic failover and no replication reconciliation there \
-                 (pontoon maintenance off {} --product {})",
-                group.id, product.name, group.id, product.name
-            ));
-        }
-    }
-    if leadership.voters.len() == 2 {
-        warnings.push("a cluster of two voters survives no failure; a cluster of three survives one".into());
-    }
-    for left in &state.not_cleaned {
-        let servers: Vec<_> = left.servers.iter().map(|server| server.as_str()).collect();
-        warnings.push(format!(
-            "group {} of product '{}' was removed before leftovers of {} slots were deleted; keys may be left on {}",
-            left.group,
-            left.product,
-            left.slots,
-            servers.join(", ")
-        ));
-    }
-    warnings
 }

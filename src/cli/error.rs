@@ -15,6 +15,8 @@ pub enum CliError {
     Made(String),
     /// A part of a node ended unexpectedly, which is a bug. Exit code 5, of `serve` only.
     Internal(String),
+    /// `status --check` has said how the cluster is; only its exit code is left: 1, 2 or 3.
+    Checked(u8),
 }
 
 impl CliError {
@@ -27,15 +29,19 @@ impl CliError {
             Self::Unknown(_) => 3,
             Self::Made(_) => 4,
             Self::Internal(_) => 5,
+            Self::Checked(code) => *code,
         })
     }
 }
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Failed(text) | Self::Usage(text) | Self::Unknown(text) | Self::Made(text) | Self::Internal(text)) =
-            self;
-        f.write_str(text)
+        match self {
+            Self::Failed(text) | Self::Usage(text) | Self::Unknown(text) | Self::Made(text) | Self::Internal(text) => {
+                f.write_str(text)
+            }
+            Self::Checked(code) => write!(f, "the cluster is not well (exit code {code})"),
+        }
     }
 }
 

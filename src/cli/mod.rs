@@ -37,7 +37,7 @@ const DEFAULT_PRODUCT: &str = "default";
 #[command(name = "pontoon", version, about = "A Redis proxy cluster that coordinates itself", propagate_version = true)]
 #[command(arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 success; 1 refused or failed, not executed; 2 wrong usage; 3 outcome unknown; 4 the change was made, but what the command waited for failed or is not done yet; 5 (serve) a part of the node ended unexpectedly."
+    after_help = "Exit codes: 0 success; 1 refused or failed, not executed; 2 wrong usage; 3 outcome unknown; 4 the change was made, but what the command waited for failed or is not done yet; 5 (serve) a part of the node ended unexpectedly. `status --check` has its own: 0 ok, 1 warning, 2 critical, 3 unknown."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -90,8 +90,8 @@ enum Command {
     Recover(recover::RecoverArgs),
     /// Run a cluster and its redis-servers on this machine, to try it out
     Playground(playground::PlaygroundArgs),
-    /// Show the cluster: leader, nodes, and what the leader waits for
-    Status,
+    /// Show how the cluster is: a headline, leader, nodes, what the leader waits for, and warnings with what clears them
+    Status(status::StatusArgs),
     /// List or remove nodes, or choose their role
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -128,6 +128,7 @@ enum Command {
 #[must_use]
 pub fn run() -> ExitCode {
     let Cli { common, command } = Cli::parse();
+    let check = matches!(&command, Command::Status(args) if args.check).then_some(common.output);
     let result = match command {
         Command::Serve(args) => serve::run(&args, &common),
         Command::Recover(args) => recover::run(&args),
@@ -138,7 +139,10 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("pontoon: {error}");
+            match check {
+                Some(output) => return status::checked(error, output).code(),
+                None => eprintln!("pontoon: {error}"),
+            }
             error.code()
         }
     }
@@ -147,7 +151,7 @@ pub fn run() -> ExitCode {
 async fn remote(command: Command, common: Common) -> Result<(), CliError> {
     let remote = Remote::new(common)?;
     match command {
-        Command::Status => status::run(&remote).await,
+        Command::Status(args) => status::run(&args, &remote).await,
         Command::Node(command) => node::run(command, &remote).await,
         Command::Product(command) => product::run(command, &remote).await,
         Command::Group(command) => group::run(command, &remote).await,

@@ -77,6 +77,9 @@ pub enum ProductCommand {
         /// Keep the password until now valid beside the new one, and the clients that logged in with it connected
         #[arg(long)]
         keep_sessions: bool,
+        /// Also if every write of a group would fail (min-acks), or keys could no longer be reached (databases)
+        #[arg(long)]
+        force: bool,
     },
     /// Remove a product that has no groups
     Remove {
@@ -155,9 +158,10 @@ pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), 
             };
             remote.change(check, call).await?
         }
-        ProductCommand::Set { name, settings, password_file, keep_sessions } => {
+        ProductCommand::Set { name, settings, password_file, keep_sessions, force } => {
             let mut wanted = parse(name, &settings).map_err(CliError::Usage)?;
             wanted.keep_sessions = keep_sessions;
+            wanted.force = force;
             if let Some(text) = password(password_file)? {
                 wanted.password = Some(text);
             }

@@ -14,7 +14,7 @@ use crate::{
     consensus::{Applied, Consensus, Leadership, ProposeError},
     model::{
         change::Change,
-        ids::{AssignmentId, Epoch, MigrationId, NodeId, ProductId, PromotionId, Uuid},
+        ids::{AssignmentId, Epoch, MigrationId, NodeId, ProductId, PromotionId, Term, Uuid},
         migration::{EndPhase, MigrationPhase},
         state::{ClusterState, EndedAssignment},
     },
@@ -37,6 +37,11 @@ pub trait Log: Send + Sync + 'static {
     /// # Errors
     /// Returns why it is refused, as text for the operator.
     fn admit_forwarder(&self, caller: Result<Caller, String>) -> Result<(), String>;
+    /// Waits for the proof that this node leads: a majority of the voters has answered it since the call.
+    fn confirm_leadership(
+        &self,
+        deadline: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<Term, ProposeError>> + Send + '_>>;
     /// Appends a change if this node leads, and waits until it is applied here. Never forwards.
     fn propose(
         &self,
@@ -66,6 +71,13 @@ impl Log for Consensus {
 
     fn admit_forwarder(&self, caller: Result<Caller, String>) -> Result<(), String> {
         self.callers().admit_member(caller).map(drop).map_err(|status| status.message().to_owned())
+    }
+
+    fn confirm_leadership(
+        &self,
+        deadline: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<Term, ProposeError>> + Send + '_>> {
+        Box::pin(self.confirm_leadership(deadline))
     }
 
     fn propose(

@@ -63,8 +63,6 @@ pub const EVENTS_MAX: usize = 1000;
 pub const CONDITION_ABSENT_MS: u64 = 60_000;
 /// First results by change id. A repeat comes within minutes; this many changes take longer than that.
 pub const RESULTS_MAX: usize = 4096;
-/// Removed groups with leftovers: as many as an operator would ever read.
-pub const NOT_CLEANED_MAX: usize = 256;
 /// Budget of a hold of kind Wait, milliseconds: below, no barrier passes; above, requests would be refused (they are
 /// parked 5 s at most in the default, and a client waits).
 pub const HOLD_MS: std::ops::RangeInclusive<u32> = 10..=10_000;

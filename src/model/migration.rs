@@ -134,8 +134,10 @@ pub struct Counters {
     pub bytes: u64,
     /// Keys copied again because they changed.
     pub refetched: u64,
-    /// Keys deleted: at the target before the copy, at the source after the switch, at the target after a cancel.
+    /// Keys deleted at the target, before and while it is filled: old copies, leftovers, keys that the source lost.
     pub deleted: u64,
+    /// Keys deleted after the attempt: at the source after the switch, at the target after a cancel.
+    pub cleaned: u64,
     /// Keys that changed and wait to be copied again.
     pub dirty: u64,
 }

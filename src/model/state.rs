@@ -60,8 +60,6 @@ pub struct ClusterState {
     pub results: BTreeMap<Uuid, Recorded>,
     /// The change ids of `results`, oldest first.
     pub results_order: VecDeque<Uuid>,
-    /// Removed groups that had leftovers, for the operator; at most `NOT_CLEANED_MAX`.
-    pub not_cleaned: VecDeque<NotCleaned>,
 }
 
 impl ClusterState {
@@ -424,19 +422,6 @@ pub struct EndedAssignment {
     pub at: Epoch,
     /// `None`: finished. Else why it was given up.
     pub failed: Option<String>,
-}
-
-/// A removed group with leftovers that were not swept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotCleaned {
-    /// Name of its product.
-    pub product: String,
-    /// The removed group.
-    pub group: GroupId,
-    /// Its servers.
-    pub servers: Vec<HostPort>,
-    /// Number of slots with leftovers.
-    pub slots: u32,
 }
 
 /// An entry of the log: a change, and values that `apply` must not read from the environment.

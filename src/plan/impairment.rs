@@ -63,6 +63,7 @@ pub fn impaired_primaries<'a>(state: &'a ClusterState, watchers: &Watchers<'_>) 
                 let error = newest(watchers.observation(), addr).map_or("", |(probe, _)| probe.write_error.as_str());
                 format!("has refused all writes for {seconds} s ({error})")
             }
+            Impairment::RefusesLogin => format!("has refused the password of its group for {seconds} s"),
         };
         Some(ImpairedPrimary { product, group, addr: addr.clone(), impairment, for_ms, what })
     };
@@ -79,24 +80,30 @@ impl ImpairedPrimary<'_> {
             Impairment::Busy => (options.busy_failover_after_ms, PromotionKind::Failover),
             Impairment::Loading => (options.loading_failover_after_ms, PromotionKind::Failover),
             Impairment::RefusesWrites => (options.misconf_failover_after_ms, PromotionKind::Switchover),
+            // It serves its replicas and whoever knows the password: a replica that knows the old one is no remedy.
+            Impairment::RefusesLogin => return None,
         };
         (after_ms != 0 && self.for_ms >= u64::from(after_ms)).then_some(kind)
     }
 
-    /// A sentence about it for the operator.
+    /// A sentence about it for the operator, with the remedy.
     #[must_use]
     pub fn text(&self) -> String {
+        format!("{}: {}", self.sentence(), self.remedy())
+    }
+
+    /// A sentence about it for the operator.
+    #[must_use]
+    pub fn sentence(&self) -> String {
         let Self { product, group, addr, what, .. } = self;
         let slots = product.owned(group.id).len();
         let unserved = match self.impairment {
-            Impairment::Busy | Impairment::Loading => "requests",
+            Impairment::Busy | Impairment::Loading | Impairment::RefusesLogin => "requests",
             Impairment::RefusesWrites => "writes",
         };
         format!(
-            "{addr}, primary of group {} of product '{}', {what}; {unserved} of its {slots} slots are not served: {}",
-            group.id,
-            product.name,
-            self.remedy()
+            "{addr}, primary of group {} of product '{}', {what}; {unserved} of its {slots} slots are not served",
+            group.id, product.name,
         )
     }
 
@@ -109,6 +116,7 @@ impl ImpairedPrimary<'_> {
             }
             Impairment::Loading => "wait until it has loaded",
             Impairment::RefusesWrites => "give its disk space, and look into its log for the error",
+            Impairment::RefusesLogin => "give it the password (and user) that its group has in Pontoon",
         }
     }
 }

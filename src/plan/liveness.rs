@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::observation::{AgedReport, Observation};
+use super::observation::{AgedReport, Impairment, Observation};
 use crate::model::ids::{HostPort, NodeId};
 
 /// For how long a report counts, milliseconds: three heartbeats. A node reports immediately when a server begins or
@@ -18,8 +18,11 @@ const BLIND_FROM: u32 = 2;
 pub enum Liveness {
     /// It answers all nodes that count.
     Up,
-    /// It answers, but only that it loads its data, or so that it cannot be probed (`ProbeReport::error` says why).
+    /// It answers, but only that it loads its data.
     Loading,
+    /// It answers, but not so that it can be probed (`ProbeReport::error` says why): it refuses the login or a command, or
+    /// is busy.
+    NotProbed,
     /// It does not answer some of the nodes, or has not failed for long enough.
     Suspect {
         /// The nodes that are not answered.
@@ -111,13 +114,17 @@ pub fn majority_failing_ms(watchers: &Watchers<'_>, server: &HostPort) -> Option
 #[must_use]
 pub fn liveness(watchers: &Watchers<'_>, server: &HostPort, down_after_ms: u32) -> Liveness {
     let mut by = BTreeSet::new();
-    let (mut answered, mut usable) = (false, false);
+    let (mut usable, mut loading, mut not_probed) = (false, false, false);
     for (node, AgedReport { report, .. }) in watchers.reports(server) {
         match report.failing_ms {
             Some(_) => _ = by.insert(node),
             None => {
-                answered = true;
-                usable |= report.error.is_empty() && report.probe.as_ref().is_some_and(|(probe, _)| !probe.loading);
+                // An older probe says nothing of now.
+                let probe = report.probe.as_ref().filter(|_| report.error.is_empty()).map(|(probe, _)| probe);
+                usable |= probe.is_some_and(|probe| !probe.loading);
+                loading |= matches!(report.impaired, Some((Impairment::Loading, _)));
+                loading |= probe.is_some_and(|probe| probe.loading);
+                not_probed |= !report.error.is_empty();
             }
         }
     }
@@ -125,7 +132,8 @@ pub fn liveness(watchers: &Watchers<'_>, server: &HostPort, down_after_ms: u32) 
         Some(for_ms) if for_ms >= u64::from(down_after_ms) => Liveness::Down { by, for_ms },
         _ if !by.is_empty() => Liveness::Suspect { by },
         _ if usable => Liveness::Up,
-        _ if answered => Liveness::Loading,
+        _ if loading => Liveness::Loading,
+        _ if not_probed => Liveness::NotProbed,
         _ => Liveness::Unknown,
     }
 }

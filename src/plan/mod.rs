@@ -10,6 +10,7 @@ pub mod closings;
 pub mod ejection;
 pub mod failover;
 pub mod guard;
+pub mod health;
 pub mod impairment;
 pub mod job;
 pub mod job_memory;

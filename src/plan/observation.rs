@@ -36,11 +36,13 @@ pub enum Impairment {
     Loading,
     /// It refuses writes because it cannot write to its disk (`-MISCONF`).
     RefusesWrites,
+    /// It refuses the password of its group, or wants one and the group has none (`-WRONGPASS`, `-NOAUTH`).
+    RefusesLogin,
 }
 
 impl Impairment {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Busy, Self::Loading, Self::RefusesWrites];
+    pub const ALL: [Self; 4] = [Self::Busy, Self::Loading, Self::RefusesWrites, Self::RefusesLogin];
 }
 
 /// An answered probe of a server.
@@ -144,6 +146,13 @@ pub fn newest<'a>(seen: &'a Observation, addr: &HostPort) -> Option<(&'a Probe, 
 #[must_use]
 pub fn fresh_probe<'a>(seen: &'a Observation, addr: &HostPort) -> Option<&'a Probe> {
     newest(seen, addr).filter(|(_, age_ms)| *age_ms <= PROBE_FRESH_MS).map(|(probe, _)| probe)
+}
+
+/// The fresh probe of a server, unless a node has seen the server fail since.
+#[must_use]
+pub fn answered_now<'a>(seen: &'a Observation, addr: &HostPort) -> Option<&'a Probe> {
+    let failing = |r: &AgedReport| r.report.failing_ms.is_some();
+    fresh_probe(seen, addr).filter(|_| !seen.get(addr).is_some_and(|by_node| by_node.values().any(failing)))
 }
 
 /// How long ago a node last saw this process of a server in sync with `primary` under `replid`, milliseconds.

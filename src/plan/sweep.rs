@@ -64,7 +64,11 @@ pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, g
             Mode::Cache => QUIET_CACHE_NS,
         };
     if seen.now_ns < quiet_until_ns {
-        return JobStep::Wait { why: format!("group {group} is swept later"), until_ns: quiet_until_ns };
+        let slots = seen.state.sweepable(product, group).len();
+        let left = remaining(quiet_until_ns - seen.now_ns);
+        return wait(format!(
+            "it begins in {left} and deletes what {slots} slots may have left; there is nothing to do"
+        ));
     }
     if let Some(pause) = memory.pending_pause(seen.now_ns) {
         return pause;
@@ -75,6 +79,12 @@ pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, g
     let Some(node) = memory.choose_node(seen) else { return wait("no node is alive that could work on it".into()) };
     let (run, server) = (runs.saturating_add(1), primary.addr.clone());
     JobStep::Propose(Change::StartRun(StartRun { job, run, node, server, term: seen.term }))
+}
+
+/// A time span, rounded up, so that its text does not change with each decision: `10 min`, `50 s`.
+fn remaining(ns: u64) -> String {
+    let seconds = ns.div_ceil(1_000_000_000);
+    if seconds > 60 { format!("{} min", seconds.div_ceil(60)) } else { format!("{} s", seconds.div_ceil(10) * 10) }
 }
 
 /// The migration or assignment that brings slots to the group now, or would if there were no sweep.

@@ -13,10 +13,12 @@ const TRIED: [(&str, &[&[u8]]); 4] = [
     // No connection has the id 0.
     ("CLIENT KILL", &[b"CLIENT", b"KILL", b"ID", b"0"]),
     // Not a port.
-    ("REPLICAOF", &[b"REPLICAOF", b"pontoon.invalid", b"none"]),
+    (REPLICAOF, &[b"REPLICAOF", b"pontoon.invalid", b"none"]),
     (CONFIG_SET, &[b"CONFIG", b"SET", b"pontoon-tries-this", b"1"]),
 ];
 
+/// Makes a server follow another one, or a primary.
+pub const REPLICAOF: &str = "REPLICAOF";
 /// Sets the password that a replica uses at its primary.
 pub const CONFIG_SET: &str = "CONFIG SET";
 

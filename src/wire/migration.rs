@@ -49,13 +49,14 @@ pub(super) fn options_from(o: Option<pb::MigrationOptions>) -> Result<MigrationO
 }
 
 pub(super) const fn counters_to(c: &Counters) -> pb::Counters {
-    let Counters { scanned, keys, bytes, refetched, deleted, dirty } = *c;
-    pb::Counters { scanned, keys, bytes, refetched, deleted, dirty }
+    let Counters { scanned, keys, bytes, refetched, deleted, cleaned, dirty } = *c;
+    pb::Counters { scanned, keys, bytes, refetched, deleted, cleaned, dirty }
 }
 
 pub(super) fn counters_from(c: Option<pb::Counters>) -> Result<Counters, DecodeError> {
-    let pb::Counters { scanned, keys, bytes, refetched, deleted, dirty } = need(c, "the counters of a migration")?;
-    Ok(Counters { scanned, keys, bytes, refetched, deleted, dirty })
+    let pb::Counters { scanned, keys, bytes, refetched, deleted, cleaned, dirty } =
+        need(c, "the counters of a migration")?;
+    Ok(Counters { scanned, keys, bytes, refetched, deleted, cleaned, dirty })
 }
 
 pub(super) fn verified_to(v: Option<Verified>) -> Option<pb::Verified> {

@@ -8,9 +8,9 @@ use prost::Message;
 use super::{
     client_auth::{auth_from, former_to},
     convert::{
-        DecodeError, LEVEL, addr_from, bad, cause_from, cause_to, check_level, credentials_from, credentials_to,
-        data_user_from, data_user_to, id_from, id_to, kind_from, kind_to, member_from, member_to, min_acks_from, need,
-        product_from, product_to, role_from, role_to, server_from, server_to, slots_from, slots_to, u8_from,
+        DecodeError, LEVEL, bad, cause_from, cause_to, check_level, credentials_from, credentials_to, data_user_from,
+        data_user_to, id_from, id_to, kind_from, kind_to, member_from, member_to, min_acks_from, need, product_from,
+        product_to, role_from, role_to, server_from, server_to, slots_from, slots_to, u8_from,
     },
     ejection::{ejection_from, ejection_to},
     migration::{self, event_from, event_to, migration_from, migration_to, sweep_from, sweep_to},
@@ -25,8 +25,8 @@ use crate::model::{
     outcome::Outcome,
     reject::Reject,
     state::{
-        Admission, Assignment, ClusterState, EndedAssignment, Group, Hold, Keys, Leaving, Member, NotCleaned, Product,
-        Recorded, RemovedMember, Settings, SlotState,
+        Admission, Assignment, ClusterState, EndedAssignment, Group, Hold, Keys, Leaving, Member, Product, Recorded,
+        RemovedMember, Settings, SlotState,
     },
 };
 
@@ -51,7 +51,6 @@ pub fn encode_state(state: &ClusterState) -> Vec<u8> {
         assignments: state.assignments.values().map(assignment_to).collect(),
         ended_assignments: state.ended_assignments.iter().map(ended_to).collect(),
         results: results.collect(),
-        not_cleaned: state.not_cleaned.iter().map(not_cleaned_to).collect(),
         migrations: state.migrations.values().map(migration_to).collect(),
         ended_migrations: state.ended_migrations.iter().map(migration::ended_to).collect(),
         events: state.events.iter().map(event_to).collect(),
@@ -92,7 +91,6 @@ pub fn decode_state(bytes: &[u8]) -> Result<ClusterState, DecodeError> {
         ended_assignments: state.ended_assignments.into_iter().map(ended_from).collect(),
         results_order: results.iter().map(|(id, _)| *id).collect(),
         results: results.into_iter().collect(),
-        not_cleaned: state.not_cleaned.into_iter().map(not_cleaned_from).collect::<Result<_, _>>()?,
         migrations: keyed(state.migrations, migration_from, |m| m.id, "two migrations")?,
         ended_migrations: state.ended_migrations.into_iter().map(migration::ended_from).collect::<Result<_, _>>()?,
         events: state.events.into_iter().map(event_from).collect::<Result<_, _>>()?,
@@ -382,22 +380,4 @@ fn result_from(r: pb::Result) -> Result<(Uuid, Recorded), DecodeError> {
         Kind::Slots(n) => Ok(Outcome::Slots(n)),
     };
     Ok((id_from(r.id, "a change id")?, Recorded { index: Epoch(r.index), request_hash: r.request_hash, outcome }))
-}
-
-fn not_cleaned_to(n: &NotCleaned) -> pb::NotCleaned {
-    pb::NotCleaned {
-        product: n.product.clone(),
-        group: n.group.0,
-        servers: n.servers.iter().map(ToString::to_string).collect(),
-        slots: n.slots,
-    }
-}
-
-fn not_cleaned_from(n: pb::NotCleaned) -> Result<NotCleaned, DecodeError> {
-    Ok(NotCleaned {
-        product: n.product,
-        group: GroupId(n.group),
-        servers: n.servers.iter().map(|s| addr_from(s)).collect::<Result<_, _>>()?,
-        slots: n.slots,
-    })
 }

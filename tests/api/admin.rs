@@ -490,12 +490,12 @@ async fn waiting_for_nodes() {
     world.nodes[0].view.send_modify(|view| drop(Arc::make_mut(view).nodes.remove(&NodeId(2))));
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
     assert_eq!(status.nodes[1].state(), NodeState::Silent, "{status:?}");
-    assert!(status.warnings.iter().any(|w| w.contains("node 2") && w.contains("not alive")), "{status:?}");
+    assert!(status.warnings.iter().any(|w| w.text.contains("node 2") && w.text.contains("not alive")), "{status:?}");
     // A new leader cannot know that yet.
     world.nodes[0].view.send_modify(|view| Arc::make_mut(view).since_ns = boottime_ns() + 60_000_000_000);
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
     assert!(
-        status.nodes[1].state() == NodeState::Unknown && status.warnings.iter().all(|w| !w.contains("not alive")),
+        status.nodes[1].state() == NodeState::Unknown && status.warnings.iter().all(|w| !w.text.contains("not alive")),
         "{status:?}"
     );
     world.nodes[0].heard(2, |seen| seen.version = "9.9".into());

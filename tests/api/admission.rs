@@ -4,7 +4,7 @@ use crate::{
     fake,
     log::Shared,
     server::{Redis, password},
-    wait::soon,
+    wait::{soon, wait_for},
 };
 use pontoon::{
     control::admission::server::{AdmittedServer, ServerAdmission},
@@ -16,7 +16,12 @@ use pontoon::{
         slot::Layout,
         state::ClusterState,
     },
+    redis::Client,
 };
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+/// The cluster of these tests.
+const OURS: Uuid = Uuid(7);
 
 struct World {
     shared: std::sync::Arc<Shared>,
@@ -35,16 +40,27 @@ impl World {
     async fn primary(&self, addr: &HostPort) -> Result<AdmittedServer, String> {
         let state = self.state();
         let product = state.products.values().next().unwrap();
-        ServerAdmission { state: &state, product, credentials: self.credentials.as_ref(), deadline: soon() }
-            .primary(addr)
-            .await
+        ServerAdmission {
+            state: &state,
+            product,
+            credentials: self.credentials.as_ref(),
+            cluster: Some(OURS),
+            deadline: soon(),
+        }
+        .primary(addr)
+        .await
     }
 
     async fn replica(&self, addr: &HostPort, primary: &HostPort) -> Result<AdmittedServer, String> {
         let state = self.state();
         let product = state.products.values().next().unwrap();
-        let admission =
-            ServerAdmission { state: &state, product, credentials: self.credentials.as_ref(), deadline: soon() };
+        let admission = ServerAdmission {
+            state: &state,
+            product,
+            credentials: self.credentials.as_ref(),
+            cluster: Some(OURS),
+            deadline: soon(),
+        };
         admission.replica(addr, primary).await
     }
 
@@ -191,7 +207,8 @@ async fn unsuitable_servers_are_refused() {
     world.shared.append(Uuid(3), Change::CreateProduct(product)).result.unwrap();
     let state = world.state();
     let small = state.products.values().find(|p| p.name == "p").unwrap();
-    let admission = ServerAdmission { state: &state, product: small, credentials: None, deadline: soon() };
+    let admission =
+        ServerAdmission { state: &state, product: small, credentials: None, cluster: Some(OURS), deadline: soon() };
     admission.primary(&few.addr).await.unwrap();
 }
 
@@ -230,9 +247,35 @@ async fn a_user_without_the_rights_for_a_failover_gives_a_warning() {
     // A replica is checked too, and so is a server without one of the commands.
     let primary = Redis::start(&[]).await;
     let replica = Redis::start(&["--rename-command", "REPLICAOF", ""]).await;
-    let admitted = World::new().replica(&replica.addr, &primary.addr).await.unwrap();
+    // Without REPLICAOF it could never be made a replica; one that is a replica already can stay one.
+    World::new().no_replica(&replica.addr, &primary.addr, "could never follow").await;
+    let port = primary.addr.port().to_string();
+    let follower = Redis::start(&["--rename-command", "REPLICAOF", "", "--replicaof", "127.0.0.1", &port]).await;
+    follower.until_info("master_link_status", "up").await;
+    let admitted = World::new().replica(&follower.addr, &primary.addr).await.unwrap();
     assert!(
-        admitted.warnings.iter().any(|w| w.contains(replica.addr.as_str()) && w.contains("run REPLICAOF, so")),
+        admitted.warnings.iter().any(|w| w.contains(follower.addr.as_str()) && w.contains("run REPLICAOF, so")),
         "{admitted:?}"
     );
+}
+
+/// A server has one manager.
+#[tokio::test]
+async fn a_server_that_somebody_else_manages_is_refused() {
+    let world = World::new();
+    let redis = Redis::start(&[]).await;
+    let name = |id: Uuid| format!("pt:{id}:probe:1");
+    let own = Client::connect(&redis.addr, None, &name(OURS), soon()).await.unwrap();
+    assert!(world.primary(&redis.addr).await.is_ok(), "this cluster's own connections do not count");
+    let other = Client::connect(&redis.addr, None, &name(Uuid(8)), soon()).await.unwrap();
+    world.no_primary(&redis.addr, "is used by another Pontoon cluster (00000000000000000000000000000008)").await;
+    drop((own, other));
+    wait_for("the other cluster to be gone", async || world.primary(&redis.addr).await.map(drop)).await;
+    let mut sentinel = TcpStream::connect(redis.addr.as_str()).await.unwrap();
+    sentinel.write_all(b"SUBSCRIBE __sentinel__:hello\r\n").await.unwrap();
+    let refused = async || match world.primary(&redis.addr).await {
+        Err(why) if why.contains("is monitored by a Redis Sentinel") => Ok(()),
+        other => Err(format!("{other:?}")),
+    };
+    wait_for("the Sentinel to be noticed", refused).await;
 }

@@ -6,13 +6,13 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use pontoon::{
-    clock::boottime_ns,
+    clock::{boottime_ns, wall_ms},
     consensus::{Applied, Leadership, ProposeError},
     control::{
         handle::{Control, Log},
@@ -60,7 +60,7 @@ impl Shared {
         let index = Epoch(*entries);
         let mut state = ClusterState::clone(&self.state.borrow());
         let result =
-            apply(&mut state, &Entry { id, request_hash, at_ms: 0, change }, Position { index, term: Term(1) });
+            apply(&mut state, &Entry { id, request_hash, at_ms: wall_ms(), change }, Position { index, term: Term(1) });
         let index = first_index(&state, id).unwrap_or(index);
         self.state.send_replace(Arc::new(state));
         Applied { index, result }
@@ -90,6 +90,8 @@ pub fn member(id: u64, admin: &str) -> NewMember {
 pub struct NodeLog {
     shared: Arc<Shared>,
     pub leadership: watch::Sender<Leadership>,
+    /// Whether a majority confirms that this node leads, if it believes so.
+    pub confirmed: AtomicBool,
 }
 
 impl Log for NodeLog {
@@ -111,6 +113,23 @@ impl Log for NodeLog {
 
     fn admit_forwarder(&self, _caller: Result<Caller, String>) -> Result<(), String> {
         Ok(())
+    }
+
+    fn confirm_leadership(
+        &self,
+        _deadline: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<Term, ProposeError>> + Send + '_>> {
+        Box::pin(async move {
+            let who = self.leadership.borrow().clone();
+            if !who.is_me {
+                return Err(ProposeError::NotLeader(who.leader));
+            }
+            if self.confirmed.load(Ordering::SeqCst) {
+                Ok(who.term)
+            } else {
+                Err(ProposeError::Unknown("no quorum".into()))
+            }
+        })
     }
 
     fn propose(
@@ -148,7 +167,11 @@ pub const LEASE: Duration = Duration::from_millis(300);
 
 impl Node {
     pub fn new(id: u64, shared: &Arc<Shared>) -> Self {
-        let log = Arc::new(NodeLog { shared: shared.clone(), leadership: watch::channel(Leadership::default()).0 });
+        let log = Arc::new(NodeLog {
+            shared: shared.clone(),
+            leadership: watch::channel(Leadership::default()).0,
+            confirmed: AtomicBool::new(true),
+        });
         let view = watch::channel(Arc::new(LeaderView::default())).0;
         let control = Control { log: log.clone(), me: NodeId(id), view: view.subscribe(), lease: LEASE };
         Self { control, log, view }

@@ -1,6 +1,9 @@
 //! `group ls` and `group show` over gRPC: every node answers with what nodes have reported to the leader.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use crate::{
     admin::{World, world},
@@ -134,7 +137,9 @@ async fn a_group_with_observations() {
         assert!(replica.not_candidate_because.is_none() && replica.failures.is_empty(), "{replica:?}");
         let shown = shown(&world, node).await;
         assert!(
-            shown.warnings.is_empty() && shown.waiting_on.is_empty() && shown.ended_promotions.is_empty(),
+            shown.group.as_ref().unwrap().warnings.is_empty()
+                && shown.waiting_on.is_empty()
+                && shown.ended_promotions.is_empty(),
             "{shown:?}"
         );
     }
@@ -207,8 +212,8 @@ async fn nodes_that_see_a_server_fail_are_shown() {
     let primary_seen = seen(reply.group.as_ref().unwrap(), 0);
     assert_eq!((primary_seen.state(), primary_seen.failures.len()), (ServerState::Down, 2));
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
-    let down: Vec<_> = status.warnings.iter().filter(|w| w.contains("has been down for")).collect();
-    assert!(down.len() == 1 && down[0].contains(PRIMARY) && down[0].contains("nodes 1, 2"), "{status:?}");
+    let down: Vec<_> = status.warnings.iter().filter(|w| w.text.contains("has been down for")).collect();
+    assert!(down.len() == 1 && down[0].text.contains(PRIMARY) && down[0].text.contains("nodes 1, 2"), "{status:?}");
     // The newest answered probe is still shown, with its age.
     assert_eq!((primary_seen.keys, primary_seen.role()), (Some(77), ServerRole::Primary));
 
@@ -217,7 +222,7 @@ async fn nodes_that_see_a_server_fail_are_shown() {
     sees(&world.nodes[0], 1, REPLICA, ProbeReport { error: "it wants a password".into(), ..ProbeReport::default() });
     let reply = shown(&world, 1).await;
     let odd = seen(reply.group.as_ref().unwrap(), 1);
-    assert_eq!((odd.state(), odd.probe_age_ms, odd.failures.len()), (ServerState::Loading, None, 2));
+    assert_eq!((odd.state(), odd.probe_age_ms, odd.failures.len()), (ServerState::NotProbed, None, 2));
     assert!(odd.failures[0].failing_for_ms.is_none() && odd.failures[0].error.contains("password"), "{odd:?}");
 }
 
@@ -261,10 +266,13 @@ async fn warnings_for_the_operator() {
     };
     world.nodes[0].view.send_modify(waiting);
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
-    assert!(status.warnings.iter().any(|w| w.contains("maintenance off")), "{status:?}");
+    assert!(status.warnings.iter().any(|w| w.to_clear.contains("maintenance off")), "{status:?}");
     let reply = shown(&world, 1).await;
     assert_eq!(reply.waiting_on, ["group 3 of product 'default' has no candidate"]);
-    let told = |reply: &admin::ShowGroupReply, part: &str| reply.warnings.iter().filter(|w| w.contains(part)).count();
+    let told = |reply: &admin::ShowGroupReply, part: &str| {
+        let warnings = &reply.group.as_ref().unwrap().warnings;
+        warnings.iter().filter(|w| w.text.contains(part) || w.to_clear.contains(part)).count()
+    };
     assert_eq!(told(&reply, "1 unmanaged replica(s) that report no port"), 1, "{reply:?}");
     for part in
         ["restart would empty it", "unmanaged replica is in sync with the primary: 10.9.9.9:7777", "maintenance off"]
@@ -294,7 +302,7 @@ async fn warnings_for_the_operator() {
         sees(&world.nodes[0], node, PRIMARY, odd.clone());
     }
     let reply = shown(&world, 1).await;
-    assert_eq!(told(&reply, &format!("the primary {PRIMARY} restarted empty at 1970-01-01")), 1, "{reply:?}");
+    assert_eq!(told(&reply, &format!("the primary {PRIMARY} restarted empty 0 s ago")), 1, "{reply:?}");
     let events = world.client(1).list_events(admin::ListEventsRequest::default()).await.unwrap().into_inner().events;
     let kinds: Vec<_> = events.iter().map(|e| e.kind()).collect();
     assert_eq!(kinds, [EventKind::MaintenanceOn, EventKind::MaintenanceOff, EventKind::PrimaryNoted]);
@@ -340,4 +348,25 @@ async fn open_and_ended_promotions_are_shown() {
     assert!(group.promotion.is_none() && group.epoch > 0 && Epoch(group.epoch) == world.shared.state().applied);
     assert_eq!((group.servers[0].address.as_str(), group.servers[1].diverged), (REPLICA, true));
     assert_eq!((reply.ended_promotions.len(), reply.ended_promotions[0].state()), (1, PromotionState::Done));
+}
+
+/// A node that leads without a majority is no leader, whoever is asked.
+#[tokio::test]
+async fn a_leader_without_a_majority_says_so_to_whoever_asks() {
+    let world = world().await;
+    [1, 2].iter().for_each(|id| world.nodes[0].heard(*id, |_| {}));
+    let asked = async |node: usize| world.client(node).status(admin::StatusRequest {}).await.unwrap().into_inner();
+    let codes = |status: &admin::StatusReply| status.warnings.iter().map(|w| w.code.clone()).collect::<Vec<_>>();
+    for node in [0, 1] {
+        let status = asked(node).await;
+        assert_eq!((status.health(), codes(&status)), (admin::Severity::Warning, vec!["two-voters".to_owned()]));
+    }
+    world.nodes[0].log.confirmed.store(false, Ordering::SeqCst);
+    for node in [0, 1] {
+        let status = asked(node).await;
+        // Nothing listens at the address that the log has of node 2.
+        let said = "NO QUORUM: 1 of 2 voters answers; changes are impossible";
+        assert!(status.headline.starts_with(said) && status.health() == admin::Severity::Critical, "{status:?}");
+        assert_eq!((codes(&status)[0].as_str(), status.leader), ("no-quorum", Some(1)), "{status:?}");
+    }
 }

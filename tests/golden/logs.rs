@@ -129,7 +129,7 @@ pub fn changes() -> Log {
         ),
         ("remove_product", Change::RemoveProduct(RemoveProduct { product: ProductId(5) })),
         ("remove_server", Change::RemoveServer(RemoveServer { product, group: GroupId(1), addr: server(3).addr })),
-        ("remove_group", Change::RemoveGroup(RemoveGroup { product, group: GroupId(1) })),
+        ("remove_group", Change::RemoveGroup(RemoveGroup { product, group: GroupId(1), keys_left: None })),
         (
             "set_cluster",
             Change::SetCluster(SetCluster {
@@ -142,6 +142,7 @@ pub fn changes() -> Log {
         (STEP, Change::StartAssign(StartAssign { product, slots: slots(100, 100), to: GroupId(2), abandon: false })),
         ("finish_remove", Change::FinishRemove(FinishRemove { node: NodeId(4), uuid: member(4).uuid, term: Term(2) })),
         ("recover", Change::Recover(Recover { keep: NodeId(9) })),
+        ("remove_group_keys_left", Change::RemoveGroup(RemoveGroup { product, group: GroupId(7), keys_left: Some(7) })),
     ]
 }
 
@@ -182,7 +183,7 @@ pub fn migrations() -> Log {
             term,
         })
     };
-    let counters = Counters { scanned: 1, keys: 2, bytes: 3, refetched: 4, deleted: 5, dirty: 6 };
+    let counters = Counters { scanned: 1, keys: 2, bytes: 3, refetched: 4, deleted: 5, cleaned: 0, dirty: 6 };
     let verified = Some(Verified { keys: 7, different: 0 });
     let progress = |phase, verified| {
         Change::MigrationProgress(MigrationProgress { migration: first, attempt: 1, phase, counters, verified })

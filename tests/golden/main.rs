@@ -182,7 +182,7 @@ fn a_state_with_a_primary_that_restarted_is_read_and_written_as_it_was() {
     let group = &state.products[&ProductId(1)].groups[&GroupId(1)];
     assert_eq!((group.run_id.as_str(), group.restarted_with), ("cd".repeat(10).as_str(), Some(0)));
     let texts: Vec<&str> = state.events.iter().map(|e| e.text.as_str()).collect();
-    assert!(texts[0].contains("restarted empty: 0 keys, 7 before"), "{texts:?}");
+    assert!(texts[0].contains("restarted empty: 0 keys, 7 at the last probe before"), "{texts:?}");
     assert_eq!(texts[1], "10.0.1.2:6379 follows it");
     assert_kept("state_noted", &state);
 }

@@ -270,12 +270,15 @@ fn a_temporary_owner_that_is_ejected_passes_ejected_slots_on() {
 #[test]
 fn an_ejected_group_can_be_removed_and_its_slots_stay() {
     let mut world = ejected();
-    world.does(Change::RemoveGroup(RemoveGroup { product: CACHE, group: GroupId(11) }));
+    world.does(Change::RemoveGroup(RemoveGroup { product: CACHE, group: GroupId(11), keys_left: None }));
     assert_eq!([12, 13].map(|id| owned(&world, id)), [150, 150]);
     let mut world = ejected();
     let change = reinstate(&world, 11);
     world.does(change);
-    world.refuses(Change::RemoveGroup(RemoveGroup { product: CACHE, group: GroupId(11) }), "assignment");
+    world.refuses(
+        Change::RemoveGroup(RemoveGroup { product: CACHE, group: GroupId(11), keys_left: None }),
+        "assignment",
+    );
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn servers_and_group_stay_while_it_is_promoted() {
     let remove = Change::RemoveServer(RemoveServer { product: PRODUCT, group: GroupId(3), addr: addr(3, 2) });
     let sentence = &format!("group 3 is getting 10.1.3.2:6379 as its primary (promotion {id})");
     world.refuses(remove.clone(), sentence);
-    world.refuses(Change::RemoveGroup(RemoveGroup { product: PRODUCT, group: GroupId(3) }), sentence);
+    world.refuses(Change::RemoveGroup(RemoveGroup { product: PRODUCT, group: GroupId(3), keys_left: None }), sentence);
     let add = Server::new(addr(3, 3), "3-3".into(), 0);
     world.does(Change::AddServer(AddServer { product: PRODUCT, group: GroupId(3), server: add }));
     // Nor does it get slots, because no hold covers them.

@@ -71,14 +71,14 @@ fn a_primary_that_is_another_process_has_restarted() {
     let text = "10.1.1.1:6379 has replication id cd instead of ab, without a restart that was observed";
     assert_eq!((world.last_event(), world.group(1).restarted_with), ((EventKind::PrimaryNoted, "group 1", text), None));
     for (run_id, before, keys, keys_before, what) in [
-        ("r2", "r1", 5, Some(5), "restarted: 5 keys, 5 before"),
+        ("r2", "r1", 5, Some(5), "restarted: 5 keys, 5 at the last probe before"),
         ("r3", "r2", 4, None, "restarted: 4 keys, the number of keys before is not known"),
         (
             "r4",
             "r3",
             0,
             Some(4),
-            "restarted empty: 0 keys, 4 before; what it had not saved is lost, also on the replicas \
+            "restarted empty: 0 keys, 4 at the last probe before; what it had not saved is lost, also on the replicas \
           that copy it",
         ),
     ] {

@@ -49,7 +49,7 @@ fn a_migration_from_its_plan_to_its_end() {
     world.does(world.clean(id, addr(1, 1)));
     world.does(world.cleaned(Job::Migration(id)));
     let end = world.state.ended_migrations.back().unwrap();
-    assert_eq!((end.id, end.end, end.attempt, end.counters.keys, end.counters.deleted), (id, EndPhase::Done, 1, 5, 9));
+    assert_eq!((end.id, end.end, end.attempt, end.counters.keys, end.counters.cleaned), (id, EndPhase::Done, 1, 5, 9));
     // Late writes without an answer may still arrive at the source.
     assert_eq!(*world.given_away(1), slots(0, 9));
     let kinds: Vec<EventKind> = world.state.events.iter().map(|e| e.kind).collect();
@@ -402,7 +402,10 @@ fn sweeps() {
         })
     };
     world.refuses(hold(assignment), "the leader ends that first");
-    world.refuses(Change::RemoveGroup(RemoveGroup { product: PRODUCT, group: GroupId(1) }), "still owns 90 slot(s)");
+    world.refuses(
+        Change::RemoveGroup(RemoveGroup { product: PRODUCT, group: GroupId(1), keys_left: None }),
+        "still owns 90 slot(s)",
+    );
     let end = |run, term| {
         Change::EndSweep(EndSweep { product: PRODUCT, group: GroupId(1), run, term, why: "slots come".into() })
     };
@@ -446,7 +449,7 @@ fn abandoned_keys_are_not_leftovers() {
 fn groups_of_open_migrations_stay() {
     let mut world = World::new();
     let id = world.plan(200, 299, 4, 3);
-    let remove = |group| Change::RemoveGroup(RemoveGroup { product: PRODUCT, group: GroupId(group) });
+    let remove = |group| Change::RemoveGroup(RemoveGroup { product: PRODUCT, group: GroupId(group), keys_left: None });
     world.refuses(remove(3), &format!("group 3 is in migration {id}, which has not ended"));
     world.reach(id, "switched");
     world.refuses(remove(4), &format!("pontoon migrate watch {id}"));
@@ -456,6 +459,27 @@ fn groups_of_open_migrations_stay() {
     world.refuses(remove(4), "try again in a moment");
     world.does(world.cleaned(sweep(4)));
     world.does(remove(4));
+}
+
+#[test]
+fn a_group_that_is_removed_before_its_sweep_leaves_an_event_if_it_has_keys() {
+    for (keys_left, said) in
+        [(Some(0), None), (Some(7), Some("the primary had 7 key(s)")), (None, Some("is not known"))]
+    {
+        let mut world = World::new();
+        let id = world.plan(200, 299, 4, 3);
+        world.reach(id, "switched");
+        world.does(world.clean(id, addr(4, 1)));
+        world.does(world.cleaned(Job::Migration(id)));
+        let events = world.state.events.len();
+        world.does(Change::RemoveGroup(RemoveGroup { product: PRODUCT, group: GroupId(4), keys_left }));
+        assert_eq!(world.state.events.len() - events, usize::from(said.is_some()));
+        if let Some(said) = said {
+            let (kind, subject, text) = world.last_event();
+            assert_eq!((kind, subject), (EventKind::SweepEnded, "group 4"));
+            assert!(text.contains("keys of 100 slots") && text.contains(said), "{text}");
+        }
+    }
 }
 
 #[test]

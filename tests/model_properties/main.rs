@@ -153,7 +153,7 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
         }),
         14 => Change::AddServer(AddServer { product, group, server: server(c) }),
         15 => Change::RemoveServer(RemoveServer { product, group, addr: server(c).addr }),
-        16 => Change::RemoveGroup(RemoveGroup { product, group }),
+        16 => Change::RemoveGroup(RemoveGroup { product, group, keys_left: None }),
         17 | 18 => Change::AssignFree(AssignFree { product, slots: slots(c, d), to: group }),
         19 | 20 => Change::StartAssign(StartAssign { product, slots: slots(c, d), to: group, abandon: e % 4 == 0 }),
         21 | 22 => Change::OpenHold(OpenHold {

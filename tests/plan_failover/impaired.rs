@@ -38,6 +38,10 @@ fn impair(report: &mut ProbeReport, impairment: Impairment, for_ms: u64) {
             (probe.loading, probe.run_id, probe.replid, probe.offset) = (true, "later".into(), "random".into(), 0);
         }
         Impairment::RefusesWrites => report.probe.as_mut().unwrap().0.write_error = "MISCONF disk full".into(),
+        Impairment::RefusesLogin => {
+            report.error = "it refuses the password".into();
+            report.probe.as_mut().unwrap().1 = for_ms;
+        }
     }
 }
 
@@ -83,7 +87,9 @@ fn an_impaired_primary_is_replaced_after_the_time_that_its_group_has_set() {
     }
     // The defaults.
     let after = |impairment, ms| decision(&impaired(impairment, ms));
-    assert_eq!([after(Impairment::Busy, 3_600_000), after(Impairment::RefusesWrites, 3_600_000)], [None, None]);
+    for never in [Impairment::Busy, Impairment::RefusesWrites, Impairment::RefusesLogin] {
+        assert_eq!(after(never, 3_600_000), None, "{never:?}");
+    }
     assert!(after(Impairment::Loading, 59_000).is_none() && after(Impairment::Loading, 60_000).is_some());
 }
 

@@ -41,7 +41,8 @@ pub fn wait_status(cluster: &Cluster, list: &str, text: &str) {
     wait_for(&format!("the status to say '{text}'"), GENEROUS, || {
         let status = cluster.cli().try_json(&["status", "--timeout", "2s"])?;
         let lines = status[list].as_array().cloned().unwrap_or_default();
-        let says = lines.iter().any(|line| line.as_str().is_some_and(|line| line.contains(text)));
+        let says = |line: &Value| line.as_str().or(line["text"].as_str()).is_some_and(|line| line.contains(text));
+        let says = lines.iter().any(says);
         if says { Ok(()) } else { Err(status.to_string()) }
     });
 }

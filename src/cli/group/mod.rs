@@ -251,7 +251,7 @@ async fn ls(remote: &Remote) -> Result<(), CliError> {
     if remote.json() {
         return output::print_json(&groups);
     }
-    output::print_text(&view::to_table(&groups));
+    output::print_text(&view::to_text_list(&groups));
     warn(not_observed_because);
     Ok(())
 }

@@ -1,17 +1,49 @@
 //! Groups and their servers as text for people.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::output;
 use crate::{
-    cli::{duration, setting},
+    cli::{duration, setting, status},
     wire::pb::admin::{
-        Ejection, Group, Promotion, PromotionState, Server, ServerObservation, ServerRole, ShowGroupReply,
+        Ejection, Group, Promotion, PromotionState, Server, ServerObservation, ServerRole, Severity, ShowGroupReply,
     },
 };
 
+/// All groups, one server per line, and their warnings. Advice is only counted: `group show` has it.
+pub(super) fn to_text_list(groups: &[Group]) -> String {
+    let mut out = to_table(groups);
+    let mut advice: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for g in groups {
+        for w in &g.warnings {
+            match w.severity() {
+                Severity::Advice => advice.entry(w.code.as_str()).or_default().push(g.id.to_string()),
+                Severity::Unspecified | Severity::Ok | Severity::Warning | Severity::Unknown | Severity::Critical => {
+                    out += &status::warnings(std::slice::from_ref(w))
+                }
+            }
+        }
+    }
+    for (code, groups) in advice {
+        let n = groups.len();
+        let (s, rest) = if n == 1 { ("", String::new()) } else { ("s", more(n)) };
+        out += &format!("\nadvice: {code}: group{s} {}{rest}", groups[..n.min(NAMED_MAX)].join(", "));
+    }
+    if groups.iter().flat_map(|g| &g.warnings).any(|w| w.severity() == Severity::Advice) {
+        out += "\n  pontoon group show GID says what it means\n";
+    }
+    out
+}
+
+/// Groups that are named in a line. The rest is only counted.
+const NAMED_MAX: usize = 10;
+
+fn more(n: usize) -> String {
+    if n > NAMED_MAX { format!(" and {} more", n - NAMED_MAX) } else { String::new() }
+}
+
 /// All groups, one server per line.
-pub(super) fn to_table(groups: &[Group]) -> String {
+fn to_table(groups: &[Group]) -> String {
     let mut rows = Vec::new();
     for g in groups {
         for (i, s) in g.servers.iter().enumerate() {
@@ -40,8 +72,8 @@ fn cells(s: &Server) -> [String; 5] {
 fn remark(g: &Group) -> String {
     let promotion = g.promotion.as_ref().map(|p| format!("{} {} to {}", output::name(p.kind()), p.id, p.to));
     let ejection = g.ejection.as_ref().map(ejected);
-    let maintenance = g.maintenance.then(|| "maintenance".to_owned());
-    promotion.into_iter().chain(ejection).chain(maintenance).collect::<Vec<_>>().join(", ")
+    let bad = g.warnings.iter().filter(|w| w.severity() > Severity::Advice).map(|w| w.code.clone());
+    promotion.into_iter().chain(ejection).chain(bad).collect::<Vec<_>>().join(", ")
 }
 
 /// `ejected, 400 slots at groups 2 and 3`.
@@ -101,11 +133,10 @@ pub(super) fn to_text(reply: &ShowGroupReply, product: &str) -> String {
     for s in &g.servers {
         out += &remarks(s);
     }
-    for (what, sentences) in [("waiting on", &reply.waiting_on), ("warning", &reply.warnings)] {
-        for sentence in sentences {
-            out += &format!("{what}: {sentence}\n");
-        }
+    for sentence in &reply.waiting_on {
+        out += &format!("waiting on: {sentence}\n");
     }
+    out += &status::warnings(&g.warnings);
     out
 }
 
@@ -234,7 +265,7 @@ fn observations(s: &Server, observed: &ServerObservation) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::pb::admin::{LinkState, ProbeFailure, PromotionKind, ServerState, TemporaryOwner};
+    use crate::wire::pb::admin::{LinkState, ProbeFailure, PromotionKind, ServerState, TemporaryOwner, Warning};
 
     fn replica() -> Server {
         let observed = ServerObservation {
@@ -284,7 +315,14 @@ mod tests {
             ..Promotion::default()
         };
         let servers = vec![primary, replica()];
-        Group { id: 3, servers, slot_count: 512, down_after_ms: 3000, promotion: Some(promotion), ..Group::default() }
+        let advice = Warning {
+            code: "not-persistent".into(),
+            severity: Severity::Advice.into(),
+            text: "a:1 does not persist".into(),
+            to_clear: "turn it on".into(),
+        };
+        let (promotion, warnings) = (Some(promotion), vec![advice]);
+        Group { id: 3, servers, slot_count: 512, down_after_ms: 3000, promotion, warnings, ..Group::default() }
     }
 
     #[test]
@@ -293,6 +331,25 @@ mod tests {
         let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[1], ["3", "a:1", "primary", "unknown", "512", "switchover", "27", "to", "b:2"]);
         assert_eq!(lines[2], ["b:2", "replica", "replica", "suspect", "up", "1.5", "KB,", "1.2", "s"]);
+    }
+
+    #[test]
+    fn a_list_knows_what_the_details_know() {
+        let down = Warning {
+            code: "primary-down".into(),
+            severity: Severity::Critical.into(),
+            text: "512 slots are not served".into(),
+            to_clear: "start it".into(),
+        };
+        let bad = Group { id: 4, warnings: vec![down], servers: vec![replica()], ..Group::default() };
+        let text = to_text_list(&[group(), bad]);
+        for part in [
+            "primary-down\n",
+            "critical: 512 slots are not served\n  to clear: start it\n",
+            "advice: not-persistent: group 3\n",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
     }
 
     #[test]
@@ -321,7 +378,6 @@ mod tests {
         };
         let reply = ShowGroupReply {
             group: Some(group()),
-            warnings: vec!["a:1 does not persist".into()],
             waiting_on: vec!["the barrier".into()],
             ended_promotions: vec![ended],
             ..ShowGroupReply::default()
@@ -340,7 +396,7 @@ mod tests {
             "b:2: run_id r2 (not the same as when it was added), history h:5000, not persistent",
             "b:2: is not promoted automatically: it lags",
             "waiting on: the barrier",
-            "warning: a:1 does not persist",
+            "advice: a:1 does not persist\n  to clear: turn it on",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }

@@ -70,9 +70,18 @@ type Line = (&'static str, String);
 fn copied(m: &Migration) -> Vec<Line> {
     let mut lines = vec![
         ("copied", format!("{} keys, {}", progress(m), output::size(m.bytes_copied))),
-        ("copied again", format!("{} keys, {} are dirty now", m.keys_refetched, m.dirty_keys)),
-        ("deleted", format!("{} keys", m.keys_deleted)),
+        ("of these again", format!("{} keys that changed meanwhile; {} are dirty now", m.keys_refetched, m.dirty_keys)),
     ];
+    if m.keys_deleted > 0 {
+        lines.push(("deleted", format!("{} keys at the target, before and while it was filled", m.keys_deleted)));
+    }
+    if m.keys_cleaned > 0 {
+        let place = match m.state() {
+            MigrationState::Cancelling | MigrationState::Cancelled => "target, since it was cancelled",
+            _ => "source, which no longer has these slots",
+        };
+        lines.push(("cleaned", format!("{} keys at the {place}", m.keys_cleaned)));
+    }
     if let Some(found) = m.verified {
         lines.push(("compared", format!("{} keys, {} differ", found.keys, found.different_keys)));
     } else if matches!(m.verification(), Verification::Sample | Verification::Full) {
@@ -155,6 +164,9 @@ mod tests {
             attempt: 1,
             keys_copied: 50,
             keys_total: Some(200),
+            keys_refetched: 7,
+            keys_deleted: 4,
+            keys_cleaned: 5,
             keys_per_second: 10,
             eta_ms: Some(15_000),
             node: Some(3),
@@ -167,6 +179,9 @@ mod tests {
         let text = to_text(&m);
         for part in [
             "50 of 200 keys",
+            "of these again  7 keys",
+            "deleted         4 keys at the target",
+            "cleaned         5 keys at the source",
             "about 15 s left",
             "on node 3, copies from a:1, changes b:2",
             "the latency of b:2",

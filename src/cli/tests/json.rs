@@ -106,6 +106,12 @@ fn group() -> Group {
             script_kill_after_ms: 10_000,
         }),
         data_user: Some("pontoon-data".into()),
+        warnings: vec![Warning {
+            code: "no-replica".into(),
+            severity: Severity::Advice.into(),
+            text: "there is no replica".into(),
+            to_clear: "pontoon group add-server 3 HOST:PORT".into(),
+        }],
     }
 }
 
@@ -126,6 +132,7 @@ fn migration() -> Migration {
         keys_scanned: 60,
         keys_refetched: 7,
         keys_deleted: 3,
+        keys_cleaned: 2,
         dirty_keys: 4,
         keys_total: Some(200),
         keys_per_second: 10,
@@ -190,7 +197,14 @@ fn status_and_nodes() {
         nodes: vec![node()],
         product_count: 1,
         waiting_on: vec!["node 2 to confirm hold 30".into()],
-        warnings: vec!["maintenance is on".into()],
+        warnings: vec![Warning {
+            code: "maintenance".into(),
+            severity: Severity::Warning.into(),
+            text: "maintenance is on".into(),
+            to_clear: "pontoon maintenance off".into(),
+        }],
+        health: Severity::Warning.into(),
+        headline: "maintenance is on".into(),
     };
     check(&status, include_str!("golden/status.json"));
     let unknown = Node { id: 2, state: NodeState::Unknown.into(), ..Node::default() };
@@ -215,7 +229,6 @@ fn products_and_groups() {
         group: Some(group()),
         not_observed_because: Some("no leader is known".into()),
         waiting_on: vec!["the barrier".into()],
-        warnings: vec!["there is no replica".into()],
         ended_promotions: vec![ended],
     };
     check(&shown, include_str!("golden/group-show.json"));

@@ -23,6 +23,7 @@ fn documented_commands_are_accepted() {
         assert_eq!(parsed.is_ok(), good, "{line}: {:?}", parsed.err().map(|e| e.to_string()));
     };
     check("pontoon status --output json", true);
+    check("pontoon status --check", true);
     check(
         "pontoon serve --id 1 --admin 127.0.0.1:1 --peers 1=127.0.0.1:1 --bind 127.0.0.1 --port-offset 1 --data-dir d --secret-file s --workers 2",
         true,

@@ -3,5 +3,6 @@
 
 pub mod data_user;
 pub mod migration;
+mod rivals;
 pub mod server;
 pub mod switchover;

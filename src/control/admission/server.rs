@@ -1,17 +1,23 @@
 //! Server admission: checks a server before it is added to a group, and says why it cannot be added.
 //! Knows nothing of the log: the caller proposes what it returns.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use tokio::time::{Instant, timeout_at};
 
+use super::rivals::rival;
 use crate::{
     model::{
-        ids::{GroupId, HostPort},
+        ids::{GroupId, HostPort, Uuid},
         route::Mode,
         secret::Credentials,
         state::{ClusterState, Product, Server},
     },
+    plan::health::{Warning, not_persistent},
     redis::{Client, Info, RedisError, Role, rights},
     resolver,
 };
@@ -30,6 +36,8 @@ pub struct ServerAdmission<'a> {
     pub product: &'a Product,
     /// The credentials of the group.
     pub credentials: Option<&'a Credentials>,
+    /// This cluster; `None`: it has not formed.
+    pub cluster: Option<Uuid>,
     /// When the checks are given up.
     pub deadline: Instant,
 }
@@ -55,6 +63,8 @@ struct ServerAnswers {
     warnings: Vec<String>,
     /// What follows from commands that its user may not run; one text for each matter.
     rights: Vec<String>,
+    /// It has REPLICAOF, and lets this user run it.
+    can_follow: bool,
 }
 
 /// The answers of the group's primary about itself.
@@ -89,7 +99,7 @@ impl ServerAdmission<'_> {
     /// Returns why it cannot be added, as text for the operator: it names the server, what is wrong with it, and what
     /// to do.
     pub async fn replica(&self, addr: &HostPort, primary: &HostPort) -> Result<AdmittedServer, String> {
-        let ServerAnswers { server, role, replid, replicas, rights, .. } = self.ask(addr).await?;
+        let ServerAnswers { server, role, replid, replicas, rights, can_follow, .. } = self.ask(addr).await?;
         let PrimaryAnswers { run_id, mut warnings } = self.primary_now(primary).await?;
         warnings.extend(rights);
         if server.run_id == run_id {
@@ -104,6 +114,10 @@ impl ServerAdmission<'_> {
             )),
             Role::Primary { .. } if replicas > 0 => Err(format!(
                 "{addr} has {replicas} replica(s) of its own; point them elsewhere (REPLICAOF) and try again"
+            )),
+            Role::Primary { .. } if !can_follow => Err(format!(
+                "{addr} could never follow {primary}: it has no command REPLICAOF, or does not let this user run it; allow \
+                 it (ACL SETUSER ... +replicaof; or no rename-command in its redis.conf) and try again"
             )),
             Role::Primary { .. } => Ok(AdmittedServer { server, warnings, becomes_replica: true }),
             Role::Replica { host, port, link, .. } => {
@@ -150,7 +164,10 @@ impl ServerAdmission<'_> {
             return Ok(Vec::new());
         }
         let save = client.config("save", self.by()).await?;
-        Ok(Vec::from_iter(save.is_some_and(|points| points.is_empty()).then(|| not_persistent(client.addr()))))
+        Ok(Vec::from_iter(save.is_some_and(|points| points.is_empty()).then(|| {
+            let Warning { text, to_clear, .. } = not_persistent(client.addr());
+            format!("{text}; {to_clear}")
+        })))
     }
 
     pub(super) fn by(&self) -> Instant {
@@ -159,6 +176,14 @@ impl ServerAdmission<'_> {
 
     pub(super) async fn connect(&self, addr: &HostPort) -> Result<Client, RedisError> {
         Client::connect(addr, self.credentials, "pt:admission", self.by()).await
+    }
+
+    /// The numbers of keys by database, of databases that have keys.
+    ///
+    /// # Errors
+    /// Why the server does not say.
+    pub async fn keyspace(&self, addr: &HostPort) -> Result<BTreeMap<u32, u64>, RedisError> {
+        Ok(self.connect(addr).await?.info("keyspace", self.by()).await?.keyspace())
     }
 
     async fn run_id_of(&self, addr: &HostPort) -> Result<String, String> {
@@ -206,12 +231,16 @@ impl ServerAdmission<'_> {
         let role = client.role(by).await.map_err(text)?;
         let warnings = self.persistence(&mut client, &info).await.map_err(text)?;
         let missing = rights::missing(&mut client, by).await.map_err(text)?;
+        if let Some(refused) = rival(&mut client, self.cluster, by).await.map_err(text)? {
+            return Err(refused);
+        }
         let rights = rights_missing(addr, &missing, self.credentials.is_some());
         let keys_when_added = info.keyspace().values().sum();
         let server = Server::new(addr.clone(), run_id.to_owned(), keys_when_added);
         let replid = info.get("master_replid").unwrap_or_default().to_owned();
         let replicas = info.get("connected_slaves").and_then(|n| n.parse().ok()).unwrap_or(0);
-        Ok(ServerAnswers { server, role, replid, replicas, warnings, rights })
+        let can_follow = !missing.contains(&rights::REPLICAOF);
+        Ok(ServerAnswers { server, role, replid, replicas, warnings, rights, can_follow })
     }
 
     /// Whether a replica that names `host:port` as its primary means `primary`. Hosts have many names, and containers
@@ -276,15 +305,6 @@ fn rights_missing(addr: &HostPort, missing: &[&'static str], password: bool) -> 
         ));
     }
     texts
-}
-
-/// What follows when a primary does not persist, for operators.
-#[must_use]
-pub fn not_persistent(addr: &HostPort) -> String {
-    format!(
-        "the primary {addr} does not persist (no save points, no append-only file): a restart would empty it and its \
-         replicas; set 'save' or 'appendonly yes' in its redis.conf and by CONFIG SET"
-    )
 }
 
 fn sentinel(addr: &HostPort) -> String {

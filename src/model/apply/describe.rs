@@ -232,13 +232,6 @@ fn product(old: &Product, new: &Product, lines: &mut Vec<String>) {
     }
     for group in old.groups.values().filter(|g| !new.groups.contains_key(&g.id)) {
         lines.push(format!("product '{name}': group {} is removed", group.id));
-        if !group.given_away.is_empty() {
-            lines.push(format!(
-                "the leftovers of {} slot(s) that group {} gave away stay there",
-                group.given_away.len(),
-                group.id
-            ));
-        }
     }
     for group in new.groups.values() {
         match old.groups.get(&group.id) {

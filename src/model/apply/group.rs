@@ -13,13 +13,13 @@ use crate::model::{
     change::{AddServer, CreateGroup, RemoveGroup, RemoveServer, SetGroup, SetServer},
     event::EventKind,
     ids::{GroupId, SlotId},
-    limits::{DOWN_AFTER_MS, EJECT_AFTER_MS, GROUPS_MAX, NOT_CLEANED_MAX, RUN_ID_LEN_MAX, SERVERS_MAX, ZONE_LEN_MAX},
+    limits::{DOWN_AFTER_MS, EJECT_AFTER_MS, GROUPS_MAX, RUN_ID_LEN_MAX, SERVERS_MAX, ZONE_LEN_MAX},
     migration::Migration,
     outcome::Outcome,
     ports::{NodePorts, addr_key, check_listeners, products, servers},
     reject::{EjectionReject, MigrationReject, PromotionReject, Reject},
     route::Mode,
-    state::{ClusterState, Group, GroupOptions, NotCleaned, Server},
+    state::{ClusterState, Group, GroupOptions, Server},
 };
 
 impl Apply for CreateGroup {
@@ -119,7 +119,7 @@ impl Apply for RemoveServer {
 
 impl Apply for RemoveGroup {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
-        let Self { product: product_id, group: id } = *self;
+        let Self { product: product_id, group: id, keys_left } = *self;
         let at = when.at;
         let product = product(state, product_id)?;
         let group = group(product, id)?;
@@ -138,19 +138,18 @@ impl Apply for RemoveGroup {
             return Err(MigrationReject::SweepOpen(id).into());
         }
         no_promotion_open(state, product_id, [id])?;
-        let left_behind = (!group.given_away.is_empty()).then(|| NotCleaned {
-            product: product.name.clone(),
-            group: id,
-            servers: group.servers.iter().map(|s| s.addr.clone()).collect(),
-            slots: group.given_away.len() as u32,
+        // Without keys there is nothing that a sweep would have deleted.
+        let left_behind = (!group.given_away.is_empty() && keys_left != Some(0)).then(|| {
+            let servers: Vec<_> = group.servers.iter().map(|server| server.addr.as_str()).collect();
+            let held = keys_left
+                .map_or_else(|| "how many is not known".into(), |keys| format!("the primary had {keys} key(s)"));
+            let (slots, servers) = (group.given_away.len(), servers.join(", "));
+            format!("the group was removed; keys of {slots} slots that it gave away may be left on {servers} ({held})")
         });
 
         product_mut(state, product_id)?.groups.remove(&id);
-        if let Some(left_behind) = left_behind {
-            if state.not_cleaned.len() >= NOT_CLEANED_MAX {
-                state.not_cleaned.pop_front();
-            }
-            state.not_cleaned.push_back(left_behind);
+        if let Some(text) = left_behind {
+            events::push(state, when, EventKind::SweepEnded, Some(product_id), subject(id), &text);
         }
         routed(state, at);
         Ok(Outcome::Done)

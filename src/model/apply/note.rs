@@ -30,8 +30,10 @@ impl Apply for NotePrimary {
         let primary = group.servers.first().map_or("nobody", |s| s.addr.as_str());
         let restarted = other_process && !group.run_id.is_empty();
         let text = if restarted {
-            let had = keys_before
-                .map_or_else(|| "the number of keys before is not known".into(), |keys| format!("{keys} before"));
+            let had = keys_before.map_or_else(
+                || "the number of keys before is not known".into(),
+                |keys| format!("{keys} at the last probe before"),
+            );
             let what = if keys == 0 { "restarted empty" } else { "restarted" };
             let lost = keys == 0 || keys_before.is_some_and(|before| keys < before);
             let lost = if lost { "; what it had not saved is lost, also on the replicas that copy it" } else { "" };

@@ -111,7 +111,7 @@ impl Apply for Cleaned {
         match job {
             Job::Migration(id) => {
                 if let Some(open) = state.migrations.get_mut(&id) {
-                    open.counters.deleted = open.counters.deleted.saturating_add(deleted);
+                    open.counters.cleaned = open.counters.cleaned.saturating_add(deleted);
                 }
                 let (end, place) = match kind {
                     RunKind::CleanSource => (EndPhase::Done, "source"),

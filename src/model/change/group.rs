@@ -51,6 +51,8 @@ pub struct RemoveGroup {
     pub product: ProductId,
     /// The group.
     pub group: GroupId,
+    /// How many keys its primary held just before, in all databases; `None`: not known.
+    pub keys_left: Option<u64>,
 }
 
 /// Changes options of a group. Only what is `Some` changes.

@@ -11,8 +11,7 @@ use super::{
     ids::{NodeId, ProductId, SlotId, Uuid},
     limits::{
         ASSIGNMENTS_MAX, CLIENTS_MAX, DATABASES_MAX, ENDED_MAX, FAILOVER_SHARE, GROUPS_MAX, HOLD_MS, MAX_LAG_MS,
-        MEMBERS_MAX, MIN_ACKS_MAX, MIN_ACKS_MS, NOT_CLEANED_MAX, PRODUCTS_MAX, REMOVED_MAX, RESULTS_MAX, SERVERS_MAX,
-        VOTERS_MAX,
+        MEMBERS_MAX, MIN_ACKS_MAX, MIN_ACKS_MS, PRODUCTS_MAX, REMOVED_MAX, RESULTS_MAX, SERVERS_MAX, VOTERS_MAX,
     },
     ports::host_key,
     state::{Cause, ClusterState, Product, Role},
@@ -79,7 +78,6 @@ fn numbers(state: &ClusterState, found: &mut Found) {
     found.unless(s.products.len() <= PRODUCTS_MAX, || format!("{} products", s.products.len()));
     found.unless(s.assignments.len() <= ASSIGNMENTS_MAX, || format!("{} assignments", s.assignments.len()));
     found.unless(s.ended_assignments.len() <= ENDED_MAX, || format!("{} ended", s.ended_assignments.len()));
-    found.unless(s.not_cleaned.len() <= NOT_CLEANED_MAX, || format!("{} not cleaned", s.not_cleaned.len()));
     found.unless(s.results.len() <= RESULTS_MAX, || format!("{} results", s.results.len()));
     found.unless((1..=VOTERS_MAX).contains(&s.settings.voters), || format!("{} voters wanted", s.settings.voters));
     found.unless(HOLD_MS.contains(&s.settings.hold_ms_max), || format!("hold of {} ms", s.settings.hold_ms_max));

@@ -307,7 +307,7 @@ pub enum Reject {
     },
     /// The primary can only be removed with its group.
     #[error(
-        "server {addr} is the primary of group {group}; it can only be removed with its group (`pontoon group remove {group}`)"
+        "server {addr} is the primary of group {group}; make a replica the primary first (`pontoon group promote {group} HOST:PORT`), then remove this one"
     )]
     PrimaryStays {
         /// The server.
@@ -316,7 +316,9 @@ pub enum Reject {
         group: GroupId,
     },
     /// The group owns slots.
-    #[error("group {group} still owns {count} slot(s), the first is {first}; assign them to another group first")]
+    #[error(
+        "group {group} still owns {count} slot(s), the first is {first}; move them with their keys to the other groups first (`pontoon group drain {group}`)"
+    )]
     GroupOwnsSlots {
         /// The group.
         group: GroupId,

@@ -141,6 +141,8 @@ pub fn view(report: pb::MoverReport) -> Result<(Job, MoverView), String> {
         bytes: report.bytes,
         refetched: report.refetched,
         deleted: report.deleted,
+        // What a run that cleans deletes is counted when it is done.
+        cleaned: 0,
         dirty: report.dirty,
     };
     let view = MoverView {

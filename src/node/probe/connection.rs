@@ -305,6 +305,7 @@ pub async fn probe(
             let impairment = match &error {
                 RedisError::Busy { .. } => Some(Impairment::Busy),
                 RedisError::Loading { .. } => Some(Impairment::Loading),
+                RedisError::PasswordNeeded { .. } | RedisError::WrongPassword { .. } => Some(Impairment::RefusesLogin),
                 _ => None,
             };
             Ok(ProbeOutcome::Unusable(in_words(&error), impairment))

@@ -52,6 +52,7 @@ const fn impairment_to_wire(impairment: Impairment) -> pb::Impairment {
         Impairment::Busy => pb::Impairment::Busy,
         Impairment::Loading => pb::Impairment::Loading,
         Impairment::RefusesWrites => pb::Impairment::RefusesWrites,
+        Impairment::RefusesLogin => pb::Impairment::RefusesLogin,
     }
 }
 
@@ -61,6 +62,7 @@ fn impairment(wire: i32) -> Option<Impairment> {
         Ok(pb::Impairment::Busy) => Some(Impairment::Busy),
         Ok(pb::Impairment::Loading) => Some(Impairment::Loading),
         Ok(pb::Impairment::RefusesWrites) => Some(Impairment::RefusesWrites),
+        Ok(pb::Impairment::RefusesLogin) => Some(Impairment::RefusesLogin),
         Ok(pb::Impairment::Unspecified) | Err(_) => None,
     }
 }

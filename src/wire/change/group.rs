@@ -69,11 +69,12 @@ impl Encode for RemoveGroup {
     type Message = pb::RemoveGroup;
 
     fn to_message(&self) -> pb::RemoveGroup {
-        pb::RemoveGroup { product: self.product.0, group: self.group.0 }
+        pb::RemoveGroup { product: self.product.0, group: self.group.0, keys_left: self.keys_left }
     }
 
     fn from_message(message: pb::RemoveGroup) -> Result<Self, DecodeError> {
-        Ok(Self { product: ProductId(message.product), group: GroupId(message.group) })
+        let pb::RemoveGroup { product, group, keys_left } = message;
+        Ok(Self { product: ProductId(product), group: GroupId(group), keys_left })
     }
 }
 

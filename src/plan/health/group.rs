@@ -1,0 +1,409 @@
+//! What an operator should know of a group: whether its slots are served, and what threatens them.
+//! Knows nothing of nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Warning, WarningKind, listed, unserved};
+use crate::{
+    model::{
+        event::{Event, EventKind},
+        ids::{GroupId, HostPort, ProductId},
+        route::Mode,
+        state::{ClusterState, Group, Product, Server},
+    },
+    plan::{
+        acks::unmanaged_replicas,
+        failover::{FollowingPrimaries, following_primaries, held_back},
+        impairment::{ImpairedPrimary, impaired_primaries},
+        liveness::{Liveness, Watchers, liveness},
+        observation::{AgedReport, Impairment, Observation, Probe, ReportedRole, answered_now, newest},
+    },
+};
+
+/// For how long a restart of a primary is a warning, milliseconds: a day, so that whoever comes in the morning sees it.
+/// Nothing else could clear it, since what was lost stays lost.
+const RESTART_SHOWN_MS: u64 = 24 * 3600 * 1000;
+
+/// What all groups have in common, found out once.
+#[derive(Debug)]
+pub struct GroupFacts<'a> {
+    state: &'a ClusterState,
+    /// `None`: what nodes observe is not known.
+    seen: Option<Seen<'a>>,
+    slots: BTreeMap<(ProductId, GroupId), usize>,
+    now_ms: u64,
+}
+
+/// What nodes observe.
+#[derive(Debug)]
+struct Seen<'a> {
+    watchers: &'a Watchers<'a>,
+    impaired: Vec<ImpairedPrimary<'a>>,
+    following: BTreeSet<HostPort>,
+    held_back: Vec<(ProductId, GroupId, String)>,
+}
+
+impl<'a> GroupFacts<'a> {
+    /// `watchers`: what nodes observe; `None`: it is not known. `now_ms`: milliseconds since the epoch.
+    #[must_use]
+    pub fn new(state: &'a ClusterState, watchers: Option<&'a Watchers<'a>>, now_ms: u64) -> Self {
+        let mut slots = BTreeMap::new();
+        for product in state.products.values() {
+            for owner in product.slots.iter().filter_map(|slot| slot.owner) {
+                *slots.entry((product.id, owner)).or_default() += 1;
+            }
+        }
+        let seen = watchers.map(|watchers| Seen {
+            watchers,
+            impaired: impaired_primaries(state, watchers),
+            following: following_primaries(state, watchers),
+            held_back: held_back(state, watchers.observation(), watchers, &FollowingPrimaries::new()),
+        });
+        Self { state, seen, slots, now_ms }
+    }
+
+    /// All warnings about a group, with advice.
+    #[must_use]
+    pub fn warnings(&self, product: &Product, group: &Group) -> Vec<Warning> {
+        let Some(primary) = group.servers.first() else { return Vec::new() };
+        let of = GroupJudgement { facts: self, product, group, primary, slots: self.slots_of(product, group) };
+        let mut warnings: Vec<Warning> = of.maintenance().into_iter().collect();
+        if let Some(seen) = &self.seen {
+            warnings.extend(of.primary(seen));
+            warnings.extend(of.other_servers(seen));
+            warnings.extend(of.held_back(seen));
+            warnings.extend(of.restarted(seen));
+        }
+        warnings.extend(of.min_acks());
+        warnings.extend(of.advice());
+        warnings.iter_mut().for_each(|warning| warning.group = Some((product.id, group.id)));
+        warnings
+    }
+
+    fn slots_of(&self, product: &Product, group: &Group) -> usize {
+        self.slots.get(&(product.id, group.id)).copied().unwrap_or(0)
+    }
+}
+
+/// One group.
+struct GroupJudgement<'a> {
+    facts: &'a GroupFacts<'a>,
+    product: &'a Product,
+    group: &'a Group,
+    primary: &'a Server,
+    slots: usize,
+}
+
+impl GroupJudgement<'_> {
+    /// `group 2 of product 'shop'`.
+    fn name(&self) -> String {
+        format!("group {} of product '{}'", self.group.id, self.product.name)
+    }
+
+    /// A command of `pontoon group` about this group, for example `show 3 --product shop`.
+    fn command(&self, verb: &str, rest: &str) -> String {
+        let space = if rest.is_empty() { "" } else { " " };
+        format!("pontoon group {verb} {}{space}{rest} --product {}", self.group.id, self.product.name)
+    }
+
+    /// Whether the slots of the group are served, as far as that depends on its primary.
+    fn primary(&self, seen: &Seen<'_>) -> Option<Warning> {
+        let Self { slots, group, primary, .. } = self;
+        let addr = &primary.addr;
+        let unserved = unserved(*slots, self.product);
+        match liveness(seen.watchers, addr, group.options.down_after_ms) {
+            Liveness::Down { by, for_ms } => {
+                let down = format!("{addr} has been down for {} s (nodes {})", for_ms / 1000, listed(&by));
+                return Some(if *slots == 0 {
+                    let to_clear = format!("start it again, or remove the group: {}", self.command("remove", ""));
+                    Warning::new(
+                        WarningKind::ServerDown,
+                        format!("{down}; it is the primary of {}", self.name()),
+                        to_clear,
+                    )
+                } else {
+                    let text = format!("{unserved}: group {} has no primary: {down}", group.id);
+                    Warning::new(WarningKind::PrimaryDown, text, self.replacement())
+                });
+            }
+            Liveness::NotProbed if *slots == 0 => return self.not_probed(seen, addr),
+            Liveness::Up | Liveness::Loading | Liveness::NotProbed | Liveness::Suspect { .. } | Liveness::Unknown => {}
+        }
+        if *slots == 0 {
+            return None;
+        }
+        if seen.following.contains(addr) {
+            let text = format!(
+                "{unserved}: {addr}, the primary of group {}, follows another server and accepts no writes",
+                group.id
+            );
+            return Some(Warning::new(WarningKind::PrimaryFollows, text, self.replacement()));
+        }
+        if let Some(impaired) = seen.impaired.iter().find(|impaired| impaired.addr == *addr) {
+            let kind = match impaired.impairment {
+                Impairment::Busy => WarningKind::PrimaryBusy,
+                Impairment::Loading => WarningKind::PrimaryLoading,
+                Impairment::RefusesWrites => WarningKind::PrimaryRefusesWrites,
+                Impairment::RefusesLogin => WarningKind::PrimaryRefusesLogin,
+            };
+            return Some(Warning::new(kind, impaired.sentence(), impaired.remedy()));
+        }
+        let refuses = liveness(seen.watchers, addr, group.options.down_after_ms) == Liveness::NotProbed;
+        if refuses { self.not_probed(seen, addr) } else { None }
+    }
+
+    /// How a group gets a primary that serves.
+    fn replacement(&self) -> String {
+        let addr = &self.primary.addr;
+        if let Some(promotion) = self.facts.state.promotion_of(self.product.id, self.group.id) {
+            return format!("{} {} to {}, which is in progress", promotion.kind.name(), promotion.id, promotion.to);
+        }
+        if self.group.servers.len() < 2 {
+            return format!("make {addr} a primary that answers (the group has no replica that could replace it)");
+        }
+        format!(
+            "an automatic failover, unless 'waiting on' says why there is none; or make {addr} a primary that answers; or accept \
+             the loss: {}",
+            self.command("promote", "HOST:PORT --force")
+        )
+    }
+
+    /// Replicas that are down or refuse to be probed.
+    fn other_servers(&self, seen: &Seen<'_>) -> Vec<Warning> {
+        let judged = |server: &Server| {
+            let addr = &server.addr;
+            match liveness(seen.watchers, addr, self.group.options.down_after_ms) {
+                Liveness::Down { by, for_ms } => Some(Warning::new(
+                    WarningKind::ServerDown,
+                    format!(
+                        "{addr} (replica in {}) has been down for {} s (nodes {})",
+                        self.name(),
+                        for_ms / 1000,
+                        listed(&by)
+                    ),
+                    format!("start it again, or remove it: {}", self.command("remove-server", addr.as_str())),
+                )),
+                Liveness::NotProbed => self.not_probed(seen, addr),
+                Liveness::Up | Liveness::Loading | Liveness::Suspect { .. } | Liveness::Unknown => None,
+            }
+        };
+        self.group.servers.iter().skip(1).filter_map(judged).collect()
+    }
+
+    /// A server that answers and refuses to be probed, with its reason.
+    fn not_probed(&self, seen: &Seen<'_>, addr: &HostPort) -> Option<Warning> {
+        let error =
+            |(_, reported): (_, &AgedReport)| Some(&reported.report.error).filter(|error| !error.is_empty()).cloned();
+        let error = seen.watchers.reports(addr).find_map(error)?;
+        Some(Warning::new(
+            WarningKind::ServerNotProbed,
+            format!("{} cannot be watched: {error}", self.name()),
+            format!("let the server answer the group's login and INFO; details: {}", self.command("show", "")),
+        ))
+    }
+
+    fn held_back(&self, seen: &Seen<'_>) -> Option<Warning> {
+        let this = |(product, group, _): &&(ProductId, GroupId, String)| {
+            (*product, *group) == (self.product.id, self.group.id)
+        };
+        let (_, _, why) = seen.held_back.iter().find(this)?;
+        let to_clear = format!(
+            "repair what the primaries have in common; or pontoon cluster set failover-share-max=..; or promote by hand: {}",
+            self.command("promote", "HOST:PORT --force")
+        );
+        Some(Warning::new(
+            WarningKind::FailoverHeldBack,
+            format!("{} is not failed over: {why}", self.name()),
+            to_clear,
+        ))
+    }
+
+    fn maintenance(&self) -> Option<Warning> {
+        self.group.options.maintenance.then(|| {
+            Warning::new(
+                WarningKind::GroupMaintenance,
+                format!(
+                    "{} is in maintenance: no automatic failover and no replication reconciliation there",
+                    self.name()
+                ),
+                format!("pontoon maintenance off {} --product {}", self.group.id, self.product.name),
+            )
+        })
+    }
+
+    /// Whether the primary has restarted or was replaced by hand within the last day, since the group has it.
+    fn restarted(&self, seen: &Seen<'_>) -> Option<Warning> {
+        let Self { group, primary, .. } = self;
+        let (probe, _) = newest(seen.watchers.observation(), &primary.addr).unzip();
+        // A primary also begins a new history for its first replica. It has not restarted if it still is the process that
+        // was added, or the process that the log recorded, unless the log recorded a restart.
+        let same = probe.is_some_and(|probe| {
+            let first = group.restarted_with.is_none() && probe.run_id == group.run_id;
+            !probe.run_id.is_empty() && (first || probe.run_id == primary.run_id)
+        });
+        let ago_ms = self.facts.now_ms.saturating_sub(self.new_history_at_ms().filter(|_| !same)?);
+        if ago_ms >= RESTART_SHOWN_MS {
+            return None;
+        }
+        let empty = probe.is_some_and(|probe| probe.keys == 0 && !probe.loading);
+        let (addr, ago) = (&primary.addr, ago(ago_ms));
+        let lost = "is lost, also on its replicas, which copy it";
+        let text = match if empty { Some(0) } else { group.restarted_with } {
+            Some(0) => format!(
+                "the primary {addr} restarted empty {ago} ago: if it had keys, they are lost, also on its replicas, which copy it"
+            ),
+            Some(keys) => {
+                format!("the primary {addr} restarted {ago} ago, with {keys} keys: what it had not saved {lost}")
+            }
+            None => format!("the primary {addr} restarted, or was replaced by hand, {ago} ago"),
+        };
+        let to_clear =
+            "the warning ends a day after the restart; restore a backup if keys are missing, and turn persistence on";
+        Some(Warning::new(WarningKind::PrimaryRestarted, text, to_clear))
+    }
+
+    /// When the present primary last began another history.
+    fn new_history_at_ms(&self) -> Option<u64> {
+        let subject = format!("group {}", self.group.id);
+        let of = |e: &&Event| {
+            e.kind == EventKind::PrimaryNoted && e.product == Some(self.product.id) && e.subject == subject
+        };
+        // Events before the group epoch are about an earlier primary.
+        self.facts.state.events.iter().rev().find(of).filter(|e| e.index > self.group.epoch).map(|e| e.at_ms)
+    }
+
+    /// Whether writes can have the acknowledgements that the product demands.
+    fn min_acks(&self) -> Option<Warning> {
+        let (min_acks, replicas) = (usize::from(self.product.min_acks), self.group.servers.len().saturating_sub(1));
+        if self.slots == 0 || min_acks == 0 {
+            return None;
+        }
+        let slots = format!("every write to the {} slots of {} is answered -NOREPLICAS", self.slots, self.name());
+        let fewer = format!("pontoon product set {} min-acks={{}}", self.product.name);
+        if replicas < min_acks {
+            let to_clear = format!(
+                "{}, or {}",
+                self.command("add-server", "HOST:PORT"),
+                fewer.replace("{}", &replicas.to_string())
+            );
+            let text = format!("min-acks is {min_acks}, and there are {replicas} replica(s): {slots}");
+            return Some(Warning::new(WarningKind::MinAcksUnmet, text, to_clear));
+        }
+        let seen = self.facts.seen.as_ref()?.watchers.observation();
+        // While the primary does not answer, another warning says so.
+        let primary = answered_now(seen, &self.primary.addr)?;
+        let in_sync = |server: &&Server| answered_now(seen, &server.addr).is_some_and(|probe| copies(probe, primary));
+        let in_sync = self.group.servers.iter().skip(1).filter(in_sync).count();
+        (in_sync < min_acks).then(|| {
+            let text = format!("min-acks is {min_acks}, and {in_sync} of {replicas} replica(s) are in sync: {slots}");
+            let show = self.command("show", "");
+            let to_clear = format!(
+                "bring the replicas back ({show} says what is wrong), or {}",
+                fewer.replace("{}", &in_sync.to_string())
+            );
+            Warning::new(WarningKind::MinAcksUnmet, text, to_clear)
+        })
+    }
+
+    /// What threatens the data of the group, and may be intended.
+    fn advice(&self) -> Vec<Warning> {
+        let mut advice = Vec::new();
+        let store = self.product.mode == Mode::Store;
+        let nothing = Observation::new();
+        let seen = self.facts.seen.as_ref().map_or(&nothing, |seen| seen.watchers.observation());
+        let probe = newest(seen, &self.primary.addr).map(|(probe, _)| probe);
+        if store && probe.is_some_and(|probe| probe.persistent == Some(false)) {
+            advice.push(not_persistent(&self.primary.addr));
+        }
+        advice.extend(probe.map(|probe| self.unmanaged(seen, probe)).unwrap_or_default());
+        if store && self.group.servers.len() == 1 {
+            advice.push(Warning::new(
+                WarningKind::NoReplica,
+                format!("there is no replica: while {} is down, its slots are not served", self.primary.addr),
+                self.command("add-server", "HOST:PORT"),
+            ));
+        }
+        advice
+    }
+
+    /// Replicas that the primary has and that are not in the group.
+    fn unmanaged(&self, seen: &Observation, probe: &Probe) -> Vec<Warning> {
+        let Self { group, primary, .. } = self;
+        let mut warnings = Vec::new();
+        if let ReportedRole::Primary { replicas: in_sync } = &probe.role {
+            warnings.extend(unmanaged(group, in_sync).iter().map(|addr| {
+                Warning::new(
+                    WarningKind::UnmanagedReplica,
+                    format!("an unmanaged replica is in sync with the primary: {addr}"),
+                    format!(
+                        "add it to the group ({}), or end its replication there if it may not have the data",
+                        self.command("add-server", addr.as_str())
+                    ),
+                )
+            }));
+        }
+        if probe.unnamed_replicas > 0 {
+            warnings.push(Warning::new(
+                WarningKind::UnmanagedReplica,
+                format!(
+                    "{} unmanaged replica(s) that report no port are in sync with the primary and acknowledge its writes (copy \
+                     tools do this)",
+                    probe.unnamed_replicas
+                ),
+                format!("end them, if they may not have the data (CLIENT LIST TYPE replica on {} shows them)", primary.addr),
+            ));
+        }
+        let min_acks = u32::from(self.product.min_acks);
+        let demanded =
+            min_acks + unmanaged_replicas(group, Some(probe.clone()), |addr| answered_now(seen, addr).cloned());
+        if min_acks > 0 && demanded > min_acks {
+            warnings.push(Warning::new(
+                WarningKind::UnmanagedReplica,
+                format!("min-acks is {min_acks}, and because of the unmanaged replicas a write waits for {demanded} replicas"),
+                "add the unmanaged replicas to the group, or end their replication",
+            ));
+        }
+        warnings
+    }
+}
+
+/// What follows when a primary writes nothing to its disk.
+#[must_use]
+pub fn not_persistent(addr: &HostPort) -> Warning {
+    Warning::new(
+        WarningKind::NotPersistent,
+        format!(
+            "the primary {addr} does not persist (no save points, no append-only file): a restart would empty it and its \
+             replicas"
+        ),
+        "set 'save' or 'appendonly yes' in its redis.conf and by CONFIG SET",
+    )
+}
+
+/// Whether a replica has the primary's data and receives its stream.
+fn copies(replica: &Probe, primary: &Probe) -> bool {
+    let linked = matches!(replica.role, ReportedRole::Replica { link_up: true, syncing: false, .. });
+    linked && !replica.loading && replica.replid == primary.replid
+}
+
+/// Replicas that a primary has and that are not in its group. A host can have several names, so where no address
+/// matches, the port decides: of the replicas with one port, as many as the group has with this port count as the
+/// group's own.
+fn unmanaged(group: &Group, in_sync: &[(HostPort, u64)]) -> Vec<HostPort> {
+    let mut own: Vec<&HostPort> = group.servers.iter().skip(1).map(|server| &server.addr).collect();
+    let mut take = |same: &dyn Fn(&HostPort) -> bool| {
+        own.iter().position(|addr| same(addr)).map(|place| own.swap_remove(place)).is_some()
+    };
+    let unnamed: Vec<&HostPort> =
+        in_sync.iter().map(|(addr, _)| addr).filter(|addr| !take(&|own| own == *addr)).collect();
+    unnamed.into_iter().filter(|addr| !take(&|own| own.port() == addr.port())).cloned().collect()
+}
+
+/// A time span, for people: `40 s`, `5 min`, `3 h`.
+fn ago(ms: u64) -> String {
+    match ms / 1000 {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}

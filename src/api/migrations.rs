@@ -27,10 +27,10 @@ use crate::{
         apply,
         change::{CancelMigration, Change, PauseMigration, PlanMigration, ResumeMigration, SetMigration},
         ids::{Epoch, GroupId, MigrationId, ProductId, SlotId, Uuid},
-        migration::MigrationOptions,
+        migration::{EndPhase, EndedMigration, MigrationOptions},
         outcome::Outcome,
         reject::Reject,
-        slot::spans,
+        slot::{brief, spans},
         state::{ClusterState, Product},
     },
     plan::rebalance::SlotMove,
@@ -231,10 +231,10 @@ fn by_owner(
     if free.is_empty() {
         return Ok(owners);
     }
+    let (named, all) = (brief(&free), spans(&free));
+    let typed = if named == all { all.replace(' ', "") } else { "SLOTS".into() };
     Err(CallFailure::Refused(format!(
-        "slots {} have no owner, so there is nothing to migrate; assign them: pontoon slot assign {} {to}",
-        spans(&free),
-        spans(&free).replace(' ', "")
+        "slots {named} have no owner, so there is nothing to migrate; assign them: pontoon slot assign {typed} {to}"
     )))
 }
 
@@ -252,7 +252,7 @@ fn describe(state: &ClusterState, ids: &[MigrationId]) -> Vec<String> {
     let mut all: Vec<_> = open.chain(ended).collect();
     all.sort_unstable_by_key(|(id, ..)| *id);
     let each = |(id, slots, from, to): (MigrationId, &BTreeSet<SlotId>, GroupId, GroupId)| {
-        format!("migration {id}: slots {} from group {from} to group {to}", spans(slots))
+        format!("migration {id}: slots {} from group {from} to group {to}", brief(slots))
     };
     all.into_iter().map(each).collect()
 }
@@ -262,6 +262,10 @@ impl MutationHandler for CancelMigrationRequest {
 
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let migration = validate::migration(self.id)?;
+        let cancelled = |ended: &EndedMigration| ended.id == migration && ended.end == EndPhase::Cancelled;
+        if api.state().ended_migrations.iter().any(cancelled) && api.recorded(call)?.is_none() {
+            return api.already(call, format!("migration {migration} is cancelled")).await;
+        }
         let summary =
             ChangeSummary::of(format!("migration {migration} is cancelled; the copied keys are deleted at the target"));
         let reply = api

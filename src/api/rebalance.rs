@@ -45,7 +45,8 @@ impl MutationHandler for RebalanceRequest {
         }
         let mut done: Vec<String> = moves.iter().map(|m| move_text(m, product)).collect();
         done.extend(waiting_migrations(&moves));
-        Ok(ChangeReply { unchanged: moves.is_empty(), done, warnings: unowned(product), ..ChangeReply::default() })
+        let (unchanged, moves) = (moves.is_empty(), moves.iter().map(migrations::shown).collect());
+        Ok(ChangeReply { unchanged, done, moves, warnings: unowned(product), ..ChangeReply::default() })
     }
 }
 

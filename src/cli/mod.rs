@@ -184,7 +184,9 @@ pub fn run() -> ExitCode {
     let Cli { common, command } = match Cli::parse_words(&words) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && asks_for_json(&words) => {
-            return ended(Err(CliError::Usage(error.to_string())), Output::Json);
+            let text = error.to_string();
+            let why = text.trim_start_matches("error: ").trim_end();
+            return ended(Err(CliError::Usage(why.to_owned())), Output::Json);
         }
         Err(error) => error.exit(),
     };

@@ -265,6 +265,7 @@ fn events_and_changes() {
         unchanged: false,
         migrations: vec![17, 18],
         promotion: None,
+        moves: vec![SlotMove { from: 1, to: 2, slots: "0-255, 600".into(), slot_count: 257 }],
     };
     check(&Changed { reply: &reply, dry_run: false }, include_str!("golden/change.json"));
 }

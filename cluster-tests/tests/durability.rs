@@ -148,6 +148,9 @@ fn the_survivor_becomes_a_cluster_of_one_and_the_others_are_refused() {
         node.kill9();
     }
     assert_eq!(recover(&["--from-survivor"]).status.code(), Some(2));
+    let tried = recover(&[&both[..], &["--dry-run"]].concat());
+    let said = String::from_utf8_lossy(&tried.stdout).into_owned();
+    assert!(tried.status.success() && said.contains("node 3 would be a cluster of one"), "{tried:?}");
     let ran = recover(&both);
     let said = String::from_utf8_lossy(&ran.stdout).into_owned();
     assert!(ran.status.success(), "{ran:?}");

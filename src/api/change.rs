@@ -273,6 +273,21 @@ impl Api {
     }
 }
 
+impl Api {
+    /// The reply to a change that finds what it wants; with `wait`, first waits as for a change. `what`: how it is.
+    ///
+    /// # Errors
+    /// As [`Api::conclude`].
+    pub async fn already(&self, call: &MutationCall, what: String) -> Result<ChangeReply, CallFailure> {
+        let done = format!("{what}; nothing had to change");
+        if call.dry_run {
+            return Ok(ChangeReply { unchanged: true, done: vec![done], ..ChangeReply::default() });
+        }
+        let reply = self.conclude(call, Epoch(0), false, ChangeSummary::of(done)).await?;
+        Ok(ChangeReply { unchanged: true, ..reply })
+    }
+}
+
 /// What a reply says about a change.
 #[derive(Clone, Debug, Default)]
 pub struct ChangeSummary {

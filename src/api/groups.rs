@@ -51,7 +51,10 @@ impl MutationHandler for CreateGroupRequest {
             return api.repeated(call, first, summary).await;
         }
         // Checked before servers are probed: otherwise a repeated command would report that its servers are in use.
-        if product.groups.contains_key(&group) {
+        if let Some(known) = product.groups.get(&group) {
+            if is_made_of(known, &primary, &replicas) && known.credentials == credentials {
+                return api.already(call, format!("product '{}' has this group {group} already", product.name)).await;
+            }
             return Err(Reject::GroupExists { product: product.name.clone(), group }.into());
         }
         let AdmittedServer { server, mut warnings, .. } =
@@ -83,6 +86,15 @@ impl MutationHandler for CreateGroupRequest {
         let change = Change::CreateGroup(CreateGroup { product, group, servers, credentials, data_user });
         api.make(call, change, summary).await
     }
+}
+
+/// Whether a group has this primary and these replicas, and no other server.
+fn is_made_of(group: &Group, primary: &HostPort, replicas: &[HostPort]) -> bool {
+    let mut wanted: Vec<&HostPort> = replicas.iter().collect();
+    let mut found: Vec<&HostPort> = group.servers.iter().skip(1).map(|server| &server.addr).collect();
+    wanted.sort_unstable();
+    found.sort_unstable();
+    group.servers.first().is_some_and(|server| server.addr == *primary) && wanted == found
 }
 
 /// What a reply says about a new group.
@@ -169,7 +181,7 @@ impl MutationHandler for AddServerRequest {
             return api.repeated(call, first, summary).await;
         }
         if group.servers.iter().any(|server| server.addr == addr) {
-            return Err(CallFailure::Refused(format!("{addr} is already in group {id}; there is nothing to do")));
+            return api.already(call, format!("{addr} is in group {id} already")).await;
         }
         let admitted = admission.replica(&addr, &primary.addr).await.map_err(CallFailure::Refused)?;
         let risks = match &group.data_user {
@@ -199,6 +211,10 @@ impl MutationHandler for RemoveServerRequest {
         let state = api.state();
         let product = product_id(&state, &self.product)?;
         let of = state.products.get(&product).and_then(|product| Some((product, product.groups.get(&group)?)));
+        let gone = of.is_some_and(|(_, group)| group.servers.iter().all(|server| server.addr != addr));
+        if gone && api.recorded(call)?.is_none() {
+            return api.already(call, format!("group {group} has no server {addr}")).await;
+        }
         if let Some((product, group)) = of.filter(|(_, g)| g.servers.iter().skip(1).any(|s| s.addr == addr)) {
             api.may_leave(product, group, &addr).map_err(CallFailure::Refused)?;
         }
@@ -217,6 +233,9 @@ impl MutationHandler for RemoveGroupRequest {
         let id = validate::group(self.id)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
+        if !product.groups.contains_key(&id) && api.recorded(call)?.is_none() {
+            return api.already(call, format!("product '{}' has no group {id}", product.name)).await;
+        }
         let mut summary =
             ChangeSummary::of(format!("group {id} is removed; its servers are left as they are")).about(&product.name);
         let mut keys_left = None;

@@ -27,15 +27,15 @@ use crate::{
         apply,
         change::{CancelMigration, Change, PauseMigration, PlanMigration, ResumeMigration, SetMigration},
         ids::{Epoch, GroupId, MigrationId, ProductId, SlotId, Uuid},
-        migration::MigrationOptions,
+        migration::{EndPhase, EndedMigration, MigrationOptions},
         outcome::Outcome,
         reject::Reject,
-        slot::spans,
+        slot::{brief, spans},
         state::{ClusterState, Product},
     },
     plan::rebalance::SlotMove,
     wire::pb::admin::{
-        CancelMigrationRequest, ChangeReply, ListMigrationsReply, ListMigrationsRequest, PauseMigrationRequest,
+        self, CancelMigrationRequest, ChangeReply, ListMigrationsReply, ListMigrationsRequest, PauseMigrationRequest,
         ResumeMigrationRequest, SetMigrationRequest, StartMigrationRequest,
     },
 };
@@ -89,7 +89,8 @@ pub(super) async fn start(
     summary.warnings = admit_all(state, product.id, &moves, options, call).await?;
     if call.dry_run {
         let unchanged = moves.is_empty();
-        return Ok(ChangeReply { done: would, unchanged, warnings: summary.warnings, ..ChangeReply::default() });
+        let (done, moves) = (would, moves.iter().map(shown).collect());
+        return Ok(ChangeReply { done, unchanged, moves, warnings: summary.warnings, ..ChangeReply::default() });
     }
     for m in &moves {
         let part = MutationCall { id: part_id(call.id, (m.from, m.to)), ..*call };
@@ -110,7 +111,8 @@ pub(super) async fn start(
     started.sort_unstable();
     started.dedup();
     let ids: Vec<MigrationId> = started.iter().map(|(_, id)| *id).collect();
-    summary.done = describe(&api.state(), &ids);
+    let made = moves_of(&api.state(), &ids);
+    summary.done = made.iter().map(|(id, m)| describe(*id, m)).collect();
     if call.wait && !ids.is_empty() {
         match api.control.wait_migrations(&ids, call.deadline).await {
             Ok(Ok(())) => summary.done.push(format!("{} done", names(&started))),
@@ -124,7 +126,8 @@ pub(super) async fn start(
     }
     let index = started.last().map_or(Epoch(0), |(index, _)| *index);
     let reply = api.conclude(call, index, ids.is_empty(), summary).await?;
-    Ok(ChangeReply { migrations: ids.iter().map(|id| id.0).collect(), ..reply })
+    let moves = made.iter().map(|(_, m)| shown(m)).collect();
+    Ok(ChangeReply { migrations: ids.iter().map(|id| id.0).collect(), moves, ..reply })
 }
 
 /// Checks all servers concerned, several sources at a time. Returns the warnings, each once.
@@ -231,10 +234,10 @@ fn by_owner(
     if free.is_empty() {
         return Ok(owners);
     }
+    let (named, all) = (brief(&free), spans(&free));
+    let typed = if named == all { all.replace(' ', "") } else { "SLOTS".into() };
     Err(CallFailure::Refused(format!(
-        "slots {} have no owner, so there is nothing to migrate; assign them: pontoon slot assign {} {to}",
-        spans(&free),
-        spans(&free).replace(' ', "")
+        "slots {named} have no owner, so there is nothing to migrate; assign them: pontoon slot assign {typed} {to}"
     )))
 }
 
@@ -245,16 +248,24 @@ fn names(started: &[(Epoch, MigrationId)]) -> String {
     format!("migration{}{} {}", plural.0, ids.join(", "), plural.1)
 }
 
-/// What each of these migrations moves, one sentence each.
-fn describe(state: &ClusterState, ids: &[MigrationId]) -> Vec<String> {
+/// What each of these migrations moves, ascending by id.
+fn moves_of(state: &ClusterState, ids: &[MigrationId]) -> Vec<(MigrationId, SlotMove)> {
     let open = ids.iter().filter_map(|id| state.migrations.get(id)).map(|m| (m.id, &m.slots, m.from, m.to));
     let ended = state.ended_migrations.iter().filter(|e| ids.contains(&e.id)).map(|e| (e.id, &e.slots, e.from, e.to));
-    let mut all: Vec<_> = open.chain(ended).collect();
-    all.sort_unstable_by_key(|(id, ..)| *id);
-    let each = |(id, slots, from, to): (MigrationId, &BTreeSet<SlotId>, GroupId, GroupId)| {
-        format!("migration {id}: slots {} from group {from} to group {to}", spans(slots))
-    };
-    all.into_iter().map(each).collect()
+    let all = open.chain(ended).map(|(id, slots, from, to)| (id, SlotMove { from, to, slots: slots.clone() }));
+    let mut all: Vec<_> = all.collect();
+    all.sort_unstable_by_key(|(id, _)| *id);
+    all
+}
+
+fn describe(id: MigrationId, m: &SlotMove) -> String {
+    format!("migration {id}: slots {} from group {} to group {}", brief(&m.slots), m.from, m.to)
+}
+
+/// A move as data.
+pub(super) fn shown(m: &SlotMove) -> admin::SlotMove {
+    let SlotMove { from, to, slots } = m;
+    admin::SlotMove { from: from.0, to: to.0, slots: spans(slots), slot_count: slots.len() as u32 }
 }
 
 impl MutationHandler for CancelMigrationRequest {
@@ -262,6 +273,10 @@ impl MutationHandler for CancelMigrationRequest {
 
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let migration = validate::migration(self.id)?;
+        let cancelled = |ended: &EndedMigration| ended.id == migration && ended.end == EndPhase::Cancelled;
+        if api.state().ended_migrations.iter().any(cancelled) && api.recorded(call)?.is_none() {
+            return api.already(call, format!("migration {migration} is cancelled")).await;
+        }
         let summary =
             ChangeSummary::of(format!("migration {migration} is cancelled; the copied keys are deleted at the target"));
         let reply = api

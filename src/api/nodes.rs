@@ -27,6 +27,10 @@ impl MutationHandler for RemoveNodeRequest {
         let state = api.state();
         let member = state.members.get(&node);
         let change = Change::BeginRemove(BeginRemove { node, assume_dead: self.assume_dead });
+        let was_removed = member.is_none() && state.removed.iter().any(|removed| removed.id == node);
+        if was_removed && api.recorded(call)?.is_none() {
+            return api.already(call, format!("node {node} was removed")).await;
+        }
         if api.recorded(call)?.is_none() && !self.assume_dead {
             api.check_silence(node)?;
         }

@@ -39,6 +39,11 @@ impl MutationHandler for CreateProductRequest {
             databases: validate::databases(self.databases)?,
             auth: validate::credentials(&self.username, &self.password)?,
         };
+        let state = api.state();
+        let known = state.products.values().find(|product| product.name == name);
+        if known.is_some_and(|known| is_as_new(known, &new)) && api.recorded(call)?.is_none() {
+            return api.already(call, format!("there is this product '{name}' already")).await;
+        }
         let mut summary = ChangeSummary::of(format!(
             "product '{name}' is created: port {} plus each node's offset, {} slots, {} databases",
             new.port,
@@ -50,6 +55,13 @@ impl MutationHandler for CreateProductRequest {
         }
         api.make(call, Change::CreateProduct(new), summary.about(&name)).await
     }
+}
+
+/// Whether a product has what a new one would have. What can only be set later does not count.
+fn is_as_new(known: &Product, new: &NewProduct) -> bool {
+    let Product { port, layout, mode, isolated, databases, auth, .. } = known;
+    (port, layout, mode, isolated, databases) == (&new.port, &new.layout, &new.mode, &new.isolated, &new.databases)
+        && *auth == new.auth
 }
 
 fn open_to_all(name: &str) -> String {
@@ -291,6 +303,9 @@ impl MutationHandler for RemoveProductRequest {
         if let Some((index, outcome)) = api.recorded(call)? {
             outcome?;
             return api.conclude(call, index, false, summary).await;
+        }
+        if state.products.values().all(|product| product.name != name) {
+            return api.already(call, format!("there is no product '{name}'")).await;
         }
         let product = product_id(&state, &name)?;
         api.make(call, Change::RemoveProduct(RemoveProduct { product }), summary).await

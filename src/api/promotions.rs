@@ -13,6 +13,7 @@ use crate::{
     model::{
         ids::{Epoch, GroupId, HostPort, PromotionId, Uuid},
         outcome::Outcome,
+        state::Group,
     },
     wire::pb::admin::{ChangeReply, PromoteRequest},
 };
@@ -28,6 +29,10 @@ impl MutationHandler for PromoteRequest {
         let requested = RequestedPromotion { product: &product.name, group, to: &to };
         if let Some((index, outcome)) = api.recorded(call)? {
             return requested.conclude(api, call, index, &outcome?, Vec::new()).await;
+        }
+        let is_primary = |group: &Group| group.servers.first().is_some_and(|server| server.addr == to);
+        if product.groups.get(&group).is_some_and(is_primary) && state.promotion_of(product.id, group).is_none() {
+            return api.already(call, format!("{to} is the primary of group {group} already")).await;
         }
         let wanted = SwitchoverRequest { product: product.id, group, to: &to, force: self.force };
         let admitted = switchover::admit(&state, wanted, call.deadline).await;

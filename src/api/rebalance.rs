@@ -11,7 +11,7 @@ use super::{
     migrations, validate,
 };
 use crate::{
-    control::slots::rebalance::{self, move_text, waiting_migrations},
+    control::slots::rebalance::{self, RebalanceBy, move_text, waiting_migrations},
     model::{
         ids::GroupId,
         migration::MigrationOptions,
@@ -32,13 +32,21 @@ impl MutationHandler for RebalanceRequest {
         let weights = weights(&self.weights)?;
         let state = api.state();
         let product = change::product(&state, &self.product).map_err(change::refused)?;
-        let moves = rebalance::plan(&state, product, by, &weights).await.map_err(CallFailure::Refused)?;
-        if self.apply && !call.dry_run {
+        let apply = self.apply && !call.dry_run;
+        // A repeat finds slots that move, whose keys cannot be counted: what the first call planned is all there is.
+        let planned_before = apply && !planned(&state, product, call)?.is_empty();
+        let moves = if planned_before && by != RebalanceBy::Slots {
+            Vec::new()
+        } else {
+            rebalance::plan(&state, product, by, &weights).await.map_err(CallFailure::Refused)?
+        };
+        if apply {
             return make(api, call, moves, &self.product).await;
         }
         let mut done: Vec<String> = moves.iter().map(|m| move_text(m, product)).collect();
         done.extend(waiting_migrations(&moves));
-        Ok(ChangeReply { unchanged: moves.is_empty(), done, warnings: unowned(product), ..ChangeReply::default() })
+        let (unchanged, moves) = (moves.is_empty(), moves.iter().map(migrations::shown).collect());
+        Ok(ChangeReply { unchanged, done, moves, warnings: unowned(product), ..ChangeReply::default() })
     }
 }
 

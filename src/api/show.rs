@@ -206,14 +206,14 @@ pub fn in_progress(state: &ClusterState, product: &Product) -> Vec<String> {
         format!(
             "assignment {}: slots {} to group {}, {} attempt(s) so far{held}",
             assignment.id,
-            crate::model::slot::spans(&assignment.slots),
+            crate::model::slot::brief(&assignment.slots),
             assignment.to,
             assignment.attempts
         )
     };
     let assigned = state.assignments.values().filter(|assignment| assignment.product == product.id).map(of);
     let migrating = state.migrations.values().filter(|m| m.product == product.id).map(|m| {
-        let slots = crate::model::slot::spans(&m.slots);
+        let slots = crate::model::slot::brief(&m.slots);
         format!("migration {}: slots {slots} from group {} to group {}, {}", m.id, m.from, m.to, m.phase.name())
     });
     assigned.chain(migrating).collect()

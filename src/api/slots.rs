@@ -18,7 +18,7 @@ use crate::{
         outcome::Outcome,
         reject::Reject,
         route::Mode,
-        slot::spans,
+        slot::brief,
         state::Product,
     },
     wire::pb::admin::{AssignSlotsRequest, ChangeReply},
@@ -33,7 +33,7 @@ impl MutationHandler for AssignSlotsRequest {
         let product = change::product(&state, &self.product).map_err(change::refused)?;
         let slots = validate::slots(&self.slots, product.layout)?;
         let summary =
-            ChangeSummary::of(format!("slots {} of product '{}' belong to group {to}", spans(&slots), product.name))
+            ChangeSummary::of(format!("slots {} of product '{}' belong to group {to}", brief(&slots), product.name))
                 .about(&product.name);
         if let Some((index, outcome)) = api.recorded(call)? {
             return api.assigned(call, index, outcome?, summary).await;

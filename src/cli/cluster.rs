@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{Remote, client::Client, duration, error::CliError, output, setting};
+use super::{Remote, change, client::Client, duration, error::CliError, output, setting};
 use crate::wire::pb::admin::{SetClusterRequest, ShowClusterReply, ShowClusterRequest};
 
 /// `pontoon cluster ...`
@@ -18,6 +18,12 @@ pub enum ClusterCommand {
     },
 }
 
+impl ClusterCommand {
+    pub(super) const fn reads(&self) -> bool {
+        matches!(self, Self::Show)
+    }
+}
+
 pub(super) async fn run(command: ClusterCommand, remote: &Remote) -> Result<(), CliError> {
     let settings = match command {
         ClusterCommand::Show => return show(remote).await,
@@ -28,8 +34,7 @@ pub(super) async fn run(command: ClusterCommand, remote: &Remote) -> Result<(), 
         let request = SetClusterRequest { options: Some(options), ..wanted.clone() };
         async move { c.set_cluster(request).await }
     };
-    let reply = remote.change("the same command with --dry-run", call).await?;
-    output::print_change(remote, &reply)
+    change::run(remote, "pontoon cluster show", call).await.map(drop)
 }
 
 async fn show(remote: &Remote) -> Result<(), CliError> {

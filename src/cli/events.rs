@@ -1,6 +1,9 @@
 //! `pontoon events`: what happened, with the evidence.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use clap::Args;
 
@@ -16,25 +19,40 @@ pub struct EventsArgs {
     /// Keep running, and print each event when it happens
     #[arg(long)]
     follow: bool,
+    /// Only events since then: a time ago, as 30m or 2d, or a moment, as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<u64>,
+    /// Only the last N of them
+    #[arg(short = 'n', long, value_name = "N")]
+    number: Option<usize>,
+    /// Only events of this group, its migrations included; of --product, or of any product
+    #[arg(long, value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
+    group: Option<u32>,
 }
 
 pub(super) async fn run(args: EventsArgs, remote: &Remote) -> Result<(), CliError> {
-    let mut events = after(remote, 0, Duration::ZERO).await?;
+    let mut filter = Filter { product: remote.common.product.clone(), ..Filter::new(&args) };
+    let first = after(remote, 0, Duration::ZERO).await?;
+    let mut last = first.last().map_or(0, |event| event.index);
+    let mut events = filter.keep(first);
+    if let Some(number) = args.number {
+        events.drain(..events.len().saturating_sub(number));
+    }
     if !args.follow && remote.json() {
         return output::print_json(&events);
     }
-    let mut last = 0;
     loop {
         for event in &events {
             // One JSON value per line, so that a program can read each event when it happens.
             let line = if remote.json() { serde_json::json!(event).to_string() } else { to_text(event) };
             output::print_text(&format!("{line}\n"));
-            last = event.index;
         }
         if !args.follow {
             return Ok(());
         }
-        events = after(remote, last, WAIT).await?;
+        let new = after(remote, last, WAIT).await?;
+        last = new.last().map_or(last, |event| event.index);
+        events = filter.keep(new);
     }
 }
 
@@ -42,6 +60,61 @@ async fn after(remote: &Remote, after: u64, wait: Duration) -> Result<Vec<Event>
     let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
     let call = |mut c: Client| async move { c.list_events(ListEventsRequest { after, wait_ms }).await };
     Ok(remote.read(call).await?.events)
+}
+
+/// A moment in milliseconds since the Unix epoch: now less a duration, or an RFC 3339 text.
+fn since(text: &str) -> Result<u64, String> {
+    let moment = match humantime::parse_duration(text) {
+        Ok(ago) => SystemTime::now().checked_sub(ago),
+        Err(_) => humantime::parse_rfc3339_weak(text).ok(),
+    };
+    let ms = moment.and_then(|at| at.duration_since(UNIX_EPOCH).ok()?.as_millis().try_into().ok());
+    ms.ok_or_else(|| {
+        format!("'{text}' is neither a time ago, such as 30m or 2d, nor a moment, such as 2026-01-31T12:00:00Z")
+    })
+}
+
+/// Which events are asked for.
+#[derive(Debug, Default)]
+struct Filter {
+    since: u64,
+    product: Option<String>,
+    group: Option<u32>,
+    /// Migrations of the group: (product, subject). Only their first event names the group.
+    migrations: BTreeSet<(Option<String>, String)>,
+}
+
+impl Filter {
+    fn new(args: &EventsArgs) -> Self {
+        Self { since: args.since.unwrap_or(0), group: args.group, ..Self::default() }
+    }
+
+    /// Those that are asked for. Expects all events, in their order.
+    fn keep(&mut self, events: Vec<Event>) -> Vec<Event> {
+        events.into_iter().filter(|event| self.is_of_group(event) && self.is_wanted(event)).collect()
+    }
+
+    fn is_wanted(&self, event: &Event) -> bool {
+        event.at_ms >= self.since && (self.product.is_none() || event.product == self.product)
+    }
+
+    fn is_of_group(&mut self, event: &Event) -> bool {
+        let Some(group) = self.group else { return true };
+        let name = format!("group {group}");
+        let of = (event.product.clone(), event.subject.clone());
+        if !event.subject.starts_with("migration ") {
+            return event.subject == name;
+        }
+        if names(&event.text, &name) {
+            self.migrations.insert(of.clone());
+        }
+        self.migrations.contains(&of)
+    }
+}
+
+/// Whether a text contains a name that ends with a number, and not only the beginning of a longer number.
+fn names(text: &str, name: &str) -> bool {
+    text.match_indices(name).any(|(at, _)| !text[at + name.len()..].starts_with(|c: char| c.is_ascii_digit()))
 }
 
 fn to_text(e: &Event) -> String {
@@ -55,6 +128,7 @@ fn to_text(e: &Event) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::wire::pb::admin::EventKind;
 
@@ -72,5 +146,46 @@ mod tests {
         let of = |product: &str| to_text(&Event { product: Some(product.into()), ..event.clone() });
         assert_eq!(of("shop"), "2023-11-14T22:13:20.123Z  migration 17 of 'shop'  held: hold 30: cut-over");
         assert_eq!(of("default"), to_text(&event));
+    }
+
+    #[test]
+    fn moments() {
+        assert_eq!(since("2023-11-14T22:13:20Z"), Ok(1_700_000_000_000));
+        assert_eq!(since("2023-11-14 22:13:20"), Ok(1_700_000_000_000));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let ago = now - since("2d").unwrap();
+        assert!((172_000_000..173_000_000).contains(&ago), "{ago}");
+        for bad in ["", "yesterday", "5", "9999999999d"] {
+            assert!(since(bad).is_err_and(|why| why.contains("30m")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn events_are_chosen_by_moment_product_and_group() {
+        let event = |index: u64, product: &str, subject: &str, text: &str| Event {
+            index,
+            at_ms: index * 1000,
+            product: Some(product.into()),
+            subject: subject.into(),
+            text: text.into(),
+            ..Event::default()
+        };
+        let all = vec![
+            event(1, "shop", "group 3", "promoted"),
+            event(2, "shop", "group 30", "promoted"),
+            event(3, "shop", "migration 17", "slots 0-9 from group 1 to group 3"),
+            event(4, "other", "group 3", "promoted"),
+            event(5, "shop", "migration 17", "held"),
+            event(6, "shop", "migration 18", "slots 0-9 from group 30 to group 2"),
+        ];
+        let check = |mut filter: Filter, expected: &[u64]| {
+            let kept: Vec<u64> = filter.keep(all.clone()).iter().map(|e| e.index).collect();
+            assert_eq!(kept, expected, "{filter:?}");
+        };
+        check(Filter::default(), &[1, 2, 3, 4, 5, 6]);
+        check(Filter { product: Some("shop".into()), ..Filter::default() }, &[1, 2, 3, 5, 6]);
+        check(Filter { group: Some(3), ..Filter::default() }, &[1, 3, 4, 5]);
+        // A migration is known by its first event, also if that is too old to be shown.
+        check(Filter { group: Some(3), since: 4000, product: Some("shop".into()), ..Filter::default() }, &[5]);
     }
 }

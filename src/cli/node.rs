@@ -2,14 +2,21 @@
 
 use clap::{Subcommand, ValueEnum};
 
-use super::{Remote, error::CliError, output};
-use crate::wire::pb::admin::{ListNodesRequest, Node, NodeRole, RemoveNodeRequest, SetNodeRoleRequest, StatusRequest};
+use super::{Remote, change, error::CliError, output, product, product_show};
+use crate::wire::pb::admin::{
+    ListNodesRequest, Node, NodeRole, Product, RemoveNodeRequest, SetNodeRoleRequest, StatusRequest,
+};
 
 /// `pontoon node ...`
 #[derive(Debug, Subcommand)]
 pub enum NodeCommand {
     /// List the nodes
     Ls,
+    /// Show everything about one node
+    Show {
+        /// Its id
+        id: u64,
+    },
     /// Remove a node; returns when it has provably stopped serving
     Remove {
         /// Its id
@@ -38,15 +45,22 @@ pub enum RoleArg {
     Auto,
 }
 
+impl NodeCommand {
+    pub(super) const fn reads(&self) -> bool {
+        matches!(self, Self::Ls | Self::Show { .. })
+    }
+}
+
 pub(super) async fn run(command: NodeCommand, remote: &Remote) -> Result<(), CliError> {
     let check = "pontoon node ls";
-    let reply = match command {
+    let made = match command {
         NodeCommand::Ls => return list(remote).await,
+        NodeCommand::Show { id } => return show(remote, id).await,
         NodeCommand::Remove { id, assume_dead } => {
             let call = |mut c: super::client::Client, options| async move {
                 c.remove_node(RemoveNodeRequest { id, assume_dead, options: Some(options) }).await
             };
-            remote.change(check, call).await?
+            change::run(remote, check, call).await
         }
         NodeCommand::SetRole { id, role } => {
             let role = match role {
@@ -57,10 +71,10 @@ pub(super) async fn run(command: NodeCommand, remote: &Remote) -> Result<(), Cli
             let call = |mut c: super::client::Client, options| async move {
                 c.set_node_role(SetNodeRoleRequest { id, role: role.into(), options: Some(options) }).await
             };
-            remote.change(check, call).await?
+            change::run(remote, check, call).await
         }
     };
-    output::print_change(remote, &reply)
+    made.map(drop)
 }
 
 async fn list(remote: &Remote) -> Result<(), CliError> {
@@ -73,10 +87,56 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
     Ok(())
 }
 
+async fn show(remote: &Remote, id: u64) -> Result<(), CliError> {
+    let nodes = remote.read(|mut c| async move { c.list_nodes(ListNodesRequest {}).await }).await?.nodes;
+    let missing =
+        || CliError::Refused("not-found", format!("there is no node {id}; `pontoon node ls` shows the members"));
+    let found = nodes.into_iter().find(|n| n.id == id).ok_or_else(missing)?;
+    if remote.json() {
+        return output::print_json(&found);
+    }
+    let leader = remote.read(|mut c| async move { c.status(StatusRequest {}).await }).await?.leader;
+    output::print_text(&to_text(&found, leader, &product::fetch(remote).await?));
+    Ok(())
+}
+
+fn to_text(n: &Node, leader: Option<u64>, products: &[Product]) -> String {
+    let heartbeat = n.heartbeat_age_ms.map_or_else(|| "none in this term".to_owned(), |ms| format!("{ms} ms ago"));
+    let admitted = n.incarnation.map_or_else(|| "never".to_owned(), |index| format!("by log entry {index}"));
+    let lines = [
+        ("node", n.id.to_string()),
+        ("uuid", n.uuid.clone()),
+        ("admin", n.admin.clone()),
+        ("advertise", format!("{}, ports +{}", n.advertise, n.port_offset)),
+        ("role", format!("{} (wanted: {})", role(n, leader), output::name(n.desired_role()))),
+        ("state", state(n)),
+        ("last heartbeat", heartbeat),
+        ("admitted", admitted),
+        ("route epoch", n.route_epoch.to_string()),
+        ("applied", format!("entry {}", n.applied)),
+        ("version", n.version.clone()),
+    ];
+    let mut out: String = lines.into_iter().map(|(name, value)| format!("{name:15} {value}\n")).collect();
+    for p in products {
+        for listener in p.listeners.iter().filter(|l| l.node == n.id) {
+            out += &format!("product         {}: {}\n", p.name, product_show::listening(listener));
+        }
+    }
+    out
+}
+
+fn role(n: &Node, leader: Option<u64>) -> String {
+    if Some(n.id) == leader { "leader".to_owned() } else { output::name(n.role()) }
+}
+
+fn state(n: &Node) -> String {
+    if n.leaving { "being removed".into() } else { output::name(n.state()) }
+}
+
 /// Nodes as a table.
 pub(super) fn to_table(nodes: &[Node], leader: Option<u64>) -> String {
     let row = |n: &Node| {
-        let role = if Some(n.id) == leader { "leader".to_owned() } else { output::name(n.role()) };
+        let role = role(n, leader);
         let differs = n.desired_role() != NodeRole::Auto && n.desired_role() != n.role();
         let role = if differs { format!("{role}, wanted: {}", output::name(n.desired_role())) } else { role };
         let heartbeat = n.heartbeat_age_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms ago"));
@@ -86,7 +146,7 @@ pub(super) fn to_table(nodes: &[Node], leader: Option<u64>) -> String {
             n.advertise.clone(),
             format!("+{}", n.port_offset),
             role,
-            if n.leaving { "being removed".into() } else { output::name(n.state()) },
+            state(n),
             heartbeat,
             n.route_epoch.to_string(),
             n.version.clone(),
@@ -99,7 +159,7 @@ pub(super) fn to_table(nodes: &[Node], leader: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::pb::admin::NodeState;
+    use crate::wire::pb::admin::{Listener, NodeState};
 
     #[test]
     fn the_table_has_role_and_state() {
@@ -120,5 +180,21 @@ mod tests {
             "{table}"
         );
         assert!(lines[2].contains("learner, wanted: voter") && lines[2].contains("being removed"), "{table}");
+    }
+
+    #[test]
+    fn one_node_is_shown_with_its_listeners() {
+        let here = Listener { node: 3, address: "a:19013".into(), ..Listener::default() };
+        let elsewhere = Listener { node: 4, address: "b:19014".into(), ..Listener::default() };
+        let product = Product { name: "shop".into(), listeners: vec![here, elsewhere], ..Product::default() };
+        let node =
+            Node { id: 3, uuid: "0011".into(), version: "0.1.0".into(), incarnation: Some(9), ..Node::default() };
+        let text = to_text(&node, Some(3), &[product]);
+        for part in
+            ["uuid            0011", "role            leader", "by log entry 9", "shop: node 3 on a:19013: listens"]
+        {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(!text.contains("node 4"), "{text}");
     }
 }

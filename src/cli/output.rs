@@ -1,10 +1,12 @@
 //! Writes answers: aligned columns for people, JSON for programs. JSON is the reply of the node as proto/admin.proto
 //! describes it.
 
+use std::io::{self, ErrorKind, Write};
+
 use serde::Serialize;
 
 use super::{
-    Remote,
+    Output, Remote,
     error::{CliError, failed},
 };
 use crate::wire::pb::admin::ChangeReply;
@@ -49,10 +51,54 @@ pub fn print_json<T: Serialize>(value: &T) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Writes text to standard output. It is not an error if the reader has gone (`| head`).
+/// Exit code when the reader of the output has gone (`| head`): what a shell reports for a program that SIGPIPE ended.
+const READER_GONE: i32 = 141;
+/// Exit code when the output cannot be written.
+const UNWRITTEN: i32 = 1;
+/// The same after a change was made.
+const UNWRITTEN_MADE: i32 = 4;
+
+/// Writes text to standard output. Ends the process if it cannot be written: quietly if its reader has gone.
 pub fn print_text(text: &str) {
-    use std::io::Write;
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    print_or_end(text, UNWRITTEN);
+}
+
+fn print_or_end(text: &str, code: i32) {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(READER_GONE),
+        Err(error) => {
+            note(&format!("standard output cannot be written: {error}"));
+            std::process::exit(code)
+        }
+    }
+}
+
+/// Writes a line to standard output for as long as somebody reads it; for commands that go on without a reader.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Writes a line to standard error for as long as somebody reads it.
+pub fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "pontoon: {line}");
+}
+
+/// Writes a warning to standard error for as long as somebody reads it.
+pub fn warn(text: &str) {
+    let _ = writeln!(io::stderr(), "warning: {text}");
+}
+
+/// Writes an error to standard error for as long as somebody reads it: as JSON for programs.
+pub fn print_error(error: &CliError, format: Output) {
+    match format {
+        Output::Table => note(&error.to_string()),
+        Output::Json => {
+            let text = to_json(&error.json()).unwrap_or_else(|error| format!("{error}\n"));
+            let _ = io::stderr().write_all(text.as_bytes());
+        }
+    }
 }
 
 /// A [`ChangeReply`] as JSON.
@@ -70,8 +116,10 @@ pub struct Changed<'a> {
 /// # Errors
 /// As [`to_json`].
 pub fn print_change(remote: &Remote, reply: &ChangeReply) -> Result<(), CliError> {
+    let code = if remote.common.dry_run { UNWRITTEN } else { UNWRITTEN_MADE };
     if remote.json() {
-        return print_json(&Changed { reply, dry_run: remote.common.dry_run });
+        print_or_end(&to_json(&Changed { reply, dry_run: remote.common.dry_run })?, code);
+        return Ok(());
     }
     let mut out = String::new();
     for done in &reply.done {
@@ -86,11 +134,25 @@ pub fn print_change(remote: &Remote, reply: &ChangeReply) -> Result<(), CliError
             (false, false) => "done\n",
         };
     }
-    print_text(&out);
-    for warning in &reply.warnings {
-        eprintln!("warning: {warning}");
-    }
+    print_or_end(&out, code);
+    reply.warnings.iter().for_each(|warning| warn(warning));
     Ok(())
+}
+
+/// Ranges of slots that a text for people names; a program gets all of them.
+const RANGES_NAMED: usize = 8;
+
+/// A list of slots such as `0-255, 600`, shortened if it has many ranges.
+#[must_use]
+pub fn few(slots: &str) -> String {
+    let ranges = slots.matches(',').count() + 1;
+    match slots.match_indices(',').nth(RANGES_NAMED - 1) {
+        // One more is no longer than to say that there is one more.
+        Some((end, _)) if ranges > RANGES_NAMED + 1 => {
+            format!("{} and {} more ranges", &slots[..end], ranges - RANGES_NAMED)
+        }
+        _ => slots.to_owned(),
+    }
 }
 
 /// `yes`, or nothing.
@@ -112,6 +174,15 @@ pub fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_lists_of_slots_are_shortened() {
+        let list = |n: usize| (0..n).map(|i| (2 * i).to_string()).collect::<Vec<_>>().join(", ");
+        for n in [0, 1, 9] {
+            assert_eq!(few(&list(n)), list(n));
+        }
+        assert_eq!(few(&list(10)), "0, 2, 4, 6, 8, 10, 12, 14 and 2 more ranges");
+    }
 
     #[test]
     fn columns_and_sizes() {

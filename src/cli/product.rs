@@ -6,11 +6,11 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Subcommand, ValueEnum};
 
 use super::{
-    Remote,
+    Remote, change,
     client::Client,
     duration,
     error::{CliError, failed},
-    output, setting,
+    output, product_show, setting,
 };
 use crate::{
     config::secret_file,
@@ -25,6 +25,11 @@ use crate::{
 pub enum ProductCommand {
     /// List the products
     Ls,
+    /// Show everything about one product
+    Show {
+        /// Its name
+        name: String,
+    },
     /// Make a product
     Create {
         /// Its name: 1 to 64 of A-Z a-z 0-9 _ . -
@@ -115,10 +120,17 @@ pub enum IsolatedArg {
     Serve,
 }
 
+impl ProductCommand {
+    pub(super) const fn reads(&self) -> bool {
+        matches!(self, Self::Ls | Self::Show { .. })
+    }
+}
+
 pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), CliError> {
     let check = "pontoon product ls";
-    let reply = match command {
+    let made = match command {
         ProductCommand::Ls => return list(remote).await,
+        ProductCommand::Show { name } => return product_show::run(&name, remote).await,
         ProductCommand::Create {
             name,
             port,
@@ -156,7 +168,7 @@ pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), 
                 let request = CreateProductRequest { options: Some(options), ..wanted.clone() };
                 async move { c.create_product(request).await }
             };
-            remote.change(check, call).await?
+            change::run(remote, check, call).await
         }
         ProductCommand::Set { name, settings, password_file, keep_sessions, force } => {
             let mut wanted = parse(name, &settings).map_err(CliError::Usage)?;
@@ -169,17 +181,17 @@ pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), 
                 let request = SetProductRequest { options: Some(options), ..wanted.clone() };
                 async move { c.set_product(request).await }
             };
-            remote.change(check, call).await?
+            change::run(remote, check, call).await
         }
         ProductCommand::Remove { name } => {
             let call = |mut c: Client, options| {
                 let request = RemoveProductRequest { name: name.clone(), options: Some(options) };
                 async move { c.remove_product(request).await }
             };
-            remote.change(check, call).await?
+            change::run(remote, check, call).await
         }
     };
-    output::print_change(remote, &reply)
+    made.map(drop)
 }
 
 /// The password in a file, if one is named.
@@ -291,8 +303,21 @@ fn max_lag(value: &str) -> Result<u32, String> {
     u32::try_from(lag.as_millis()).map_err(|e| format!("max-lag: {e}"))
 }
 
+/// All products.
+pub(super) async fn fetch(remote: &Remote) -> Result<Vec<Product>, CliError> {
+    Ok(remote.read(|mut c| async move { c.list_products(ListProductsRequest {}).await }).await?.products)
+}
+
+/// The names of the products that a command about servers or groups concerns: the one of `--product`, or all.
+pub(super) async fn asked(remote: &Remote) -> Result<Vec<String>, CliError> {
+    match &remote.common.product {
+        Some(name) => Ok(vec![name.clone()]),
+        None => Ok(fetch(remote).await?.into_iter().map(|p| p.name).collect()),
+    }
+}
+
 async fn list(remote: &Remote) -> Result<(), CliError> {
-    let products = remote.read(|mut c| async move { c.list_products(ListProductsRequest {}).await }).await?.products;
+    let products = fetch(remote).await?;
     if remote.json() {
         return output::print_json(&products);
     }
@@ -349,9 +374,7 @@ fn to_table(products: &[Product]) -> String {
     let mut out = output::table(&headings, &rows);
     for p in products {
         for l in &p.listeners {
-            let state = l.error.as_deref().unwrap_or("listens");
-            let note = l.note.as_ref().map_or_else(String::new, |note| format!(" ({note})"));
-            out += &format!("{}: node {} on {}: {state}{note}\n", p.name, l.node, l.address);
+            out += &format!("{}: {}\n", p.name, product_show::listening(l));
         }
     }
     out
@@ -365,7 +388,7 @@ fn password_of(p: &Product) -> String {
 }
 
 /// Replicas that a write waits for, and for how long.
-fn acks(p: &Product) -> String {
+pub(super) fn acks(p: &Product) -> String {
     match p.min_acks {
         0 => "off".into(),
         n => format!("{n} in {}", duration::show(Duration::from_millis(p.min_acks_timeout_ms.into()))),
@@ -373,7 +396,7 @@ fn acks(p: &Product) -> String {
 }
 
 /// Where reads go, in short.
-fn reads(p: &Product) -> String {
+pub(super) fn reads(p: &Product) -> String {
     let from = output::name(p.read_from());
     if p.read_from() == ReadFrom::Primary {
         return from + if p.read_confirmed { ", confirmed" } else { "" };

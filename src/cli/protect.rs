@@ -6,10 +6,12 @@ use rustix::{
     process::{Resource, Rlimit, setrlimit, umask},
 };
 
+use super::output;
+
 /// Turns core dumps off, which would contain passwords, and lets files be made for this user only.
 pub(super) fn process() {
     umask(Mode::RWXG | Mode::RWXO);
     if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
-        eprintln!("pontoon: core dumps could not be turned off ({error}); they would contain passwords");
+        output::note(&format!("core dumps could not be turned off ({error}); they would contain passwords"));
     }
 }

@@ -3,7 +3,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{Remote, client::Client, error::CliError, output};
+use super::{Remote, change, client::Client, error::CliError, output};
 use crate::wire::pb::admin::{GroupWeight, RebalanceBy, RebalanceRequest};
 
 /// `pontoon rebalance ...`
@@ -18,6 +18,12 @@ pub struct RebalanceArgs {
     /// Start the migrations, instead of only showing them
     #[arg(long)]
     apply: bool,
+}
+
+impl RebalanceArgs {
+    pub(super) const fn applies(&self) -> bool {
+        self.apply
+    }
 }
 
 /// What to balance.
@@ -41,7 +47,7 @@ pub(super) async fn run(args: RebalanceArgs, remote: &Remote) -> Result<(), CliE
         ByArg::Ops => RebalanceBy::Ops,
     };
     let wanted = RebalanceRequest {
-        product: remote.common.product.clone(),
+        product: remote.product().to_owned(),
         by: by.into(),
         weights: weights(&args.weights).map_err(CliError::Usage)?,
         apply: args.apply,
@@ -51,10 +57,8 @@ pub(super) async fn run(args: RebalanceArgs, remote: &Remote) -> Result<(), CliE
         let request = RebalanceRequest { options: Some(options), ..wanted.clone() };
         async move { c.rebalance(request).await }
     };
-    let reply = remote.change("pontoon migrate ls", call).await?;
-    let only_shown = !args.apply && !reply.unchanged && !remote.json();
-    output::print_change(remote, &reply)?;
-    if only_shown {
+    let reply = change::run(remote, "pontoon migrate ls", call).await?;
+    if !args.apply && !reply.unchanged && !remote.json() {
         output::print_text("nothing was started; --apply starts the migrations\n");
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{
+    Common,
     error::{CliError, failed},
     output, protect,
 };
@@ -25,7 +26,7 @@ pub struct RecoverArgs {
     the_others_are_gone: bool,
 }
 
-pub(super) fn run(args: &RecoverArgs) -> Result<(), CliError> {
+pub(super) fn run(args: &RecoverArgs, common: &Common) -> Result<(), CliError> {
     if !(args.from_survivor && args.the_others_are_gone) {
         return Err(CliError::Usage("recover requires --from-survivor and --the-others-are-gone".into()));
     }
@@ -33,9 +34,19 @@ pub(super) fn run(args: &RecoverArgs) -> Result<(), CliError> {
     if !args.data_dir.is_dir() {
         return Err(CliError::Failed(format!("{dir} is not a directory; give the --data-dir of the node")));
     }
+    if !consensus::has_data(&args.data_dir) {
+        return Err(CliError::Failed(format!(
+            "{dir} is not the data directory of a node: it has no log and no witness file; give the --data-dir of the node. \
+             Nothing in it was changed"
+        )));
+    }
     protect::process();
     let lock = consensus::lock(&args.data_dir).map_err(failed)?;
-    let report = Consensus::recover(&args.data_dir, &lock).map_err(failed)?;
+    let report = Consensus::recover(&args.data_dir, &lock, common.dry_run).map_err(failed)?;
+    if common.dry_run {
+        output::print_text(&format!("{report}\nonly a dry run: nothing was changed\n"));
+        return Ok(());
+    }
     output::print_text(&format!(
         "{report}\n\
          Compare with what you know: pontoon product ls, group ls, slot ls. Keys are on the redis-servers and were not touched;\n\

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     config::{Config, log::LogConfig, log::LogFormat},
+    consensus,
     node::{self, tasks::UnexpectedEnd},
 };
 
@@ -65,7 +66,7 @@ pub struct ServeArgs {
     /// Any other setting, as proxy.clients_max=1000 (may be repeated; --print-config shows all)
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Check the configuration, and exit
+    /// Check the configuration, the secret and the data directory, and exit: 0 they can be used, 2 they cannot
     #[arg(long)]
     check_config: bool,
     /// Print every setting with its value, default and meaning, and exit
@@ -114,7 +115,7 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
     let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     let (config, notes) = Config::load(args.config.as_deref(), env, &settings).map_err(CliError::Usage)?;
     for note in notes {
-        eprintln!("pontoon: {note}");
+        output::note(&note);
     }
     if args.print_config {
         output::print_text(&config.print());
@@ -123,6 +124,8 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
     config.check().map_err(CliError::Usage)?;
     if args.check_config {
         config.secret().map_err(CliError::Usage)?;
+        let data_dir = config.node.data_dir().map_err(CliError::Usage)?;
+        consensus::check_directory(data_dir).map_err(|e| CliError::Usage(e.to_string()))?;
         output::print_text("the configuration is valid\n");
         return Ok(());
     }
@@ -144,7 +147,9 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
 
 fn start_log(log: &LogConfig) -> Result<(), CliError> {
     let filter = tracing_subscriber::EnvFilter::try_new(&log.level).map_err(failed)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A node outlives the reader of its log: an error of writing is not reported there again, which would panic.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     match log.format {
         LogFormat::Json => builder.json().init(),
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),

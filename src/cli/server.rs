@@ -1,13 +1,16 @@
-//! `pontoon server`: settings of single servers.
+//! `pontoon server`: all servers, and settings of single ones.
 
 use clap::Subcommand;
+use serde::Serialize;
 
-use super::{Remote, client::Client, error::CliError, output, setting};
-use crate::wire::pb::admin::SetServerRequest;
+use super::{Remote, change, client::Client, error::CliError, group, output, product, setting};
+use crate::wire::pb::admin::{Server, SetServerRequest};
 
 /// `pontoon server ...`
 #[derive(Debug, Subcommand)]
 pub enum ServerCommand {
+    /// List the servers of --product, or of all products
+    Ls,
     /// Change a server: priority=N (among replicas with the same offset the largest is promoted; 0: never
     /// automatically), zone=NAME
     Set {
@@ -20,15 +23,69 @@ pub enum ServerCommand {
     },
 }
 
+impl ServerCommand {
+    pub(super) const fn reads(&self) -> bool {
+        matches!(self, Self::Ls)
+    }
+}
+
+/// A server, its group and its product.
+#[derive(Debug, Serialize)]
+pub(super) struct ListedServer {
+    pub(super) product: String,
+    pub(super) group: u32,
+    #[serde(flatten)]
+    pub(super) server: Server,
+}
+
 pub(super) async fn run(command: ServerCommand, remote: &Remote) -> Result<(), CliError> {
-    let ServerCommand::Set { address, settings } = command;
+    let ServerCommand::Set { address, settings } = command else { return list(remote).await };
     let wanted = parse(address, &settings).map_err(CliError::Usage)?;
     let call = |mut c: Client, options| {
         let request = SetServerRequest { options: Some(options), ..wanted.clone() };
         async move { c.set_server(request).await }
     };
-    let reply = remote.change("pontoon group ls", call).await?;
-    output::print_change(remote, &reply)
+    change::run(remote, "pontoon server ls", call).await.map(drop)
+}
+
+async fn list(remote: &Remote) -> Result<(), CliError> {
+    let mut servers = Vec::new();
+    let mut missing = None;
+    for product in product::asked(remote).await? {
+        let reply = group::list_of(remote, &product).await?;
+        missing = reply.not_observed_because.or(missing);
+        for group in reply.groups {
+            let listed = |server| ListedServer { product: product.clone(), group: group.id, server };
+            servers.extend(group.servers.into_iter().map(listed));
+        }
+    }
+    if remote.json() {
+        return output::print_json(&servers);
+    }
+    output::print_text(&to_table(&servers));
+    group::warn(missing);
+    Ok(())
+}
+
+fn to_table(servers: &[ListedServer]) -> String {
+    let row = |ListedServer { product, group, server }: &ListedServer| {
+        let seen = server.observed.clone().unwrap_or_default();
+        let number = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
+        vec![
+            server.address.clone(),
+            product.clone(),
+            group.to_string(),
+            output::name(server.role()),
+            if server.diverged { "diverged".to_owned() } else { output::name(seen.state()) },
+            number(seen.keys),
+            seen.used_memory_bytes.map_or_else(|| "-".to_owned(), output::size),
+            number(seen.ops_per_second),
+            server.priority.to_string(),
+            server.zone.clone().unwrap_or_default(),
+        ]
+    };
+    let headings = ["server", "product", "group", "role", "state", "keys", "memory", "ops/s", "priority", "zone"];
+    output::table(&headings, &servers.iter().map(row).collect::<Vec<_>>())
 }
 
 fn parse(address: String, settings: &[String]) -> Result<SetServerRequest, String> {
@@ -48,6 +105,14 @@ fn parse(address: String, settings: &[String]) -> Result<SetServerRequest, Strin
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_server_is_listed_with_its_group() {
+        let server = Server { address: "a:1".into(), priority: 100, ..Server::default() };
+        let table = to_table(&[ListedServer { product: "shop".into(), group: 3, server }]);
+        let line: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(line, ["a:1", "shop", "3", "-", "-", "-", "100"]);
+    }
 
     #[test]
     fn settings() {

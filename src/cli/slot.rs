@@ -1,20 +1,27 @@
 //! `pontoon slot`: the owners of slots, and the slot of a key.
 //! Knows nothing of how many slots a layout has; nodes check that.
 
+use std::{collections::BTreeMap, future::Future};
+
 use clap::Subcommand;
 use serde::Serialize;
+use tonic::{Response, Status};
 
-use super::{Remote, client::Client, error::CliError, output};
+use super::{Remote, change, client::Client, error::CliError, output};
 use crate::wire::pb::admin::{
-    AssignSlotsRequest, ChangeReply, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest, SlotRange,
-    SlotSpan,
+    AssignSlotsRequest, ChangeOptions, ChangeReply, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest,
+    SlotRange, SlotSpan,
 };
 
 /// `pontoon slot ...`
 #[derive(Debug, Subcommand)]
 pub enum SlotCommand {
-    /// List the slots of the product as ranges
-    Ls,
+    /// List the slots of the product as ranges; very many are summarised for each group
+    Ls {
+        /// List every range
+        #[arg(long)]
+        all: bool,
+    },
     /// Give slots to a group, without keys (to move keys: migrate)
     ///
     /// Slots without an owner change immediately. Slots with an owner change only if they have no keys.
@@ -36,60 +43,67 @@ pub enum SlotCommand {
     },
 }
 
+impl SlotCommand {
+    pub(super) const fn reads(&self) -> bool {
+        matches!(self, Self::Ls { .. } | Self::Key { .. })
+    }
+}
+
+/// Ranges that `slot ls` lists: about as many lines as fit on a screen.
+const RANGES_SHOWN: usize = 64;
 /// Ranges in one command. The largest layout has this many slots; a longer list is a mistake.
 const SPANS_MAX: usize = 16_384;
 
 pub(super) async fn run(command: SlotCommand, remote: &Remote) -> Result<(), CliError> {
     match command {
-        SlotCommand::Ls => show(remote).await,
+        SlotCommand::Ls { all } => show(remote, all).await,
         SlotCommand::Assign { slots, group, abandon_data } => {
             let slots = parse_spans(&slots).map_err(CliError::Usage)?;
-            let reply = assign(remote, &slots, group, abandon_data).await?;
-            output::print_change(remote, &reply)
+            let wanted = assignment(remote, slots, group, abandon_data);
+            change::run(remote, &check(remote), |c, options| assign_with(c, &wanted, options)).await.map(drop)
         }
         SlotCommand::Key { key } => locate(remote, key).await,
     }
 }
 
-/// Assigns slots. The playground uses it too.
-pub(super) async fn assign(
-    remote: &Remote,
-    slots: &[SlotSpan],
-    group: u32,
-    abandon_data: bool,
-) -> Result<ChangeReply, CliError> {
-    let product = &remote.common.product;
-    let call = |mut c: Client, options| {
-        let (product, slots, options) = (product.clone(), slots.to_vec(), Some(options));
-        let request = AssignSlotsRequest { product, slots, group, options, abandon_data };
-        async move { c.assign_slots(request).await }
-    };
-    remote.change(&format!("pontoon slot ls --product {product}"), call).await
+/// Assigns slots for the playground, and says nothing.
+pub(super) async fn assign(remote: &Remote, slots: &[SlotSpan], group: u32) -> Result<ChangeReply, CliError> {
+    let wanted = assignment(remote, slots.to_vec(), group, false);
+    remote.change(&check(remote), |c, options| assign_with(c, &wanted, options)).await
+}
+
+fn assignment(remote: &Remote, slots: Vec<SlotSpan>, group: u32, abandon_data: bool) -> AssignSlotsRequest {
+    AssignSlotsRequest { product: remote.product().to_owned(), slots, group, abandon_data, options: None }
+}
+
+fn assign_with(
+    mut client: Client,
+    wanted: &AssignSlotsRequest,
+    options: ChangeOptions,
+) -> impl Future<Output = Result<Response<ChangeReply>, Status>> + use<> {
+    let request = AssignSlotsRequest { options: Some(options), ..wanted.clone() };
+    async move { client.assign_slots(request).await }
+}
+
+fn check(remote: &Remote) -> String {
+    format!("pontoon slot ls --product {}", remote.product())
 }
 
 /// The slots of the product.
 pub(super) async fn list(remote: &Remote) -> Result<ListSlotsReply, CliError> {
     let call = |mut c: Client| {
-        let product = remote.common.product.clone();
+        let product = remote.product().to_owned();
         async move { c.list_slots(ListSlotsRequest { product }).await }
     };
     remote.read(call).await
 }
 
-async fn show(remote: &Remote) -> Result<(), CliError> {
+async fn show(remote: &Remote, all: bool) -> Result<(), CliError> {
     let reply = list(remote).await?;
     if remote.json() {
         return output::print_json(&reply.ranges);
     }
-    let rows: Vec<_> = reply
-        .ranges
-        .iter()
-        .map(|r| {
-            let group = r.group.map_or_else(|| "none".to_owned(), |id| id.to_string());
-            vec![show_range(r), group, output::yes(r.held), r.epoch.to_string()]
-        })
-        .collect();
-    let mut out = output::table(&["slots", "group", "held", "epoch"], &rows);
+    let mut out = to_table(&reply.ranges, all);
     for line in &reply.in_progress {
         out += &format!("in progress: {line}\n");
     }
@@ -99,7 +113,7 @@ async fn show(remote: &Remote) -> Result<(), CliError> {
 
 async fn locate(remote: &Remote, key: String) -> Result<(), CliError> {
     let call = |mut c: Client| {
-        let request = LocateKeyRequest { product: remote.common.product.clone(), key: key.clone().into_bytes().into() };
+        let request = LocateKeyRequest { product: remote.product().to_owned(), key: key.clone().into_bytes().into() };
         async move { c.locate_key(request).await }
     };
     let reply = remote.read(call).await?;
@@ -121,6 +135,29 @@ pub(super) struct LocatedKey<'a> {
     /// The reply of the node.
     #[serde(flatten)]
     pub(super) reply: &'a LocateKeyReply,
+}
+
+/// The ranges, or a line for each group if there are more than a person reads.
+fn to_table(ranges: &[SlotRange], all: bool) -> String {
+    let owner = |group: Option<u32>| group.map_or_else(|| "none".to_owned(), |id| id.to_string());
+    if all || ranges.len() <= RANGES_SHOWN {
+        let row = |r: &SlotRange| vec![show_range(r), owner(r.group), output::yes(r.held), r.epoch.to_string()];
+        return output::table(&["slots", "group", "held", "epoch"], &ranges.iter().map(row).collect::<Vec<_>>());
+    }
+    let mut groups: BTreeMap<Option<u32>, Vec<&SlotRange>> = BTreeMap::new();
+    for range in ranges {
+        groups.entry(range.group).or_default().push(range);
+    }
+    let count = |r: &&SlotRange| u64::from(r.last.saturating_sub(r.first)) + 1;
+    let row = |(group, of): (&Option<u32>, &Vec<&SlotRange>)| {
+        let (slots, held): (u64, u64) = (of.iter().map(count).sum(), of.iter().filter(|r| r.held).map(count).sum());
+        let texts: Vec<String> = of.iter().map(|r| show_range(r)).collect();
+        vec![owner(*group), slots.to_string(), held.to_string(), of.len().to_string(), output::few(&texts.join(", "))]
+    };
+    let rows: Vec<_> = groups.iter().map(row).collect();
+    let mut out = output::table(&["group", "slots", "held", "ranges", "the first"], &rows);
+    out += &format!("{} ranges; --all lists them\n", ranges.len());
+    out
 }
 
 fn show_range(r: &SlotRange) -> String {
@@ -154,6 +191,20 @@ pub(super) fn parse_spans(text: &str) -> Result<Vec<SlotSpan>, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn very_many_ranges_are_summarised() {
+        let range =
+            |slot: u32| SlotRange { first: slot, last: slot, group: Some(slot % 2 + 1), held: slot == 7, epoch: 9 };
+        let ranges: Vec<_> = (0..16_384).map(range).collect();
+        let text = to_table(&ranges, false);
+        assert!(text.lines().count() == 4, "{text}");
+        let second: Vec<_> = text.lines().nth(2).unwrap_or_default().split_whitespace().take(5).collect();
+        assert_eq!(second, ["2", "8192", "1", "8192", "1,"], "{text}");
+        assert!(text.contains("and 8184 more ranges") && text.contains("16384 ranges; --all lists them"), "{text}");
+        assert_eq!(to_table(&ranges, true).lines().count(), 16_385);
+        assert_eq!(to_table(&ranges[..64], false).lines().count(), 65);
+    }
 
     #[test]
     fn spans() {

@@ -8,17 +8,20 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, accessat, flock};
 
 use super::{
     OpenError, disk,
-    witness::{Witness, WitnessRecord},
+    witness::{self, Witness, WitnessRecord},
 };
 use crate::model::ids::Uuid;
 
 /// Name of the lock file. The file is never removed; what counts is the kernel's lock on it.
 const LOCK: &str = "lock";
 
+/// What a data directory without a log may contain: the lock file of a node that got no further, and what file systems
+/// and their tools make.
+const HARMLESS: [&str; 3] = [LOCK, "lost+found", ".snapshot"];
 /// Bits of a mode that give access to others than the owner.
 const MODE_OTHERS: u32 = 0o077;
 /// Folders below the data directory: `raft` and the one of sled's large values.
@@ -57,6 +60,66 @@ pub fn lock(data_dir: &Path) -> Result<DirLock, OpenError> {
     }
 }
 
+/// Whether a directory is, or was, the data directory of a node.
+#[must_use]
+pub fn has_data(data_dir: &Path) -> bool {
+    witness::path(data_dir).exists() || disk::exists(data_dir)
+}
+
+/// Checks without a change whether a node can use the data directory, or make it.
+///
+/// # Errors
+/// As [`lock`], except that a process that uses the directory is not noticed.
+pub fn check(data_dir: &Path) -> Result<(), OpenError> {
+    if data_dir.exists() {
+        suitable(data_dir)?;
+    }
+    // The first directory above that exists; the path of a relative one ends with the working directory.
+    let above = data_dir.ancestors().find(|dir| dir.as_os_str().is_empty() || dir.exists());
+    let above = above.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let usable = Access::WRITE_OK | Access::EXEC_OK;
+    let found = accessat(CWD, above, usable, AtFlags::EACCESS).map_err(std::io::Error::from);
+    let found = found.and_then(|()| if above.is_dir() { Ok(()) } else { Err(ErrorKind::NotADirectory.into()) });
+    found.map_err(|e| {
+        let (shown, above) = (data_dir.display(), above.display());
+        OpenError(format!("cannot use the data directory {shown}: {above}: {e}; see that this user may write there"))
+    })
+}
+
+/// Refuses what cannot be a data directory of this process, and a directory with files of somebody else: a node closes
+/// everything in its directory to others.
+fn suitable(data_dir: &Path) -> Result<(), OpenError> {
+    let shown = data_dir.display();
+    let failed = |e: std::io::Error| OpenError(format!("cannot use the data directory {shown}: {e}"));
+    let found = fs::metadata(data_dir).map_err(failed)?;
+    if !found.is_dir() {
+        return Err(OpenError(format!(
+            "the data directory {shown} is not a directory; move it away, or give another --data-dir"
+        )));
+    }
+    let me = rustix::process::geteuid().as_raw();
+    if found.uid() != me {
+        let owner = found.uid();
+        return Err(OpenError(format!(
+            "the data directory {shown} belongs to user {owner}, and this process runs as user {me}; run it as that user"
+        )));
+    }
+    if has_data(data_dir) {
+        return Ok(());
+    }
+    for entry in fs::read_dir(data_dir).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if !HARMLESS.iter().any(|known| name == *known) {
+            return Err(OpenError(format!(
+                "{shown} is not the data directory of a node and is not empty ({} is in it); give an empty directory, or \
+                 one that does not exist yet",
+                name.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// This node's uuid, made at the first call. The caller must hold the lock.
 ///
 /// # Errors
@@ -89,19 +152,8 @@ fn prepare(data_dir: &Path) -> Result<(), OpenError> {
             File::open(parent).and_then(|f| f.sync_all()).map_err(failed)?;
         }
     }
+    suitable(data_dir)?;
     let found = fs::metadata(data_dir).map_err(failed)?;
-    if !found.is_dir() {
-        return Err(OpenError(format!(
-            "the data directory {shown} is not a directory; move it away, or give another --data-dir"
-        )));
-    }
-    let me = rustix::process::geteuid().as_raw();
-    if found.uid() != me {
-        let owner = found.uid();
-        return Err(OpenError(format!(
-            "the data directory {shown} belongs to user {owner}, and this process runs as user {me}; run it as that user"
-        )));
-    }
     if found.permissions().mode() & MODE_OTHERS != 0 {
         tracing::warn!(data_dir = %shown, "the data directory could be read by others; its mode is now 0700");
         fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
@@ -150,6 +202,40 @@ mod tests {
         assert_eq!(fs::metadata(crate::consensus::witness::path(&data)).unwrap().permissions().mode() & 0o777, 0o600);
         drop(held);
         lock(&data).unwrap();
+    }
+
+    #[test]
+    fn a_foreign_directory_is_refused_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("letter");
+        fs::write(&file, "dear").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(!has_data(dir.path()));
+        for refused in [check(dir.path()), lock(dir.path()).map(drop)] {
+            let text = refused.unwrap_err().to_string();
+            assert!(text.contains("not the data directory of a node") && text.contains("letter"), "{text}");
+        }
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn directories_are_checked_without_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let new = dir.path().join("a/b");
+        check(&new).unwrap();
+        assert!(!dir.path().join("a").exists());
+        lock(&new).unwrap();
+        check(&new).unwrap();
+        identity(&new).unwrap();
+        assert!(has_data(&new));
+        check(&new).unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        for bad in [file.as_path(), &file.join("below"), Path::new("/dev/null/data")] {
+            let refused = check(bad);
+            assert!(refused.is_err(), "{}", bad.display());
+        }
     }
 
     #[test]

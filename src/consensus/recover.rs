@@ -23,15 +23,15 @@ use crate::{
     wire::hash::change_hash,
 };
 
-/// What `recover` did. `Display` gives the text for the operator, including what may be missing.
+/// What `recover` did, or would do. `Display` gives the text for the operator, including what may be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoverReport {
     /// This node.
     pub node: NodeId,
     /// The cluster it belonged to.
     pub old_cluster: Option<Uuid>,
-    /// The cluster it is alone in now.
-    pub cluster_id: Uuid,
+    /// The cluster it is alone in now. `None`: a dry run.
+    pub cluster_id: Option<Uuid>,
     /// The last entry that it had. Entries that were acknowledged after it are missing.
     pub last: Epoch,
     /// The last entry that it knew to be committed. Those after it, up to `last`, are kept as if they were committed.
@@ -42,7 +42,10 @@ pub struct RecoverReport {
 
 impl fmt::Display for RecoverReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "node {} is a cluster of one now, with the new cluster id {}", self.node, self.cluster_id)?;
+        match self.cluster_id {
+            Some(id) => writeln!(f, "node {} is a cluster of one now, with the new cluster id {id}", self.node)?,
+            None => writeln!(f, "node {} would be a cluster of one, with a new cluster id", self.node)?,
+        }
         writeln!(f, "kept: every change up to log index {}", self.last)?;
         if self.committed < self.last {
             writeln!(
@@ -66,20 +69,21 @@ impl fmt::Display for RecoverReport {
 }
 
 impl Consensus {
-    /// Makes this stopped node a cluster of one that keeps everything it has. The lock proves that the node is stopped.
+    /// Makes this stopped node a cluster of one that keeps everything it has, or with `dry_run` only says what that would
+    /// give. The lock proves that the node is stopped.
     ///
     /// # Errors
     /// Returns why the node was not recovered and what to do, as text for the operator. A repetition after a crash is
     /// safe.
-    pub fn recover(data_dir: &Path, _lock: &DirLock) -> Result<RecoverReport, String> {
+    pub fn recover(data_dir: &Path, _lock: &DirLock, dry_run: bool) -> Result<RecoverReport, String> {
         let disk = Arc::new(Disk::open(data_dir).map_err(|OpenError(e)| e)?);
-        let done = recover(&disk);
+        let done = recover(&disk, dry_run);
         disk.close();
         done
     }
 }
 
-fn recover(disk: &Arc<Disk>) -> Result<RecoverReport, String> {
+fn recover(disk: &Arc<Disk>, dry_run: bool) -> Result<RecoverReport, String> {
     let facts = disk.facts();
     let Some(last) = disk.ends().last else {
         return Err("this node has no log; there is nothing to recover. Start it with --peers or --join".into());
@@ -127,6 +131,17 @@ fn recover(disk: &Arc<Disk>) -> Result<RecoverReport, String> {
             applied.result.map_err(|reject| format!("the state refuses it: {reject}"))?;
         }
     }
+    let report = RecoverReport {
+        node: NodeId(me),
+        old_cluster: facts.cluster_id,
+        cluster_id: None,
+        last: Epoch(last.index),
+        committed: Epoch(committed.map_or(snapshot.0, |c| c.index.max(snapshot.0))),
+        dropped: nodes.iter().filter(|(id, _)| *id != me).map(|(id, _)| NodeId(*id)).collect(),
+    };
+    if dry_run {
+        return Ok(report);
+    }
     // The new cluster id is first. After a crash here the node is cut off from the former members and has no majority
     // of its own, until recover is run again. The other order could give two clusters of one id.
     let cluster_id = Uuid(uuid::Uuid::new_v4().as_u128());
@@ -139,14 +154,7 @@ fn recover(disk: &Arc<Disk>) -> Result<RecoverReport, String> {
     }
     disk.append(&entries)?;
     disk.save_committed(Some(at(last.index + 2)))?;
-    Ok(RecoverReport {
-        node: NodeId(me),
-        old_cluster: facts.cluster_id,
-        cluster_id,
-        last: Epoch(last.index),
-        committed: Epoch(committed.map_or(snapshot.0, |c| c.index.max(snapshot.0))),
-        dropped: nodes.iter().filter(|(id, _)| *id != me).map(|(id, _)| NodeId(*id)).collect(),
-    })
+    Ok(RecoverReport { cluster_id: Some(cluster_id), ..report })
 }
 
 /// The term of a cluster of one that keeps a log which ends with the term `last`. A vote in a term that no election can

@@ -62,13 +62,33 @@ pub fn runs(slots: &BTreeSet<SlotId>) -> Vec<(SlotId, SlotId)> {
     runs
 }
 
-/// `slots` for people: "0-511, 600".
+/// All of `slots`, as data: "0-511, 600". With 16384 slots up to 90 KB; sentences have [`brief`].
 #[must_use]
 pub fn spans(slots: &BTreeSet<SlotId>) -> String {
-    let one = |(first, last): (SlotId, SlotId)| {
+    listed(&runs(slots))
+}
+
+/// Runs of slots that a sentence names: more are not read.
+const RUNS_NAMED: usize = 8;
+
+/// `slots` in a sentence: "0-511, 600". Of very many runs the first ones, and how many there are.
+#[must_use]
+pub fn brief(slots: &BTreeSet<SlotId>) -> String {
+    let runs = runs(slots);
+    match runs.get(..RUNS_NAMED) {
+        // One more is no longer than to say that there is one more.
+        Some(first) if runs.len() > RUNS_NAMED + 1 => {
+            format!("{} and {} more ranges ({} slots in all)", listed(first), runs.len() - RUNS_NAMED, slots.len())
+        }
+        Some(_) | None => listed(&runs),
+    }
+}
+
+fn listed(runs: &[(SlotId, SlotId)]) -> String {
+    let one = |(first, last): &(SlotId, SlotId)| {
         if first == last { first.to_string() } else { format!("{first}-{last}") }
     };
-    runs(slots).into_iter().map(one).collect::<Vec<_>>().join(", ")
+    runs.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// CRC-16/XMODEM (polynomial 0x1021, start 0), which appendix A of the Redis Cluster specification defines; eight bytes
@@ -139,6 +159,9 @@ mod tests {
         assert_eq!(spans(&set(&[])), "");
         assert_eq!(spans(&set(&[7])), "7");
         assert_eq!(spans(&set(&[0, 1, 2, 4, 6, 7])), "0-2, 4, 6-7");
+        let scattered = |n: u16| (0..n).map(|i| SlotId(2 * i)).collect::<BTreeSet<_>>();
+        assert_eq!(brief(&scattered(9)), spans(&scattered(9)));
+        assert_eq!(brief(&scattered(4096)), "0, 2, 4, 6, 8, 10, 12, 14 and 4088 more ranges (4096 slots in all)");
     }
 
     #[test]

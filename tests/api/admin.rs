@@ -194,9 +194,20 @@ async fn products_are_created_changed_and_removed() {
     let made = client.create_product(request.clone()).await.unwrap().into_inner();
     assert!(made.index > 0 && made.route_epoch == made.index && made.warnings.is_empty(), "{made:?}");
     assert!(!format!("{made:?}").contains("hunter2"));
-    // Without the id of the first call it is another change.
-    let refused = client.create_product(request).await.unwrap_err();
-    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    // Without the id of the first call it is another change: it finds what it wants, or another product of this name.
+    let proposals = world.proposals();
+    let again = client.create_product(request.clone()).await.unwrap().into_inner();
+    assert!(again.unchanged && again.done[0].contains("product 'shop' already"), "{again:?}");
+    let others = [
+        admin::CreateProductRequest { port: 7700, ..request.clone() },
+        admin::CreateProductRequest { password: "other".into(), ..request.clone() },
+        admin::CreateProductRequest { password: String::new(), ..request },
+    ];
+    assert_eq!(world.proposals(), proposals);
+    for other in others {
+        let refused = client.create_product(other).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+    }
 
     let listed = client.list_products(admin::ListProductsRequest {}).await.unwrap().into_inner();
     let shop = listed.products.iter().find(|p| p.name == "shop").unwrap();
@@ -252,7 +263,7 @@ async fn products_are_created_changed_and_removed() {
     let remove = |byte| admin::RemoveProductRequest { name: "shop".into(), options: with_id(byte) };
     let first = client.remove_product(remove(1)).await.unwrap().into_inner();
     assert_eq!(client.remove_product(remove(1)).await.unwrap().into_inner().index, first.index);
-    assert_eq!(client.remove_product(remove(2)).await.unwrap_err().code(), Code::FailedPrecondition);
+    assert!(client.remove_product(remove(2)).await.unwrap().into_inner().unchanged);
 }
 
 #[tokio::test]
@@ -325,8 +336,10 @@ async fn groups_and_slots() {
     let product = admin::RemoveProductRequest { name: "gone".into(), options: with_id(5) };
     reused(world.client(1).remove_product(product).await.unwrap_err());
     world.group(2, &two).await;
-    // The same command again, under a new id: the reason is the group that exists, not its server.
-    let twice = world.client(1).create_group(create_group(1, &one)).await.unwrap_err();
+    // The same command again, under a new id. With another server: the reason is the group that exists.
+    let twice = world.client(1).create_group(create_group(1, &one)).await.unwrap().into_inner();
+    assert!(twice.unchanged && twice.done[0].contains("has this group 1 already"), "{twice:?}");
+    let twice = world.client(1).create_group(create_group(1, &two)).await.unwrap_err();
     assert!(twice.message().contains("has a group 1 already"), "{twice:?}");
     let twice = world.client(1).create_group(create_group(3, &two)).await.unwrap_err();
     assert!(twice.code() == Code::FailedPrecondition && twice.message().contains("group 2"), "{twice:?}");
@@ -380,8 +393,8 @@ async fn replicas_are_added_and_removed() {
     let made = world.client(1).add_server(add.clone()).await.unwrap().into_inner();
     assert_eq!(world.client(1).add_server(add.clone()).await.unwrap().into_inner(), made);
     let again = admin::AddServerRequest { options: None, ..add };
-    let again = world.client(1).add_server(again).await.unwrap_err();
-    assert!(again.message().contains("is already in group 1"), "{again:?}");
+    let again = world.client(1).add_server(again).await.unwrap().into_inner();
+    assert!(again.unchanged && again.done[0].contains("is in group 1 already"), "{again:?}");
     let groups = admin::ListGroupsRequest { product: "default".into() };
     let groups = world.client(1).list_groups(groups).await.unwrap().into_inner().groups;
     let servers: Vec<_> = groups[0].servers.iter().map(|s| (s.address.as_str(), s.role())).collect();
@@ -412,6 +425,19 @@ async fn replicas_are_added_and_removed() {
     let refused = world.client(1).remove_server(remove(&primary)).await.unwrap_err();
     assert!(refused.code() == Code::FailedPrecondition && refused.message().contains("primary"), "{refused:?}");
     world.client(1).remove_server(remove(&replica)).await.unwrap();
+    // What is gone already needs no change.
+    let gone = world.client(1).remove_server(remove(&replica)).await.unwrap().into_inner();
+    assert!(gone.unchanged && gone.done[0].contains("has no server"), "{gone:?}");
+    let group = admin::RemoveGroupRequest { product: "default".into(), id: 9, options: None };
+    let gone = world.client(1).remove_group(group).await.unwrap().into_inner();
+    assert!(gone.unchanged && gone.done[0].contains("has no group 9"), "{gone:?}");
+    let product = admin::RemoveProductRequest { name: "gone".into(), options: None };
+    let gone = world.client(1).remove_product(product).await.unwrap().into_inner();
+    assert!(gone.unchanged && gone.done[0].contains("there is no product 'gone'"), "{gone:?}");
+    // A node that never was a member is a mistake.
+    let node = admin::RemoveNodeRequest { id: 99, assume_dead: true, options: None };
+    let unknown = world.client(1).remove_node(node).await.unwrap_err();
+    assert!(unknown.message().contains("no node 99"), "{unknown:?}");
 }
 
 #[tokio::test]
@@ -549,7 +575,8 @@ async fn removing_nodes() {
     let uuid = world.shared.state().members.values().find(|m| m.id.0 == 2).unwrap().uuid;
     let node = pontoon::model::ids::NodeId(2);
     world.shared.append(Uuid(77), Change::FinishRemove(FinishRemove { node, uuid, term: Term(1) })).result.unwrap();
-    assert_eq!(world.client(1).remove_node(remove(true)).await.unwrap_err().code(), Code::FailedPrecondition);
+    let again = world.client(1).remove_node(remove(true)).await.unwrap().into_inner();
+    assert!(again.unchanged && again.done[0].contains("node 2 was removed"), "{again:?}");
 }
 
 #[tokio::test]

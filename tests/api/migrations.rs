@@ -237,7 +237,10 @@ async fn pause_resume_set_and_cancel() {
     step(&world, migration);
     step(&world, migration);
     assert_eq!(state_of(&world, id).await, MigrationState::Cancelled);
-    for (id, code) in [(id, Code::FailedPrecondition), (999, Code::FailedPrecondition), (0, Code::InvalidArgument)] {
+    let again =
+        client.cancel_migration(admin::CancelMigrationRequest { id, options: None }).await.unwrap().into_inner();
+    assert!(again.unchanged && again.done[0].contains("is cancelled"), "{again:?}");
+    for (id, code) in [(999, Code::FailedPrecondition), (0, Code::InvalidArgument)] {
         let gone = client.cancel_migration(admin::CancelMigrationRequest { id, options: None }).await.unwrap_err();
         assert!(gone.code() == code && gone.message().contains("pontoon migrate ls"), "{gone:?}");
     }

@@ -3,14 +3,16 @@
 
 mod view;
 
-use std::path::PathBuf;
+use std::{future::Future, path::PathBuf};
 
 use clap::Subcommand;
+use tonic::{Response, Status};
 
-use super::{Remote, client::Client, duration, error::CliError, output, product::password, setting};
+use super::{Remote, change, client::Client, duration, error::CliError, output, product::password, setting};
 use crate::wire::pb::admin::{
-    AddServerRequest, ChangeReply, CreateGroupRequest, DrainGroupRequest, ListGroupsReply, ListGroupsRequest,
-    PromoteRequest, RemoveGroupRequest, RemoveServerRequest, SetGroupRequest, ShowGroupReply, ShowGroupRequest,
+    AddServerRequest, ChangeOptions, ChangeReply, CreateGroupRequest, DrainGroupRequest, ListGroupsReply,
+    ListGroupsRequest, PromoteRequest, RemoveGroupRequest, RemoveServerRequest, SetGroupRequest, ShowGroupReply,
+    ShowGroupRequest,
 };
 
 /// `pontoon group ...`
@@ -105,20 +107,27 @@ pub enum GroupCommand {
     },
 }
 
+impl GroupCommand {
+    pub(super) const fn reads(&self) -> bool {
+        matches!(self, Self::Ls | Self::Show { .. })
+    }
+}
+
 pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), CliError> {
-    let product = &remote.common.product;
+    let product = remote.product();
     let check = format!("pontoon group ls --product {product}");
-    let reply = match command {
+    let made = match command {
         GroupCommand::Ls => return ls(remote).await,
         GroupCommand::Show { id } => return show(remote, id).await,
-        GroupCommand::Promote { id, address, force } => promote(remote, id, &address, force).await?,
+        GroupCommand::Promote { id, address, force } => promote(remote, id, &address, force).await,
         GroupCommand::Set { id, settings } => {
-            let wanted = SetGroupRequest { product: product.clone(), ..parse(id, &settings).map_err(CliError::Usage)? };
+            let wanted =
+                SetGroupRequest { product: product.to_owned(), ..parse(id, &settings).map_err(CliError::Usage)? };
             let call = |mut c: Client, options| {
                 let request = SetGroupRequest { options: Some(options), ..wanted.clone() };
                 async move { c.set_group(request).await }
             };
-            remote.change(&check, call).await?
+            change::run(remote, &check, call).await
         }
         GroupCommand::Create {
             id,
@@ -131,7 +140,7 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
             accept_shared_risk,
         } => {
             let wanted = CreateGroupRequest {
-                product: product.clone(),
+                product: product.to_owned(),
                 id,
                 primary,
                 replicas: replica,
@@ -142,59 +151,65 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
                 data_password: password(data_password_file)?.unwrap_or_default(),
                 accept_shared_risk,
             };
-            create(remote, &wanted).await?
+            change::run(remote, &check, |c, options| create_with(c, &wanted, options)).await
         }
         GroupCommand::AddServer { id, address } => {
             let call = |mut c: Client, options| {
-                let (product, address) = (product.clone(), address.clone());
+                let (product, address) = (product.to_owned(), address.clone());
                 async move { c.add_server(AddServerRequest { product, group: id, address, options: Some(options) }).await }
             };
-            remote.change(&check, call).await?
+            change::run(remote, &check, call).await
         }
         GroupCommand::RemoveServer { id, address } => {
             let call = |mut c: Client, options| {
-                let (product, address) = (product.clone(), address.clone());
+                let (product, address) = (product.to_owned(), address.clone());
                 async move {
                     c.remove_server(RemoveServerRequest { product, group: id, address, options: Some(options) }).await
                 }
             };
-            remote.change(&check, call).await?
+            change::run(remote, &check, call).await
         }
         GroupCommand::Drain { id } => {
             let call = |mut c: Client, options| {
-                let product = product.clone();
+                let product = product.to_owned();
                 async move { c.drain_group(DrainGroupRequest { product, id, options: Some(options) }).await }
             };
-            remote.change("pontoon migrate ls", call).await?
+            change::run(remote, "pontoon migrate ls", call).await
         }
         GroupCommand::Remove { id } => {
             let call = |mut c: Client, options| {
-                let product = product.clone();
+                let product = product.to_owned();
                 async move { c.remove_group(RemoveGroupRequest { product, id, options: Some(options) }).await }
             };
-            remote.change(&check, call).await?
+            change::run(remote, &check, call).await
         }
     };
-    output::print_change(remote, &reply)
+    made.map(drop)
 }
 
-/// Creates a group. The playground uses it too.
+/// Creates a group for the playground, and says nothing.
 pub(super) async fn create(remote: &Remote, wanted: &CreateGroupRequest) -> Result<ChangeReply, CliError> {
-    let call = |mut c: Client, options| {
-        let request = CreateGroupRequest { options: Some(options), ..wanted.clone() };
-        async move { c.create_group(request).await }
-    };
-    remote.change(&format!("pontoon group ls --product {}", wanted.product), call).await
+    let check = format!("pontoon group ls --product {}", wanted.product);
+    remote.change(&check, |c, options| create_with(c, wanted, options)).await
+}
+
+fn create_with(
+    mut client: Client,
+    wanted: &CreateGroupRequest,
+    options: ChangeOptions,
+) -> impl Future<Output = Result<Response<ChangeReply>, Status>> + use<> {
+    let request = CreateGroupRequest { options: Some(options), ..wanted.clone() };
+    async move { client.create_group(request).await }
 }
 
 async fn promote(remote: &Remote, group: u32, address: &str, force: bool) -> Result<ChangeReply, CliError> {
-    let product = &remote.common.product;
+    let product = remote.product();
     let call = |mut c: Client, options| {
-        let (product, address) = (product.clone(), address.to_owned());
+        let (product, address) = (product.to_owned(), address.to_owned());
         let request = PromoteRequest { product, group, address, force, options: Some(options) };
         async move { c.promote(request).await }
     };
-    remote.change(&format!("pontoon group show {group} --product {product}"), call).await
+    change::run(remote, &format!("pontoon group show {group} --product {product}"), call).await
 }
 
 fn parse(id: u32, settings: &[String]) -> Result<SetGroupRequest, String> {
@@ -237,10 +252,15 @@ fn duration_or_off(key: &str, value: &str) -> Result<u32, String> {
     Ok(u32::try_from(ms).unwrap_or(u32::MAX))
 }
 
-/// The groups of the product.
+/// The groups of the product that the command is about.
 pub(super) async fn list(remote: &Remote) -> Result<ListGroupsReply, CliError> {
+    list_of(remote, remote.product()).await
+}
+
+/// The groups of a product.
+pub(super) async fn list_of(remote: &Remote, product: &str) -> Result<ListGroupsReply, CliError> {
     let call = |mut c: Client| {
-        let product = remote.common.product.clone();
+        let product = product.to_owned();
         async move { c.list_groups(ListGroupsRequest { product }).await }
     };
     remote.read(call).await
@@ -258,21 +278,21 @@ async fn ls(remote: &Remote) -> Result<(), CliError> {
 
 async fn show(remote: &Remote, id: u32) -> Result<(), CliError> {
     let call = |mut c: Client| {
-        let product = remote.common.product.clone();
+        let product = remote.product().to_owned();
         async move { c.show_group(ShowGroupRequest { product, id }).await }
     };
     let reply: ShowGroupReply = remote.read(call).await?;
     if remote.json() {
         return output::print_json(&reply);
     }
-    output::print_text(&view::to_text(&reply, &remote.common.product));
+    output::print_text(&view::to_text(&reply, remote.product()));
     warn(reply.not_observed_because);
     Ok(())
 }
 
-fn warn(not_observed_because: Option<String>) {
+pub(super) fn warn(not_observed_because: Option<String>) {
     if let Some(why) = not_observed_because {
-        eprintln!("warning: what nodes observe of the servers is missing: {why}");
+        output::warn(&format!("what nodes observe of the servers is missing: {why}"));
     }
 }
 

@@ -116,7 +116,8 @@ pub(super) fn to_text(reply: &ShowGroupReply, product: &str) -> String {
     let Some(g) = &reply.group else { return String::new() };
     let mut lines = settings(g, product);
     if let Some(ejection) = &g.ejection {
-        let owner = |o: &crate::wire::pb::admin::TemporaryOwner| format!("group {} ({})", o.group, o.slots);
+        let owner =
+            |o: &crate::wire::pb::admin::TemporaryOwner| format!("group {} ({})", o.group, output::few(&o.slots));
         let owners: Vec<String> = ejection.temporary_owners.iter().map(owner).collect();
         let owners = if owners.is_empty() { "no group now".into() } else { owners.join(", ") };
         lines.push(("ejected", format!("since {}; its slots are at {owners}", output::utc(ejection.ejected_at_ms))));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::{Remote, client::Client, duration, error::CliError, output, setting, slot::parse_spans};
+use super::{Remote, change, client::Client, duration, error::CliError, output, setting, slot::parse_spans};
 use crate::wire::pb::admin::{
     CancelMigrationRequest, ListMigrationsReply, ListMigrationsRequest, Migration, MigrationLimits,
     PauseMigrationRequest, ResumeMigrationRequest, SetMigrationRequest, StartMigrationRequest, Verification,
@@ -42,11 +42,18 @@ pub enum MigrateCommand {
         hold_max: Option<Duration>,
     },
     /// List the product's migrations: those that run or wait, and the last 100 that have ended
-    Ls,
+    Ls {
+        /// List every range of slots; very many are shortened otherwise
+        #[arg(long)]
+        all: bool,
+    },
     /// Show everything about one migration
     Show {
         /// Its id, see `migrate ls`
         id: u64,
+        /// List every range of slots; very many are shortened otherwise
+        #[arg(long)]
+        all: bool,
     },
     /// Watch one migration, or all of the product, until they end
     Watch {
@@ -90,16 +97,24 @@ pub enum VerifyArg {
     Full,
 }
 
+impl MigrateCommand {
+    pub(super) const fn reads(&self) -> bool {
+        matches!(self, Self::Ls { .. } | Self::Show { .. } | Self::Watch { .. })
+    }
+}
+
+pub(super) use watch::{goes_on, show_progress};
+
 pub(super) async fn run(command: MigrateCommand, remote: &Remote) -> Result<(), CliError> {
     let check = "pontoon migrate ls";
-    let reply = match command {
-        MigrateCommand::Ls => return list(remote).await,
-        MigrateCommand::Show { id } => return show(remote, id).await,
+    let made = match command {
+        MigrateCommand::Ls { all } => return list(remote, all).await,
+        MigrateCommand::Show { id, all } => return show(remote, id, all).await,
         MigrateCommand::Watch { id } => return watch::run(remote, id).await,
         MigrateCommand::Start { slots, to, verify, wipe, keys_per_second, bytes_per_second, hold_max } => {
             let hold_max_ms = hold_max.map_or(0, millis);
             let wanted = StartMigrationRequest {
-                product: remote.common.product.clone(),
+                product: remote.product().to_owned(),
                 slots: parse_spans(&slots).map_err(CliError::Usage)?,
                 to,
                 verification: match verify {
@@ -115,25 +130,25 @@ pub(super) async fn run(command: MigrateCommand, remote: &Remote) -> Result<(), 
                 let request = StartMigrationRequest { options: Some(options), ..wanted.clone() };
                 async move { c.start_migration(request).await }
             };
-            remote.change(check, call).await?
+            change::run(remote, check, call).await
         }
         MigrateCommand::Cancel { id } => {
             let call = |mut c: Client, options| async move {
                 c.cancel_migration(CancelMigrationRequest { id, options: Some(options) }).await
             };
-            remote.change(check, call).await?
+            change::run(remote, check, call).await
         }
         MigrateCommand::Pause { id } => {
             let call = |mut c: Client, options| async move {
                 c.pause_migration(PauseMigrationRequest { id, options: Some(options) }).await
             };
-            remote.change(check, call).await?
+            change::run(remote, check, call).await
         }
         MigrateCommand::Resume { id } => {
             let call = |mut c: Client, options| async move {
                 c.resume_migration(ResumeMigrationRequest { id, options: Some(options) }).await
             };
-            remote.change(check, call).await?
+            change::run(remote, check, call).await
         }
         MigrateCommand::Set { id, settings } => {
             let wanted = parse(id, &settings).map_err(CliError::Usage)?;
@@ -141,10 +156,10 @@ pub(super) async fn run(command: MigrateCommand, remote: &Remote) -> Result<(), 
                 let request = SetMigrationRequest { options: Some(options), ..wanted };
                 async move { c.set_migration(request).await }
             };
-            remote.change(check, call).await?
+            change::run(remote, check, call).await
         }
     };
-    output::print_change(remote, &reply)
+    made.map(drop)
 }
 
 fn millis(duration: Duration) -> u32 {
@@ -178,7 +193,7 @@ fn parse(id: u64, settings: &[String]) -> Result<SetMigrationRequest, String> {
 /// The migrations of the product, or those with these ids, of any product.
 async fn fetch(remote: &Remote, ids: Vec<u64>) -> Result<ListMigrationsReply, CliError> {
     let call = |mut c: Client| {
-        let product = if ids.is_empty() { remote.common.product.clone() } else { String::new() };
+        let product = if ids.is_empty() { remote.product().to_owned() } else { String::new() };
         let request = ListMigrationsRequest { product, ids: ids.clone() };
         async move { c.list_migrations(request).await }
     };
@@ -194,29 +209,29 @@ async fn one(remote: &Remote, id: u64) -> Result<(Migration, Option<String>), Cl
     Ok((found, reply.not_observed_because))
 }
 
-async fn list(remote: &Remote) -> Result<(), CliError> {
+async fn list(remote: &Remote, all: bool) -> Result<(), CliError> {
     let reply = fetch(remote, Vec::new()).await?;
     if remote.json() {
         return output::print_json(&reply.migrations);
     }
-    output::print_text(&view::to_table(&reply.migrations));
+    output::print_text(&view::to_table(&reply.migrations, all));
     warn(reply.not_observed_because);
     Ok(())
 }
 
-async fn show(remote: &Remote, id: u64) -> Result<(), CliError> {
+async fn show(remote: &Remote, id: u64, all: bool) -> Result<(), CliError> {
     let (migration, not_observed_because) = one(remote, id).await?;
     if remote.json() {
         return output::print_json(&migration);
     }
-    output::print_text(&view::to_text(&migration));
+    output::print_text(&view::to_text(&migration, all));
     warn(not_observed_because);
     Ok(())
 }
 
 fn warn(not_observed_because: Option<String>) {
     if let Some(why) = not_observed_because {
-        eprintln!("warning: the newest numbers are missing: {why}");
+        output::warn(&format!("the newest numbers are missing: {why}"));
     }
 }
 

@@ -6,7 +6,7 @@ use super::output;
 use crate::wire::pb::admin::{Migration, MigrationState, Verification};
 
 /// One migration per line.
-pub(super) fn to_table(migrations: &[Migration]) -> String {
+pub(super) fn to_table(migrations: &[Migration], all: bool) -> String {
     let row = |m: &Migration| {
         let waits = m.waiting_on.clone().filter(|_| !is_over(m));
         vec![
@@ -14,7 +14,7 @@ pub(super) fn to_table(migrations: &[Migration]) -> String {
             output::name(m.state()),
             m.from.to_string(),
             m.to.to_string(),
-            m.slots.clone(),
+            slots(m, all),
             m.attempt.to_string(),
             progress(m),
             output::size(m.bytes_copied),
@@ -40,11 +40,11 @@ pub(super) fn to_table(migrations: &[Migration]) -> String {
 }
 
 /// Everything about one migration.
-pub(super) fn to_text(m: &Migration) -> String {
+pub(super) fn to_text(m: &Migration, all: bool) -> String {
     let mut lines = vec![
         ("migration", m.id.to_string()),
         ("product", m.product.clone()),
-        ("slots", format!("{} ({})", m.slots, m.slot_count)),
+        ("slots", format!("{} ({})", slots(m, all), m.slot_count)),
         ("from, to", format!("group {}, group {}", m.from, m.to)),
         ("state", format!("{} since {}", output::name(m.state()), output::utc(m.changed_at_ms))),
         ("planned", output::utc(m.planned_at_ms)),
@@ -63,6 +63,10 @@ pub(super) fn to_text(m: &Migration) -> String {
         lines.push(("last reason", why.clone()));
     }
     lines.into_iter().map(|(name, value)| format!("{name:15} {value}\n")).collect()
+}
+
+fn slots(m: &Migration, all: bool) -> String {
+    if all { m.slots.clone() } else { output::few(&m.slots) }
 }
 
 type Line = (&'static str, String);
@@ -176,7 +180,7 @@ mod tests {
             limits: Some(MigrationLimits { keys_per_second: 0, bytes_per_second: 77, hold_max_ms: 0 }),
             ..Migration::default()
         };
-        let text = to_text(&m);
+        let text = to_text(&m, false);
         for part in [
             "50 of 200 keys",
             "of these again  7 keys",
@@ -190,7 +194,7 @@ mod tests {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         assert!(!text.contains("keys/s at most") && !text.contains("hold-max"), "{text}");
-        assert!(to_table(&[m]).contains("the latency of b:2"));
+        assert!(to_table(&[m], false).contains("the latency of b:2"));
     }
 
     #[test]

@@ -3,16 +3,23 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     io::IsTerminal,
     time::{Duration, Instant},
 };
+
+use tokio::signal::ctrl_c;
 
 use super::{
     fetch, one,
     view::{eta, is_over, progress},
 };
 use crate::{
-    cli::{Remote, error::CliError, output},
+    cli::{
+        Remote, change,
+        error::{CliError, failed},
+        output,
+    },
     wire::pb::admin::{Migration, MigrationState},
 };
 
@@ -47,8 +54,38 @@ pub(super) async fn run(remote: &Remote, id: Option<u64>) -> Result<(), CliError
             tokio::time::sleep(deadline.saturating_duration_since(Instant::now())).await;
             return Err(CliError::Made("it has not ended yet; it continues without being watched".into()));
         }
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => {}
+            pressed = ctrl_c() => {
+                let ids: Vec<u64> = now.iter().filter(|m| !is_over(m)).map(|m| m.id).collect();
+                return Err(pressed.map_or_else(failed, |()| CliError::Made(goes_on(&ids, remote.product()))));
+            }
+        }
+    }
+}
+
+/// Shows these migrations, until this is dropped.
+pub(crate) async fn show_progress(remote: &Remote, ids: &[u64]) -> Infallible {
+    let mut screen = Screen::new(false, std::io::stdout().is_terminal());
+    loop {
+        // The wait for their end has the deadline and reports errors.
+        if let Ok(reply) = fetch(remote, ids.to_vec()).await {
+            screen.show(&reply.migrations);
+        }
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// What goes on without being watched, and how to watch or cancel it.
+pub(crate) fn goes_on(ids: &[u64], product: &str) -> String {
+    let list = |separator: &str| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator);
+    let (names, watch) = match ids {
+        [id] => (format!("migration {id} goes"), id.to_string()),
+        _ => (format!("migrations {} go", list(", ")), String::new()),
+    };
+    let watch = format!("pontoon migrate watch {watch}{}", change::product_flag(product).trim_start());
+    let cancel = ids.iter().map(|id| format!("pontoon migrate cancel {id}")).collect::<Vec<_>>().join("; ");
+    format!("interrupted: {names} on without being watched\nto watch: {}\nto cancel: {cancel}", watch.trim_end())
 }
 
 /// The result, when all watched migrations have ended or are paused.
@@ -195,6 +232,20 @@ mod tests {
         assert!(line(&at(MigrationState::Planned, 0)).contains("  0 %"));
         // More keys than estimated.
         assert!(line(&at(MigrationState::Copying, 300)).contains("100 %"));
+    }
+
+    #[test]
+    fn who_stops_watching_learns_what_goes_on() {
+        let text = goes_on(&[17], "default");
+        assert!(
+            text.contains("migration 17 goes on") && text.contains("to watch: pontoon migrate watch 17\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("to cancel: pontoon migrate cancel 17"), "{text}");
+        let text = goes_on(&[17, 18], "shop");
+        assert!(text.contains("migrations 17, 18 go on"), "{text}");
+        assert!(text.contains("to watch: pontoon migrate watch --product shop\n"), "{text}");
+        assert!(text.ends_with("pontoon migrate cancel 17; pontoon migrate cancel 18"), "{text}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{CliError, POLL_INTERVAL, files::quoted};
-use crate::cli::{error::failed, exec_child};
+use crate::cli::{error::failed, exec_child, output};
 
 /// A node drains and transfers its leadership within its shutdown deadline (10 s); a server saves its data.
 const STOP_MAX: Duration = Duration::from_secs(12);
@@ -115,14 +115,14 @@ impl Children {
         for dead in self.list.iter_mut().filter(|r| r.ended.is_some() && !r.reported) {
             dead.reported = true;
             let words: Vec<_> = dead.command.iter().map(|w| quoted(w)).collect();
-            println!(
+            output::say(&format!(
                 "\n{} (pid {}) {}; its log: {}\nto start it again, in another terminal:\n\n  {}\n",
                 dead.name,
                 dead.child.id(),
                 dead.how(),
                 dead.log.display(),
                 words.join(" ")
-            );
+            ));
         }
     }
 
@@ -141,7 +141,8 @@ impl Children {
             while self.list.iter_mut().filter(of_this_kind).count() > 0 {
                 if Instant::now() > deadline {
                     for running in self.list.iter_mut().filter(of_this_kind) {
-                        println!("{} has not stopped within {} s and is killed", running.name, STOP_MAX.as_secs());
+                        let (name, secs) = (&running.name, STOP_MAX.as_secs());
+                        output::say(&format!("{name} has not stopped within {secs} s and is killed"));
                         running.kill();
                     }
                     break;

@@ -14,7 +14,7 @@ use super::{
     CliError,
     layout::{LayoutRequest, PlaygroundLayout, PlaygroundServer, PlaygroundShape},
 };
-use crate::cli::error::failed;
+use crate::cli::{error::failed, output};
 
 /// The shape of the playground; written before anything is started.
 const SHAPE: &str = "playground.json";
@@ -198,7 +198,7 @@ impl PlaygroundFiles {
         if self.temporary
             && let Err(e) = fs::remove_dir_all(&self.dir)
         {
-            eprintln!("pontoon: {} could not be removed: {e}", self.dir.display());
+            output::note(&format!("{} could not be removed: {e}", self.dir.display()));
         }
     }
 }

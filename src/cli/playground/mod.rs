@@ -81,13 +81,13 @@ async fn run_playground(args: PlaygroundArgs) -> Result<(), CliError> {
     let mut children = Children::new()?;
     let up = tokio::select! {
         up = start(&layout, &files, &redis_server, &mut children) => up.map(|()| true),
-        name = signals.next() => { println!("{name}: stopping"); Ok(false) }
+        name = signals.next() => { output::say(&format!("{name}: stopping")); Ok(false) }
     };
     if matches!(up, Ok(true)) {
-        output::print_text(&table(&layout, &children, files.dir(), files.is_temporary()));
+        output::say(table(&layout, &children, files.dir(), files.is_temporary()).trim_end());
         loop {
             tokio::select! {
-                name = signals.next() => { println!("\n{name}: stopping nodes, then servers"); break }
+                name = signals.next() => { output::say(&format!("\n{name}: stopping nodes, then servers")); break }
                 _ = child_ended.recv() => children.report_dead(),
             }
         }
@@ -114,7 +114,8 @@ async fn start(
     children: &mut Children,
 ) -> Result<(), CliError> {
     let resumed = files.is_ready();
-    println!("{} in {}", if resumed { "resuming the cluster" } else { "making a cluster" }, files.dir().display());
+    let what = if resumed { "resuming the cluster" } else { "making a cluster" };
+    output::say(&format!("{what} in {}", files.dir().display()));
     for server in layout.servers() {
         children.start(server.name(), files.server_command(redis_server, &server), &files.server_log(&server))?;
     }
@@ -156,7 +157,7 @@ async fn make_groups(layout: &PlaygroundLayout, remote: &Remote) -> Result<(), C
         let mut servers = layout.servers().filter(|s| s.group == id).map(|s| s.address());
         if !existing.iter().any(|g| g.id == gid) {
             let wanted = CreateGroupRequest {
-                product: remote.common.product.clone(),
+                product: remote.product().to_owned(),
                 id: gid,
                 primary: servers.next().unwrap_or_default(),
                 replicas: servers.collect(),
@@ -165,7 +166,7 @@ async fn make_groups(layout: &PlaygroundLayout, remote: &Remote) -> Result<(), C
             group::create(remote, &wanted).await?;
         }
         let (first, last) = layout.slots(id);
-        slot::assign(remote, &[SlotSpan { first, last }], gid, false).await?;
+        slot::assign(remote, &[SlotSpan { first, last }], gid).await?;
     }
     Ok(())
 }
@@ -173,7 +174,7 @@ async fn make_groups(layout: &PlaygroundLayout, remote: &Remote) -> Result<(), C
 fn remote(layout: &PlaygroundLayout, node: u16) -> Result<Remote, CliError> {
     Remote::new(Common {
         node: layout.admin(node),
-        product: "default".into(),
+        product: None,
         output: Output::Table,
         dry_run: false,
         wait: true,

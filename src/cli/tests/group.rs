@@ -21,11 +21,11 @@ async fn changes_carry_their_options() {
     }
     let asked = node.asked();
     let flags: Vec<_> = asked.iter().map(|o| (o.wait, o.dry_run)).collect();
-    assert_eq!(flags[..3], [(true, false), (false, true), (false, false)]);
-    assert_eq!(asked.len(), 7);
+    assert_eq!(flags[..4], [(false, false), (true, false), (false, true), (false, false)]);
+    assert_eq!(asked.len(), 8);
     // Five minutes by default, for the hold to begin.
-    assert!((290_000..=300_000).contains(&asked[0].timeout_ms), "{asked:?}");
-    assert!(asked[5].timeout_ms <= 5000, "{asked:?}");
+    assert!((290_000..=300_000).contains(&asked[1].timeout_ms), "{asked:?}");
+    assert!(asked[6].timeout_ms <= 5000, "{asked:?}");
 }
 
 #[tokio::test]

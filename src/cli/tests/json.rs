@@ -1,7 +1,14 @@
 //! The JSON that commands print: its names and values are part of the interface, and scripts depend on them.
 //! A change of a file in `golden/` is a change of the interface.
 
-use super::{fake, output::to_json, slot::LocatedKey};
+use super::{
+    fake,
+    maintenance::{GroupName, Maintenance},
+    output::to_json,
+    server::ListedServer,
+    slot::LocatedKey,
+    version::{NodeVersion, Versions},
+};
 use crate::{cli::output::Changed, wire::pb::admin::*};
 
 const AT_MS: u64 = 1_700_000_000_123;
@@ -209,6 +216,12 @@ fn status_and_nodes() {
     check(&status, include_str!("golden/status.json"));
     let unknown = Node { id: 2, state: NodeState::Unknown.into(), ..Node::default() };
     check(&vec![node(), unknown], include_str!("golden/node-ls.json"));
+    check(&node(), include_str!("golden/node-show.json"));
+    let nodes = vec![NodeVersion { id: 1, version: "0.1.0".into() }];
+    let versions = Versions { version: "0.1.0", nodes, nodes_missing_because: None };
+    check(&versions, include_str!("golden/version.json"));
+    let groups = vec![GroupName { product: "shop".into(), group: 3 }];
+    check(&Maintenance { cluster: false, groups }, include_str!("golden/maintenance-status.json"));
     let settings = ShowClusterReply { voters: 5, hold_max_ms: 250, maintenance: false, failover_share_max_percent: 50 };
     check(&settings, include_str!("golden/cluster-show.json"));
 }
@@ -216,6 +229,9 @@ fn status_and_nodes() {
 #[test]
 fn products_and_groups() {
     check(&vec![product()], include_str!("golden/product-ls.json"));
+    check(&product(), include_str!("golden/product-show.json"));
+    let listed = ListedServer { product: "shop".into(), group: 3, server: server() };
+    check(&vec![listed], include_str!("golden/server-ls.json"));
     check(&vec![group(), Group::default()], include_str!("golden/group-ls.json"));
     let ended = Promotion {
         kind: PromotionKind::Failover.into(),
@@ -268,6 +284,7 @@ fn events_and_changes() {
         unchanged: false,
         migrations: vec![17, 18],
         promotion: None,
+        moves: vec![SlotMove { from: 1, to: 2, slots: "0-255, 600".into(), slot_count: 257 }],
     };
     check(&Changed { reply: &reply, dry_run: false }, include_str!("golden/change.json"));
 }
@@ -287,6 +304,9 @@ async fn every_command_that_reads_prints_json() {
         "migrate ls",
         "cluster show",
         "events",
+        "server ls",
+        "maintenance status",
+        "version",
     ] {
         super::retries::typed(&node.address, &format!("{line} --output json")).await.unwrap();
     }

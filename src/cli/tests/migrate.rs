@@ -22,11 +22,12 @@ async fn changes_carry_their_options() {
     }
     let asked = node.asked();
     let flags: Vec<_> = asked.iter().map(|o| (o.wait, o.dry_run)).collect();
-    assert_eq!(flags[..4], [(true, false), (false, true), (true, false), (false, false)]);
-    assert_eq!(asked.len(), 8);
+    let (once, waits) = ((false, false), (true, false));
+    assert_eq!(flags[..6], [once, waits, (false, true), once, waits, once]);
+    assert_eq!(asked.len(), 10);
     // Five minutes by default, for all slots to arrive.
-    assert!((290_000..=300_000).contains(&asked[0].timeout_ms), "{asked:?}");
-    assert!(asked[2].timeout_ms <= 5000, "{asked:?}");
+    assert!((290_000..=300_000).contains(&asked[1].timeout_ms), "{asked:?}");
+    assert!(asked[4].timeout_ms <= 5000, "{asked:?}");
 }
 
 #[tokio::test]

@@ -5,10 +5,12 @@ use clap::CommandFactory;
 
 use super::*;
 
+mod dry_run;
 mod fake;
 mod group;
 mod json;
 mod migrate;
+mod nodes;
 mod retries;
 
 #[test]
@@ -55,7 +57,7 @@ fn documented_commands_are_accepted() {
     check("pontoon migrate start 0-255 --to 2 --hold-max 100ms --keys-per-second 1000", true);
     check("pontoon migrate start 0-255", false);
     check("pontoon migrate start 0-255 --to 2 --verify some", false);
-    check("pontoon migrate ls --output json", true);
+    check("pontoon migrate ls --output json --all", true);
     check("pontoon migrate show 17", true);
     check("pontoon migrate watch", true);
     check("pontoon migrate watch 17", true);
@@ -65,6 +67,16 @@ fn documented_commands_are_accepted() {
     check("pontoon migrate set 17 keys-per-second=1000 bytes-per-second=0 hold-max=250ms", true);
     check("pontoon migrate set 17", false);
     check("pontoon events --follow", true);
+    check("pontoon events --since 30m -n 5 --product shop --group 3 -o json", true);
+    check("pontoon events --since yesterday", false);
+    check("pontoon product show shop", true);
+    check("pontoon node show 3", true);
+    check("pontoon server ls", true);
+    check("pontoon slot ls --all", true);
+    check("pontoon version --node a:1,b:2", true);
+    check("pontoon completions bash", true);
+    check("pontoon completions cmd.exe", false);
+    check("pontoon man /tmp/man1", true);
     check("pontoon rebalance", true);
     check("pontoon rebalance --by memory --weights g1=1,g2=2 --apply", true);
     check("pontoon rebalance --by size", false);
@@ -82,6 +94,7 @@ fn documented_commands_are_accepted() {
     check("pontoon server set 127.0.0.1:7002", false);
     check("pontoon maintenance on", true);
     check("pontoon maintenance off 3", true);
+    check("pontoon maintenance status", true);
     check("pontoon maintenance", false);
     check("pontoon maintenance perhaps", false);
     check("pontoon cluster set failover-share-max=50", true);

@@ -21,7 +21,8 @@ const REFUSED: FakeAnswer = FakeAnswer::Status(Code::FailedPrecondition, "there 
 /// Runs a command line against `node`.
 pub(super) async fn typed(node: &str, line: &str) -> Result<(), CliError> {
     let words = ["pontoon", "--node", node].into_iter().chain(line.split_whitespace());
-    let Cli { common, command } = Cli::try_parse_from(words).unwrap();
+    let words: Vec<_> = words.map(Into::into).collect();
+    let Cli { common, command } = Cli::parse_words(&words).unwrap();
     remote(command, common).await
 }
 
@@ -37,7 +38,7 @@ fn unknown(result: Result<(), CliError>) -> String {
 
 pub(super) fn failed(result: Result<(), CliError>) -> String {
     match result {
-        Err(error @ CliError::Failed(_)) => {
+        Err(error @ (CliError::Failed(_) | CliError::Refused(..))) => {
             assert_eq!(error.code(), ExitCode::from(1));
             error.to_string()
         }
@@ -62,9 +63,46 @@ async fn each_command_has_its_own_id() {
     typed(&node.address, "node remove 7 --wait").await.unwrap();
     typed(&node.address, "node remove 7 --dry-run").await.unwrap();
     let asked = node.asked();
-    assert_ne!(asked[0].change_id, asked[1].change_id);
-    assert!(asked[0].wait && !asked[0].dry_run && asked[1].dry_run && !asked[1].wait);
-    assert!((290_000..=300_000).contains(&asked[0].timeout_ms) && asked[1].timeout_ms <= 10_000, "{asked:?}");
+    let flags: Vec<_> = asked.iter().map(|o| (o.wait, o.dry_run)).collect();
+    // --wait: the change first, so that its ids can be shown; then the same change again, which waits.
+    assert_eq!(flags, [(false, false), (true, false), (false, true)]);
+    assert_eq!(asked[0].change_id, asked[1].change_id);
+    assert_ne!(asked[0].change_id, asked[2].change_id);
+    assert!((290_000..=300_000).contains(&asked[0].timeout_ms) && asked[2].timeout_ms <= 10_000, "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_wait_that_fails_says_that_the_change_was_made() {
+    for (answer, part) in [(REFUSED, "no node 7"), (NO_LEADER, "no leader"), (LOST, "went away")] {
+        let node = Fake::start(&[FakeAnswer::Done, answer]).await;
+        let error = typed(&node.address, "product set p port=1 --wait --timeout 400ms").await.unwrap_err();
+        assert!(matches!(&error, CliError::Made(why) if why.contains(part)), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn errors_have_a_code_for_programs() {
+    let node = Fake::start(&[REFUSED]).await;
+    let error = typed(&node.address, "node remove 7").await.unwrap_err();
+    let json = output::to_json(&error.json()).unwrap();
+    assert_eq!(json, include_str!("golden/error.json"));
+    let codes = [
+        (CliError::Failed(String::new()), "failed", 1),
+        (CliError::Usage(String::new()), "usage", 2),
+        (CliError::Unknown(String::new()), "outcome-unknown", 3),
+        (CliError::Made(String::new()), "made", 4),
+        (CliError::Internal(String::new()), "internal", 5),
+    ];
+    for (error, code, exit) in codes {
+        let json = serde_json::json!(error.json());
+        assert_eq!((&json["error"]["code"], &json["error"]["exit_code"]), (&code.into(), &exit.into()));
+        assert_eq!(error.code(), ExitCode::from(exit));
+    }
+    let words = |line: &str| line.split_whitespace().map(Into::into).collect::<Vec<OsString>>();
+    for line in ["pontoon nonsense -o json", "pontoon --output json x", "pontoon -ojson", "pontoon x --output=json"] {
+        assert!(asks_for_json(&words(line)), "{line}");
+    }
+    assert!(!asks_for_json(&words("pontoon slot key json -o table")));
 }
 
 #[tokio::test]
@@ -116,8 +154,11 @@ async fn if_the_connection_breaks_the_outcome_is_unknown() {
     let address = listener.local_addr().unwrap().to_string();
     // A node that reads the request, and is killed.
     tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
         let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        // The first connection only asks whether a node answers.
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(&settings).await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(&settings).await.unwrap();
         let mut seen = Vec::new();
         while !seen.windows(5).any(|w| w == [0, 1, 0, 0, 0]) && stream.read_buf(&mut seen).await.unwrap() > 0 {}

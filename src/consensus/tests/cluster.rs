@@ -445,7 +445,7 @@ async fn a_node_with_an_impossible_term_says_so_and_can_be_recovered() {
     assert!(refused.contains("term 18446744073709551615") && refused.contains("pontoon recover"), "{refused}");
 
     let lock = directory::lock(&site.dir).unwrap();
-    let report = Consensus::recover(&site.dir, &lock).unwrap();
+    let report = Consensus::recover(&site.dir, &lock, false).unwrap();
     drop(lock);
     assert!(report.last >= kept.index, "{report}");
     let node = site.start().await;
@@ -468,14 +468,19 @@ async fn a_survivor_recovers_alone() {
     let survivor = &sites[1];
     let report = {
         let lock = directory::lock(&survivor.dir).unwrap();
-        Consensus::recover(&survivor.dir, &lock).unwrap()
+        let tried = Consensus::recover(&survivor.dir, &lock, true).unwrap();
+        assert!(tried.cluster_id.is_none() && tried.to_string().contains("would be a cluster of one"), "{tried}");
+        let done = Consensus::recover(&survivor.dir, &lock, false).unwrap();
+        // The dry run has changed nothing.
+        assert_eq!(crate::consensus::RecoverReport { cluster_id: None, ..done.clone() }, tried);
+        done
     };
     assert_eq!((report.node, report.old_cluster), (NodeId(2), Some(Uuid(77))));
     assert_eq!(report.dropped, [NodeId(1), NodeId(3)]);
     assert!(report.last >= done.index && report.to_string().contains("may be missing"));
     let node = survivor.start().await;
     node.leads().await;
-    assert_eq!(node.consensus.cluster_id(), Some(report.cluster_id));
+    assert_eq!(node.consensus.cluster_id(), report.cluster_id);
     let state = node.consensus.state().borrow().clone();
     assert_eq!(state.settings.hold_ms_max, 52);
     assert_eq!(state.members.keys().copied().collect::<Vec<_>>(), [NodeId(2)]);

@@ -11,7 +11,7 @@ use crate::{
     model::{
         ids::{GroupId, HostPort, SlotId},
         migration::{MigrationOptions, UNEXPECTED_KEYS_REMEDY},
-        slot::{Layout, spans},
+        slot::{Layout, brief},
         state::{Group, Product},
     },
     redis::{
@@ -189,7 +189,7 @@ impl MigrationRequest<'_> {
         if !others.is_empty() {
             return Err(format!(
                 "slots {} do not belong to group {}; see 'pontoon slot ls', and migrate them from their owner",
-                spans(&others),
+                brief(&others),
                 from.id
             ));
         }

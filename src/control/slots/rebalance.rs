@@ -17,7 +17,7 @@ use crate::{
         change::{Change, PlanMigration},
         ids::{GroupId, ProductId, SlotId, Uuid},
         migration::MigrationOptions,
-        slot::spans,
+        slot::brief,
         state::{ClusterState, Group, Product},
     },
     plan::rebalance::{GroupLoad, SlotMove, TOLERANCE_PERCENT, drain, rebalance},
@@ -292,7 +292,7 @@ fn load_of_info(info: &Info, by: RebalanceBy) -> Option<u64> {
 /// A move, for people.
 #[must_use]
 pub fn move_text(m: &SlotMove, product: &Product) -> String {
-    let (slots, n) = (spans(&m.slots), m.slots.len());
+    let (slots, n) = (brief(&m.slots), m.slots.len());
     format!("slots {slots} ({n}) of product '{}' move from group {} to group {}", product.name, m.from, m.to)
 }
 

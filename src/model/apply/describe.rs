@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::{
     auth::ProductAuth,
     ids::{GroupId, HostPort, SlotId},
-    slot::spans,
+    slot::brief,
     state::{ClusterState, Group, Keys, Member, Product, Role},
 };
 
@@ -21,7 +21,7 @@ pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<St
         lines.push(format!("{} slot(s) are no longer held", hold.slots.len()));
     }
     for new in after.assignments.values().filter(|a| !before.assignments.contains_key(&a.id)) {
-        let slots = spans(&new.slots);
+        let slots = brief(&new.slots);
         let keys = match new.keys {
             Keys::Abandoned => "; the keys that their present owners have in them are abandoned and stay there",
             Keys::None => ", if their present owners have no keys in them",
@@ -53,7 +53,7 @@ pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<St
 fn migrations(before: &ClusterState, after: &ClusterState, lines: &mut Vec<String>) {
     for new in after.migrations.values() {
         let Some(old) = before.migrations.get(&new.id) else {
-            let slots = spans(&new.slots);
+            let slots = brief(&new.slots);
             lines.push(format!("slots {slots} migrate from group {} to group {}, with their keys", new.from, new.to));
             continue;
         };
@@ -253,7 +253,7 @@ fn product(old: &Product, new: &Product, lines: &mut Vec<String>) {
         }
     }
     for (to, slots) in moved {
-        lines.push(format!("product '{name}': slots {} belong to group {to}", spans(&slots)));
+        lines.push(format!("product '{name}': slots {} belong to group {to}", brief(&slots)));
     }
 }
 

@@ -19,7 +19,7 @@ use crate::model::{
     outcome::Outcome,
     promotion::ReplicationOffset,
     reject::{MigrationReject, PromotionReject, Reject},
-    slot::spans,
+    slot::brief,
     state::{ClusterState, Group, Hold},
 };
 
@@ -67,7 +67,7 @@ impl Apply for PlanMigration {
             id,
             when,
             EventKind::Planned,
-            &format!("slots {} from group {from} to group {to}", spans(slots)),
+            &format!("slots {} from group {from} to group {to}", brief(slots)),
         );
         Ok(Outcome::Migration(id))
     }

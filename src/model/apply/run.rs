@@ -17,7 +17,7 @@ use crate::model::{
     migration::{EndPhase, Job, MigrationPhase, Run, RunKind, Sweep},
     outcome::Outcome,
     reject::{MigrationReject, Reject},
-    slot::spans,
+    slot::brief,
     state::{ClusterState, Group},
 };
 
@@ -82,7 +82,7 @@ fn start_sweep(
         return Err(MigrationReject::NothingToSweep(group_id).into());
     }
 
-    let text = format!("run {} by node {} at {}: slots {}", new.run, new.node, new.server, spans(&slots));
+    let text = format!("run {} by node {} at {}: slots {}", new.run, new.node, new.server, brief(&slots));
     let product = product_mut(state, product_id)?;
     product.sweep_runs = new.run;
     if let Some(group) = product.groups.get_mut(&group_id) {

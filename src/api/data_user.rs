@@ -1,15 +1,25 @@
-//! Chooses the data user of a new group, and says what its clients can do if there is none.
+//! Chooses the data user of a group, lets the nodes change to another one, and says what its clients can do if there is none.
 //! Knows nothing of how it is made.
 
-use super::{error::CallFailure, validate};
+use super::{
+    Api,
+    call::MutationCall,
+    change::{self, ChangeSummary},
+    error::CallFailure,
+    groups::admission_deadline,
+    validate,
+};
 use crate::{
     control::admission::server::ServerAdmission,
     model::{
+        change::{Change, SetDataUser},
         data_user::DataUser,
         ids::{HostPort, ProductId},
+        outcome::Outcome,
+        reject::Reject,
         state::{ClusterState, Product},
     },
-    wire::pb::admin::CreateGroupRequest,
+    wire::pb::admin::{ChangeReply, CreateGroupRequest, SetGroupRequest},
 };
 
 /// The data user of a new group with these servers, and what the operator should know: the one that is given, or one that
@@ -33,7 +43,7 @@ pub async fn choose(
         }
         return Ok((Some(user), warnings));
     }
-    let why = match admission.new_data_user(servers, dry_run).await {
+    let why = match admission.new_data_user(servers, None, dry_run).await {
         Ok(user) => return Ok((Some(user), Vec::new())),
         Err(why) => why,
     };
@@ -73,9 +83,68 @@ pub fn may_add_product(state: &ClusterState, accept_shared_risk: bool) -> Result
     match without.min() {
         Some((product, group)) if !accept_shared_risk => Err(CallFailure::Refused(format!(
             "group {group} of product '{product}' has no data user: scripts of its clients could read and overwrite keys of \
-             another product. Create the group again on servers that let Pontoon make one (pontoon group show {group}), or \
-             accept this risk with --accept-shared-risk"
+             another product. Give it one (pontoon group set {group} data-user=new --product {product}), or accept this risk with \
+             --accept-shared-risk"
         ))),
         Some(_) | None => Ok(()),
     }
+}
+
+/// Gives a group another data user: makes it at all servers, lets all nodes change to it, and switches the former one off.
+///
+/// # Errors
+/// [`CallFailure::Bad`] if more is asked for, or what is given cannot be used; [`CallFailure::Refused`] if a server does not
+/// answer or does not allow it, and then nothing has changed but that some servers have a user that nobody uses.
+pub async fn renew(request: &SetGroupRequest, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
+    let id = validate::group(request.id)?;
+    let state = api.state();
+    let product = change::product(&state, &request.product).map_err(change::refused)?;
+    let Some(group) = product.groups.get(&id) else {
+        return Err(Reject::UnknownGroup { product: product.name.clone(), group: id }.into());
+    };
+    let mut summary = ChangeSummary::of(format!("nodes carry out what clients of group {id} ask for as another user"));
+    if let Some((index, outcome)) = api.recorded(call)? {
+        return api.conclude(call, index, outcome? == Outcome::Unchanged, summary).await;
+    }
+    let deadline = admission_deadline(call);
+    let admission = ServerAdmission { state: &state, product, credentials: group.credentials.as_ref(), deadline };
+    let servers: Vec<_> = group.servers.iter().map(|server| &server.addr).collect();
+    let former = group.data_user.as_ref();
+    let data_user = match validate::credentials(&request.data_username, &request.data_password)? {
+        None => admission.new_data_user(&servers, former, call.dry_run).await.map_err(CallFailure::Refused)?,
+        Some(credentials) => {
+            let user = DataUser { credentials, managed: false };
+            user.check().map_err(|why| CallFailure::Bad(why.to_string()))?;
+            for addr in &servers {
+                let warnings = admission.make_data_user(addr, &user, call.dry_run).await;
+                summary.warnings.extend(warnings.map_err(CallFailure::Refused)?);
+            }
+            user
+        }
+    };
+    let change = Change::SetDataUser(SetDataUser { product: product.id, group: id, data_user: data_user.clone() });
+    if call.dry_run {
+        return api.dry_run(&change, summary.warnings);
+    }
+    let (index, outcome) = api.propose(call, change).await?;
+    let epoch = api.state().route_epoch;
+    let changed = api.control.wait_epoch(epoch, Some(product.id), call.deadline).await;
+    let mut left = Vec::new();
+    for addr in &servers {
+        let Some(former) = former.filter(|former| former.credentials.username != data_user.credentials.username) else {
+            break;
+        };
+        let switched_off = match &changed {
+            Ok(_) => admission.switch_off_data_user(addr, former).await,
+            Err(why) => Err(why.to_string()),
+        };
+        left.extend(switched_off.err().map(|why| format!("{addr} ({why})")));
+    }
+    if !left.is_empty() {
+        summary.warnings.push(format!(
+            "the former data user can still log in at {}; repeat this command to switch it off",
+            left.join(", ")
+        ));
+    }
+    api.conclude(call, index, outcome == Outcome::Unchanged, summary.about(&product.name)).await
 }

@@ -152,7 +152,7 @@ impl Command {
             Self::Cluster(command) => command.reads(),
             Self::Serve(_)
             | Self::Playground(_)
-            | Self::Status
+            | Self::Status(_)
             | Self::Events(_)
             | Self::Version
             | Self::Completions(_)

@@ -326,7 +326,7 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
 }
 
 /// What its clients may not do, beside having too many connections.
-fn rules(p: &Product) -> String {
+pub(super) fn rules(p: &Product) -> String {
     let ops = (p.ops_max > 0).then(|| format!("{} ops/s", p.ops_max));
     let bytes = (p.bytes_max > 0).then(|| format!("{}/s", output::size(p.bytes_max)));
     let scripts = p.scripts_off.then(|| "no scripts".to_owned());

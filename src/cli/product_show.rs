@@ -26,6 +26,7 @@ fn to_text(p: &Product) -> String {
         (None, true) => "yes".to_owned(),
         (None, false) => "none: nodes bind the port on loopback only, unless they run with --insecure".to_owned(),
     };
+    let password = if p.former_password_valid { password + ", and the former one" } else { password };
     let clients = match p.clients_max {
         0 => "only the limit of each node".to_owned(),
         n => format!("{n} at each node"),
@@ -44,6 +45,7 @@ fn to_text(p: &Product) -> String {
         ("min-acks", acks(p)),
         ("reads from", reads(p)),
         ("clients-max", clients),
+        ("rules", product::rules(p)),
     ];
     let mut out: String = lines.into_iter().map(|(name, value)| format!("{name:15} {value}\n")).collect();
     for listener in &p.listeners {

@@ -8,8 +8,9 @@ use super::{
     secret::{Credentials, Secret},
 };
 
-/// The name of the ACL user that Pontoon makes at the servers of a group.
-pub const DATA_USER: &str = "pontoon-data";
+/// The names of the ACL users that Pontoon makes at the servers of a group. A group has one of them; the other one comes
+/// next, so that both are valid while nodes change from one to the other.
+pub const DATA_USERS: [&str; 2] = ["pontoon-data", "pontoon-data-2"];
 
 /// A group's data user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +23,14 @@ pub struct DataUser {
 }
 
 impl DataUser {
-    /// A managed user with this password, of at least `DATA_PASSWORD_LEN_MIN` bytes. The caller draws it at random.
+    /// A managed user with this password, of at least `DATA_PASSWORD_LEN_MIN` bytes, which the caller draws at random. It has
+    /// another name than `former`.
     #[must_use]
-    pub fn managed(password: Secret) -> Self {
-        Self { credentials: Credentials { username: Some(DATA_USER.into()), password }, managed: true }
+    pub fn managed(password: Secret, former: Option<&Self>) -> Self {
+        let taken = former.and_then(|former| former.credentials.username.as_deref());
+        let [first, second] = DATA_USERS;
+        let name = if taken == Some(first) { second } else { first };
+        Self { credentials: Credentials { username: Some(name.into()), password }, managed: true }
     }
 
     /// Whether it can be a group's data user.
@@ -35,15 +40,15 @@ impl DataUser {
     pub fn check(&self) -> Result<(), Reject> {
         let name = self.credentials.username.as_deref();
         let bad = |why| Err(Reject::BadCredentials(why));
-        match (name, self.managed) {
-            (None, _) => bad("a data user has a name; give --data-username"),
-            (Some(DATA_USER), false) => bad("pontoon-data is the data user that Pontoon makes itself; give another"),
-            (Some(_), false) => Ok(()),
-            (Some(_), true) if self.credentials.password.reveal().len() < DATA_PASSWORD_LEN_MIN => {
-                bad("the password of the data user is too short")
+        let Some(name) = name else { return bad("a data user has a name; give --data-username") };
+        match (self.managed, DATA_USERS.contains(&name)) {
+            (false, true) => {
+                bad("pontoon-data and pontoon-data-2 are the data users that Pontoon makes itself; give another")
             }
-            (Some(DATA_USER), true) => Ok(()),
-            (Some(_), true) => bad("the data user that Pontoon makes has another name"),
+            (false, false) => Ok(()),
+            (true, true) if self.credentials.password.reveal().len() >= DATA_PASSWORD_LEN_MIN => Ok(()),
+            (true, true) => bad("the password of the data user is too short"),
+            (true, false) => bad("the data user that Pontoon makes has another name"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::pb::admin::{CreateGroupRequest, CreateProductRequest, SetProductRequest};
+use super::pb::admin::{CreateGroupRequest, CreateProductRequest, SetGroupRequest, SetProductRequest};
 
 macro_rules! redacted {
     ($($type:ident { $($field:ident)* })*) => {$(
@@ -21,6 +21,9 @@ redacted! {
     SetProductRequest {
         name port databases username auto_rebalance min_acks min_acks_timeout_ms read_from max_lag_ms read_your_writes clients_max
         ops_max bytes_max scripts_off errors_detailed keep_sessions remove_former_password force options
+    }
+    SetGroupRequest {
+        product id down_after_ms maintenance eject_after_ms options impaired new_data_user data_username
     }
     CreateGroupRequest { product id primary replicas username options data_username accept_shared_risk }
 }

@@ -8,8 +8,8 @@ use pontoon::model::{
         EndSweep, FinishAssign, FinishPromotion, FinishRemove, GiveUpAssign, GiveUpPromotion, GroupNote, MarkResynced,
         MigrationProgress, NewMember, NewProduct, NodeNote, NoteGroup, NoteNode, NotePrimary, NoteReconciled, OpenHold,
         PauseMigration, PlanMigration, Recover, Reinstate, Release, RemoveGroup, RemoveProduct, RemoveServer,
-        RestartMigration, ResumeMigration, SetAuth, SetCluster, SetGroup, SetImpaired, SetMigration, SetProduct,
-        SetRole, SetServer, StartAssign, StartMigration, StartPromotion, StartRun, Switch,
+        RestartMigration, ResumeMigration, SetAuth, SetCluster, SetDataUser, SetGroup, SetImpaired, SetMigration,
+        SetProduct, SetRole, SetServer, StartAssign, StartMigration, StartPromotion, StartRun, Switch,
     },
     data_user::DataUser,
     ids::{
@@ -418,7 +418,7 @@ pub fn noted() -> Log {
     vec![
         (STEP, Change::Bootstrap(Bootstrap { members: vec![member(1), member(2), member(3)], port: 19000 })),
         ("create_group_with_data_user", {
-            let data_user = Some(DataUser::managed(Secret::new("0123456789abcdef".repeat(4))));
+            let data_user = Some(DataUser::managed(Secret::new("0123456789abcdef".repeat(4)), None));
             Change::CreateGroup(CreateGroup { product, group, servers, credentials: auth(), data_user })
         }),
         (STEP, process("ab", 7, None)),
@@ -427,6 +427,10 @@ pub fn noted() -> Log {
             "note_reconciled",
             Change::NoteReconciled(NoteReconciled { product, group, addr: server(2).addr, text: "follows it".into() }),
         ),
+        ("set_data_user", {
+            let credentials = Credentials { username: Some("tenant".into()), password: Secret::new("secret".into()) };
+            Change::SetDataUser(SetDataUser { product, group, data_user: DataUser { credentials, managed: false } })
+        }),
     ]
 }
 

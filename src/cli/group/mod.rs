@@ -84,14 +84,21 @@ pub enum GroupCommand {
         force: bool,
     },
     /// Change a group: down-after=500ms..10m (until a failing server counts as down), maintenance=on|off,
-    /// eject-after=500ms..10m|off (in a cache: until a group that is down, and has no replica to promote, is ejected)
+    /// eject-after=500ms..10m|off (in a cache: until a group that is down, and has no replica to promote, is ejected),
+    /// data-user=new (another user and password for what clients ask for)
     Set {
         /// The group
         #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
         id: u32,
         /// For example down-after=5s or maintenance=on
-        #[arg(required = true, value_name = "KEY=VALUE")]
+        #[arg(required_unless_present = "data_username", value_name = "KEY=VALUE")]
         settings: Vec<String>,
+        /// Let nodes change to this user, which you have made at the servers, for what clients ask for
+        #[arg(long, value_name = "USER", requires = "data_password_file", conflicts_with = "settings")]
+        data_username: Option<String>,
+        /// File with the password of that user; - is standard input
+        #[arg(long, value_name = "FILE", requires = "data_username")]
+        data_password_file: Option<PathBuf>,
     },
     /// Move all slots of a group, with their keys, to the other groups, so that it can be removed
     Drain {
@@ -120,9 +127,13 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
         GroupCommand::Ls => return ls(remote).await,
         GroupCommand::Show { id } => return show(remote, id).await,
         GroupCommand::Promote { id, address, force } => promote(remote, id, &address, force).await,
-        GroupCommand::Set { id, settings } => {
-            let wanted =
-                SetGroupRequest { product: product.to_owned(), ..parse(id, &settings).map_err(CliError::Usage)? };
+        GroupCommand::Set { id, settings, data_username, data_password_file } => {
+            let wanted = SetGroupRequest {
+                product: product.to_owned(),
+                data_username: data_username.unwrap_or_default(),
+                data_password: password(data_password_file)?.unwrap_or_default(),
+                ..parse(id, &settings).map_err(CliError::Usage)?
+            };
             let call = |mut c: Client, options| {
                 let request = SetGroupRequest { options: Some(options), ..wanted.clone() };
                 async move { c.set_group(request).await }
@@ -221,6 +232,8 @@ fn parse(id: u32, settings: &[String]) -> Result<SetGroupRequest, String> {
                 let ms = duration::parse(value).map_err(|e| format!("down-after: {e}"))?.as_millis();
                 wanted.down_after_ms = Some(u32::try_from(ms).unwrap_or(u32::MAX));
             }
+            "data-user" if value == "new" && settings.len() == 1 => wanted.new_data_user = true,
+            "data-user" => return Err("data-user: new is expected, and no other setting with it".into()),
             "maintenance" => wanted.maintenance = Some(setting::on_off(key, value)?),
             "eject-after" => wanted.eject_after_ms = Some(duration_or_off(key, value)?),
             "busy-failover-after" | "loading-failover-after" | "misconf-failover-after" | "script-kill-after" => {
@@ -235,7 +248,7 @@ fn parse(id: u32, settings: &[String]) -> Result<SetGroupRequest, String> {
             }
             _ => {
                 let all = "down-after, busy-failover-after, loading-failover-after, misconf-failover-after, \
-                           script-kill-after, maintenance and, in a cache, eject-after";
+                           script-kill-after, maintenance, data-user and, in a cache, eject-after";
                 return Err(format!("'{key}' is not a setting of a group; the settings are {all}"));
             }
         }

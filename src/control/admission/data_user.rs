@@ -3,9 +3,9 @@
 
 use super::server::ServerAdmission;
 use crate::{
-    control::servers::data_user::{make, new_data_user, save},
+    control::servers::data_user::{make, new_data_user, save, switch_off},
     model::{
-        data_user::{DATA_USER, DataUser},
+        data_user::{DATA_USERS, DataUser},
         ids::HostPort,
     },
     redis::{Client, RedisError},
@@ -15,12 +15,17 @@ use crate::{
 const KEY: &[u8] = b"pt:admission:7d1c9e5b42f84c0fa6b3d2e871905ac4";
 
 impl ServerAdmission<'_> {
-    /// Makes a new data user at these servers. With `dry_run`, only asks whether they allow it.
+    /// Makes a new data user in place of `former` at these servers. With `dry_run`, only asks whether they allow it.
     ///
     /// # Errors
     /// Returns why a server does not let the control user make it, as text for the operator.
-    pub async fn new_data_user(&self, servers: &[&HostPort], dry_run: bool) -> Result<DataUser, String> {
-        let user = new_data_user();
+    pub async fn new_data_user(
+        &self,
+        servers: &[&HostPort],
+        former: Option<&DataUser>,
+        dry_run: bool,
+    ) -> Result<DataUser, String> {
+        let user = new_data_user(former);
         for addr in servers {
             self.make_data_user(addr, &user, dry_run).await?;
         }
@@ -38,12 +43,12 @@ impl ServerAdmission<'_> {
             return self.check_data_user(client, user).await;
         }
         let made = match dry_run {
-            true => client.ask(&[b"ACL", b"GETUSER", DATA_USER.as_bytes()], self.by()).await.map(|_| ()),
+            true => client.ask(&[b"ACL", b"GETUSER", DATA_USERS[0].as_bytes()], self.by()).await.map(|_| ()),
             false => make(&mut client, self.credentials, user, self.by()).await.map(|_| ()),
         };
         made.map_err(|error| match error.answered() {
             true => format!(
-                "Pontoon cannot make the user {DATA_USER} there, as which it carries out what clients ask for: {error}; let \
+                "Pontoon cannot make a data user there, as which it carries out what clients ask for: {error}; let \
                  its user do it (ACL SETUSER ... +acl, then ACL SAVE or CONFIG REWRITE)"
             ),
             false => error.to_string(),
@@ -52,6 +57,18 @@ impl ServerAdmission<'_> {
             save(&mut client, self.by()).await.map_err(|error| error.to_string())?;
         }
         Ok(Vec::new())
+    }
+
+    /// Lets nobody log in as a former data user any more.
+    ///
+    /// # Errors
+    /// Returns why it may still be possible, as text for the operator.
+    pub async fn switch_off_data_user(&self, addr: &HostPort, former: &DataUser) -> Result<(), String> {
+        let switch_off = async {
+            let mut client = self.connect(addr).await?;
+            switch_off(&mut client, former, self.by()).await
+        };
+        switch_off.await.map_err(|error: RedisError| error.to_string())
     }
 
     /// Whether a user that the operator has made can read, and cannot copy keys to other servers.

@@ -21,11 +21,11 @@ use crate::{
     redis::{Client, RedisError, Reply},
 };
 
-/// A new managed data user with a random password of 244 bits.
+/// A managed data user in place of `former`, with a random password of 244 bits.
 #[must_use]
-pub fn new_data_user() -> DataUser {
+pub fn new_data_user(former: Option<&DataUser>) -> DataUser {
     let random = || uuid::Uuid::new_v4().simple().to_string();
-    DataUser::managed(Secret::new(random() + &random()))
+    DataUser::managed(Secret::new(random() + &random()), former)
 }
 
 impl Fence {
@@ -72,6 +72,17 @@ pub async fn make(
     let after = client.ask(&get, deadline).await?;
     let checked = check_payloads(client, control, deadline).await?;
     Ok(before != after || checked)
+}
+
+/// Lets nobody log in as a managed data user any more. Connections that exist stay, since requests may be in flight there.
+///
+/// # Errors
+/// As [`Client::ask`].
+pub async fn switch_off(client: &mut Client, user: &DataUser, deadline: Instant) -> Result<(), RedisError> {
+    let (true, Some(name)) = (user.managed, &user.credentials.username) else { return Ok(()) };
+    client.ask(&[b"ACL", b"SETUSER", name.as_bytes(), b"off", b"resetpass"], deadline).await?;
+    // If that fails, the user is on again after a restart, with a password that is in no log any more.
+    save(client, deadline).await.map(|_| ())
 }
 
 /// The names of the server's commands.

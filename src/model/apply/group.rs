@@ -10,7 +10,7 @@ use super::{
     guard::{credentials_usable, no_promotion_open},
 };
 use crate::model::{
-    change::{AddServer, CreateGroup, RemoveGroup, RemoveServer, SetGroup, SetServer},
+    change::{AddServer, CreateGroup, RemoveGroup, RemoveServer, SetDataUser, SetGroup, SetServer},
     event::EventKind,
     ids::{GroupId, SlotId},
     limits::{DOWN_AFTER_MS, EJECT_AFTER_MS, GROUPS_MAX, RUN_ID_LEN_MAX, SERVERS_MAX, ZONE_LEN_MAX},
@@ -193,6 +193,23 @@ impl Apply for SetGroup {
             };
             events::push(state, when, kind, Some(product_id), subject(id), text);
         }
+        Ok(Outcome::Done)
+    }
+}
+
+impl Apply for SetDataUser {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { product: product_id, group: id, ref data_user } = *self;
+        data_user.check()?;
+        credentials_usable(&data_user.credentials)?;
+        if group(product(state, product_id)?, id)?.data_user.as_ref() == Some(data_user) {
+            return Ok(Outcome::Unchanged);
+        }
+
+        if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
+            group.data_user = Some(data_user.clone());
+        }
+        routed(state, when.at);
         Ok(Outcome::Done)
     }
 }

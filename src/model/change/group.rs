@@ -22,6 +22,17 @@ pub struct CreateGroup {
     pub data_user: Option<DataUser>,
 }
 
+/// Gives a group another data user. It is at the group's servers already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetDataUser {
+    /// Product of the group.
+    pub product: ProductId,
+    /// The group.
+    pub group: GroupId,
+    /// The user with which nodes carry out what clients ask for.
+    pub data_user: DataUser,
+}
+
 /// Adds a replica to a group. The replica has passed its admission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddServer {

@@ -70,6 +70,7 @@ macro_rules! for_every_change {
             Reinstate(Reinstate),
             NoteGroup(NoteGroup),
             NoteNode(NoteNode),
+            SetDataUser(SetDataUser),
         }
     };
 }

@@ -323,6 +323,13 @@ impl GroupJudgement<'_> {
                 self.command("add-server", "HOST:PORT"),
             ));
         }
+        if self.group.data_user.is_none() {
+            advice.push(Warning::new(
+                WarningKind::NoDataUser,
+                "there is no data user: scripts of clients may run FLUSHALL, and MIGRATE to any server".into(),
+                format!("{}, on servers that let Pontoon run ACL SETUSER", self.command("set", "data-user=new")),
+            ));
+        }
         advice
     }
 

@@ -6,7 +6,9 @@ use crate::{
     model::{
         apply::apply,
         change::{AssignFree, Bootstrap, Change, CreateGroup, NewMember, NotePrimary, SetCluster, SetGroup},
+        data_user::DataUser,
         ids::{Epoch, GroupId, HostPort, ProductId, SlotId, Term, Uuid},
+        secret::Secret,
         state::{Entry, Position, Server},
     },
     plan::observation::{AgedReport, Impairment, Observation, Probe, ProbeReport, ReportedRole},
@@ -30,6 +32,11 @@ struct World {
     now_ms: u64,
 }
 
+/// A data user as Pontoon makes it.
+fn data_user() -> DataUser {
+    DataUser::managed(Secret::new("0".repeat(64)), None)
+}
+
 impl World {
     fn well() -> Self {
         let member = |id: u64| NewMember {
@@ -50,7 +57,13 @@ impl World {
         };
         world.make(Change::Bootstrap(Bootstrap { members: (1..=3).map(member).collect(), port: 7000 }));
         let servers = [7001, 7002].map(|port| Server::new(addr(port), format!("r{port}"), 0)).to_vec();
-        world.make(Change::CreateGroup(CreateGroup { product: SHOP, group: G, servers, credentials: None }));
+        world.make(Change::CreateGroup(CreateGroup {
+            product: SHOP,
+            group: G,
+            servers,
+            credentials: None,
+            data_user: Some(data_user()),
+        }));
         let slots = (0..1024).map(SlotId).collect();
         world.make(Change::AssignFree(AssignFree { product: SHOP, slots, to: G }));
         world.report(7001, |_| {});
@@ -317,7 +330,13 @@ const TABLE: &[(WarningKind, Edit, &str, Edit)] = &[
             for n in 3..=9u16 {
                 let servers = [7000 + 10 * n, 7001 + 10 * n].map(|p| Server::new(addr(p), format!("r{p}"), 0)).to_vec();
                 let group = GroupId(n.into());
-                w.make(Change::CreateGroup(CreateGroup { product: SHOP, group, servers, credentials: None }));
+                w.make(Change::CreateGroup(CreateGroup {
+                    product: SHOP,
+                    group,
+                    servers,
+                    credentials: None,
+                    data_user: Some(data_user()),
+                }));
                 fails(w, 7000 + 10 * n);
                 w.report(7001 + 10 * n, |_| {});
             }
@@ -361,6 +380,12 @@ const TABLE: &[(WarningKind, Edit, &str, Edit)] = &[
         |w| w.product().groups.get_mut(&G).unwrap().servers.truncate(1),
         "there is no replica",
         |w| w.product().groups.get_mut(&G).unwrap().servers.push(Server::new(addr(7002), "r7002".into(), 0)),
+    ),
+    (
+        WarningKind::NoDataUser,
+        |w| w.product().groups.get_mut(&G).unwrap().data_user = None,
+        "there is no data user",
+        |w| w.product().groups.get_mut(&G).unwrap().data_user = Some(data_user()),
     ),
 ];
 

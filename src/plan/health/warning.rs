@@ -123,4 +123,6 @@ kinds! {
     UnmanagedReplica "unmanaged-replica" Advice,
     /// A group of a store has no replica.
     NoReplica "no-replica" Advice,
+    /// Scripts of clients may do whatever the user of the nodes may.
+    NoDataUser "no-data-user" Advice,
 }

@@ -2,7 +2,7 @@
 
 use super::Encode;
 use crate::model::{
-    change::{AddServer, CreateGroup, RemoveGroup, RemoveServer, SetGroup, SetImpaired, SetServer},
+    change::{AddServer, CreateGroup, RemoveGroup, RemoveServer, SetDataUser, SetGroup, SetImpaired, SetServer},
     ids::{GroupId, ProductId},
 };
 use crate::wire::{
@@ -120,6 +120,23 @@ const fn set_impaired_from(message: pb::SetImpaired) -> SetImpaired {
         loading_failover_after_ms: message.loading_failover_after_ms,
         misconf_failover_after_ms: message.misconf_failover_after_ms,
         script_kill_after_ms: message.script_kill_after_ms,
+    }
+}
+
+impl Encode for SetDataUser {
+    type Message = pb::SetDataUser;
+
+    fn to_message(&self) -> pb::SetDataUser {
+        let data_user = Some(data_user_to(&self.data_user));
+        pb::SetDataUser { product: self.product.0, group: self.group.0, data_user }
+    }
+
+    fn from_message(message: pb::SetDataUser) -> Result<Self, DecodeError> {
+        Ok(Self {
+            product: ProductId(message.product),
+            group: GroupId(message.group),
+            data_user: data_user_from(need(message.data_user, "a data user")?)?,
+        })
     }
 }
 

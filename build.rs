@@ -59,7 +59,7 @@ fn with_json(mut builder: Builder, set: &prost_types::FileDescriptorSet) -> Buil
     }
     builder
         // src/wire/redacted.rs implements `Debug` for them, without the passwords.
-        .skip_debug(["CreateProductRequest", "SetProductRequest", "CreateGroupRequest"].map(full))
+        .skip_debug(["CreateProductRequest", "SetProductRequest", "CreateGroupRequest", "SetGroupRequest"].map(full))
         .field_attribute(full("ShowGroupReply.group"), "#[serde(flatten)]")
         .field_attribute(full("Product.listeners"), "#[serde(skip)]")
 }

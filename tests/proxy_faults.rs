@@ -375,7 +375,8 @@ fn a_password_quoted_by_a_server_is_not_repeated() {
     });
     let bed = Bed::start_with(&[&addr], Limits::default(), 1, |table| {
         with_product(table, |p| {
-            p.groups[0].credentials = Some(common::password("topsecret42"));
+            p.groups[0].login.control = Some(common::password("topsecret42"));
+            p.rules.errors_detailed = true;
         })
     });
     let line = bed.client().call("GET k").line();

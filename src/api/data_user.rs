@@ -107,7 +107,13 @@ pub async fn renew(request: &SetGroupRequest, api: &Api, call: &MutationCall) ->
         return api.conclude(call, index, outcome? == Outcome::Unchanged, summary).await;
     }
     let deadline = admission_deadline(call);
-    let admission = ServerAdmission { state: &state, product, credentials: group.credentials.as_ref(), deadline };
+    let admission = ServerAdmission {
+        state: &state,
+        product,
+        credentials: group.credentials.as_ref(),
+        cluster: api.control.log.cluster_id(),
+        deadline,
+    };
     let servers: Vec<_> = group.servers.iter().map(|server| &server.addr).collect();
     let former = group.data_user.as_ref();
     let data_user = match validate::credentials(&request.data_username, &request.data_password)? {

@@ -61,7 +61,7 @@ impl MutationHandler for CreateProductRequest {
 fn is_as_new(known: &Product, new: &NewProduct) -> bool {
     let Product { port, layout, mode, isolated, databases, auth, .. } = known;
     (port, layout, mode, isolated, databases) == (&new.port, &new.layout, &new.mode, &new.isolated, &new.databases)
-        && *auth == new.auth
+        && auth.credentials == new.auth
 }
 
 fn open_to_all(name: &str) -> String {

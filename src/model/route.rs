@@ -8,7 +8,7 @@ use super::{
     client_rules::ClientRules,
     ids::{Epoch, GroupId, HoldId, HostPort, ProductId, SlotId},
     reads::ReadPolicy,
-    secret::{Credentials, ServerLogin},
+    secret::ServerLogin,
     slot::Layout,
 };
 

@@ -11,6 +11,7 @@ use pontoon::model::{
         RestartMigration, ResumeMigration, SetAuth, SetCluster, SetDataUser, SetGroup, SetImpaired, SetMigration,
         SetProduct, SetRole, SetServer, StartAssign, StartMigration, StartPromotion, StartRun, Switch,
     },
+    client_rules::SetClientRules,
     data_user::DataUser,
     ids::{
         AssignmentId, Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, PromotionId, SlotId, Term, Uuid,
@@ -572,7 +573,12 @@ pub fn limited() -> Log {
                 min_acks_ms: None,
                 reads: SetReads::default(),
                 clients_max: Some(300),
-                rules: Default::default(),
+                rules: SetClientRules {
+                    ops_max: Some(5_000),
+                    bytes_max: Some(1 << 20),
+                    scripts_off: Some(true),
+                    errors_detailed: Some(true),
+                },
             }),
         ),
     ]
@@ -592,6 +598,7 @@ pub fn rotation() -> Log {
             min_acks_ms: None,
             reads: SetReads::default(),
             clients_max: None,
+            rules: Default::default(),
         })
     };
     vec![

@@ -326,7 +326,7 @@ impl GroupJudgement<'_> {
         if self.group.data_user.is_none() {
             advice.push(Warning::new(
                 WarningKind::NoDataUser,
-                "there is no data user: scripts of clients may run FLUSHALL, and MIGRATE to any server".into(),
+                "there is no data user: scripts of clients may run FLUSHALL, and MIGRATE to any server".to_owned(),
                 format!("{}, on servers that let Pontoon run ACL SETUSER", self.command("set", "data-user=new")),
             ));
         }

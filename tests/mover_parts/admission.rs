@@ -59,7 +59,7 @@ impl World {
             mode: Mode::Store,
             isolated: Isolated::Refuse,
             databases: 16,
-            auth: None,
+            auth: Default::default(),
             groups,
             auto_rebalance: false,
             min_acks: 0,

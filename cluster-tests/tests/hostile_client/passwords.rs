@@ -219,9 +219,9 @@ fn who_guesses_is_counted_and_named_once() {
     };
     let clients: Vec<_> = (0..CLIENTS).map(guess).collect();
     clients.into_iter().for_each(|client| client.join().unwrap());
-    let failed = || node.counter("pontoon_logins_failed_total{product=\"default\"}");
-    wait_until("the failures to be counted", GENEROUS, || failed() == 3 * CLIENTS as u64);
-    assert_eq!(node.counter("pontoon_clients_not_logged_in_closed_total"), CLIENTS as u64);
+    let closed = || node.counter("pontoon_clients_not_logged_in_closed_total");
+    wait_until("the clients to be counted", GENEROUS, || closed() == CLIENTS as u64);
+    assert_eq!(node.counter("pontoon_logins_failed_total{product=\"default\"}"), 3 * CLIENTS as u64);
     let log = node.log();
     let named: Vec<&str> = log.lines().filter(|line| line.contains("failed to log in")).collect();
     assert!(named.len() == 1 && named[0].contains("127.0.0.1") && named[0].contains("default"), "{named:?}");

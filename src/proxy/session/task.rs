@@ -460,13 +460,12 @@ impl SessionTask {
 
     /// Refuses the remaining complete requests of a session that ends, parked ones and those behind them.
     fn refuse_rest(&mut self) {
-        let rest = std::mem::take(&mut self.rest);
+        let (rest, mut at) = (std::mem::take(&mut self.rest), std::mem::take(&mut self.used));
         // After a protocol error `rest` is empty, and the scanner must not be used again. A client that has not logged in
         // gets no replies beyond its limit.
         if rest.is_empty() || self.scanner.is_before_login() {
             return;
         }
-        let mut at = std::mem::take(&mut self.used);
         while at < rest.len()
             && let Ok(Scanned::Request(len) | Scanned::Inline(len)) = self.scanner.scan(&rest[at..])
         {

@@ -27,9 +27,10 @@ impl Worker {
     /// Closes the clients that have not logged in in time.
     pub(super) fn close_overdue_logins(&self) {
         let mut awaited = self.awaited_logins.0.borrow_mut();
-        while let Some((_, id)) =
-            awaited.pop_front_if(|(since, _)| self.clock.age(*since) >= self.config.limits.login_deadline)
+        while let Some((since, id)) = awaited.front().copied()
+            && self.clock.age(since) >= self.config.limits.login_deadline
         {
+            awaited.pop_front();
             let session = self.sessions.borrow().get(&id).cloned();
             if let Some(session) = session {
                 session.close_if_overdue(self);

@@ -131,8 +131,8 @@ fn half_requests_of_strangers_are_small_and_their_time_is_short() {
     }
     // The resolution of deadlines is a tick, 100 ms.
     assert!(begin.elapsed() > deadline - Duration::from_millis(200), "{:?}", begin.elapsed());
-    let report = bed.until("closed", |r| r.clients == 1);
-    assert_eq!((report.stats.strangers_closed, report.memory_used), (30, 0));
+    let report = bed.until("all are closed", |r| r.stats.strangers_closed == 30 && r.clients == 1);
+    assert_eq!(report.memory_used, 0);
     // Who has logged in has no deadline, also when it logs out.
     inside.call("PING").expect("+PONG\r\n").call("RESET").expect("+RESET\r\n").call("PING").expect(NOAUTH);
     let mut later = bed.client();

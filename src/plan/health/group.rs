@@ -8,11 +8,9 @@ use crate::{
     model::{
         event::{Event, EventKind},
         ids::{GroupId, HostPort, ProductId},
-        route::Mode,
         state::{ClusterState, Group, Product, Server},
     },
     plan::{
-        acks::unmanaged_replicas,
         failover::{FollowingPrimaries, following_primaries, held_back},
         impairment::{ImpairedPrimary, impaired_primaries},
         liveness::{Liveness, Watchers, liveness},
@@ -75,8 +73,9 @@ impl<'a> GroupFacts<'a> {
             warnings.extend(of.restarted(seen));
         }
         warnings.extend(of.min_acks());
-        warnings.extend(of.advice());
-        warnings.iter_mut().for_each(|warning| warning.group = Some((product.id, group.id)));
+        let nothing = Observation::new();
+        let seen = self.seen.as_ref().map_or(&nothing, |seen| seen.watchers.observation());
+        warnings.extend(of.advice(seen));
         warnings
     }
 
@@ -86,11 +85,11 @@ impl<'a> GroupFacts<'a> {
 }
 
 /// One group.
-struct GroupJudgement<'a> {
+pub(super) struct GroupJudgement<'a> {
     facts: &'a GroupFacts<'a>,
-    product: &'a Product,
-    group: &'a Group,
-    primary: &'a Server,
+    pub(super) product: &'a Product,
+    pub(super) group: &'a Group,
+    pub(super) primary: &'a Server,
     slots: usize,
 }
 
@@ -101,7 +100,7 @@ impl GroupJudgement<'_> {
     }
 
     /// A command of `pontoon group` about this group, for example `show 3 --product shop`.
-    fn command(&self, verb: &str, rest: &str) -> String {
+    pub(super) fn command(&self, verb: &str, rest: &str) -> String {
         let space = if rest.is_empty() { "" } else { " " };
         format!("pontoon group {verb} {}{space}{rest} --product {}", self.group.id, self.product.name)
     }
@@ -111,35 +110,26 @@ impl GroupJudgement<'_> {
         let Self { slots, group, primary, .. } = self;
         let addr = &primary.addr;
         let unserved = unserved(*slots, self.product);
-        match liveness(seen.watchers, addr, group.options.down_after_ms) {
-            Liveness::Down { by, for_ms } => {
-                let down = format!("{addr} has been down for {} s (nodes {})", for_ms / 1000, listed(&by));
-                return Some(if *slots == 0 {
-                    let to_clear = format!("start it again, or remove the group: {}", self.command("remove", ""));
-                    Warning::new(
-                        WarningKind::ServerDown,
-                        format!("{down}; it is the primary of {}", self.name()),
-                        to_clear,
-                    )
-                } else {
-                    let text = format!("{unserved}: group {} has no primary: {down}", group.id);
-                    Warning::new(WarningKind::PrimaryDown, text, self.replacement())
-                });
-            }
-            Liveness::NotProbed if *slots == 0 => return self.not_probed(seen, addr),
-            Liveness::Up | Liveness::Loading | Liveness::NotProbed | Liveness::Suspect { .. } | Liveness::Unknown => {}
+        let judged = liveness(seen.watchers, addr, group.options.down_after_ms);
+        if let Liveness::Down { by, for_ms } = &judged {
+            let down = format!("{addr} has been down for {} s (nodes {})", for_ms / 1000, listed(by));
+            return Some(if *slots == 0 {
+                let to_clear = format!("start it again, or remove the group: {}", self.command("remove", ""));
+                let text = format!("{down}; it is the primary of {}", self.name());
+                Warning::new(WarningKind::ServerDown, text, to_clear)
+            } else {
+                let text = format!("{unserved}: group {} has no primary: {down}", group.id);
+                Warning::new(WarningKind::PrimaryDown, text, self.replacement())
+            });
         }
-        if *slots == 0 {
-            return None;
-        }
-        if seen.following.contains(addr) {
+        if *slots > 0 && seen.following.contains(addr) {
             let text = format!(
                 "{unserved}: {addr}, the primary of group {}, follows another server and accepts no writes",
                 group.id
             );
             return Some(Warning::new(WarningKind::PrimaryFollows, text, self.replacement()));
         }
-        if let Some(impaired) = seen.impaired.iter().find(|impaired| impaired.addr == *addr) {
+        if let Some(impaired) = seen.impaired.iter().find(|impaired| *slots > 0 && impaired.addr == *addr) {
             let kind = match impaired.impairment {
                 Impairment::Busy => WarningKind::PrimaryBusy,
                 Impairment::Loading => WarningKind::PrimaryLoading,
@@ -148,8 +138,7 @@ impl GroupJudgement<'_> {
             };
             return Some(Warning::new(kind, impaired.sentence(), impaired.remedy()));
         }
-        let refuses = liveness(seen.watchers, addr, group.options.down_after_ms) == Liveness::NotProbed;
-        if refuses { self.not_probed(seen, addr) } else { None }
+        if judged == Liveness::NotProbed { self.not_probed(seen, addr) } else { None }
     }
 
     /// How a group gets a primary that serves.
@@ -304,106 +293,12 @@ impl GroupJudgement<'_> {
             Warning::new(WarningKind::MinAcksUnmet, text, to_clear)
         })
     }
-
-    /// What threatens the data of the group, and may be intended.
-    fn advice(&self) -> Vec<Warning> {
-        let mut advice = Vec::new();
-        let store = self.product.mode == Mode::Store;
-        let nothing = Observation::new();
-        let seen = self.facts.seen.as_ref().map_or(&nothing, |seen| seen.watchers.observation());
-        let probe = newest(seen, &self.primary.addr).map(|(probe, _)| probe);
-        if store && probe.is_some_and(|probe| probe.persistent == Some(false)) {
-            advice.push(not_persistent(&self.primary.addr));
-        }
-        advice.extend(probe.map(|probe| self.unmanaged(seen, probe)).unwrap_or_default());
-        if store && self.group.servers.len() == 1 {
-            advice.push(Warning::new(
-                WarningKind::NoReplica,
-                format!("there is no replica: while {} is down, its slots are not served", self.primary.addr),
-                self.command("add-server", "HOST:PORT"),
-            ));
-        }
-        if self.group.data_user.is_none() {
-            advice.push(Warning::new(
-                WarningKind::NoDataUser,
-                "there is no data user: scripts of clients may run FLUSHALL, and MIGRATE to any server".to_owned(),
-                format!("{}, on servers that let Pontoon run ACL SETUSER", self.command("set", "data-user=new")),
-            ));
-        }
-        advice
-    }
-
-    /// Replicas that the primary has and that are not in the group.
-    fn unmanaged(&self, seen: &Observation, probe: &Probe) -> Vec<Warning> {
-        let Self { group, primary, .. } = self;
-        let mut warnings = Vec::new();
-        if let ReportedRole::Primary { replicas: in_sync } = &probe.role {
-            warnings.extend(unmanaged(group, in_sync).iter().map(|addr| {
-                Warning::new(
-                    WarningKind::UnmanagedReplica,
-                    format!("an unmanaged replica is in sync with the primary: {addr}"),
-                    format!(
-                        "add it to the group ({}), or end its replication there if it may not have the data",
-                        self.command("add-server", addr.as_str())
-                    ),
-                )
-            }));
-        }
-        if probe.unnamed_replicas > 0 {
-            warnings.push(Warning::new(
-                WarningKind::UnmanagedReplica,
-                format!(
-                    "{} unmanaged replica(s) that report no port are in sync with the primary and acknowledge its writes (copy \
-                     tools do this)",
-                    probe.unnamed_replicas
-                ),
-                format!("end them, if they may not have the data (CLIENT LIST TYPE replica on {} shows them)", primary.addr),
-            ));
-        }
-        let min_acks = u32::from(self.product.min_acks);
-        let demanded =
-            min_acks + unmanaged_replicas(group, Some(probe.clone()), |addr| answered_now(seen, addr).cloned());
-        if min_acks > 0 && demanded > min_acks {
-            warnings.push(Warning::new(
-                WarningKind::UnmanagedReplica,
-                format!("min-acks is {min_acks}, and because of the unmanaged replicas a write waits for {demanded} replicas"),
-                "add the unmanaged replicas to the group, or end their replication",
-            ));
-        }
-        warnings
-    }
-}
-
-/// What follows when a primary writes nothing to its disk.
-#[must_use]
-pub fn not_persistent(addr: &HostPort) -> Warning {
-    Warning::new(
-        WarningKind::NotPersistent,
-        format!(
-            "the primary {addr} does not persist (no save points, no append-only file): a restart would empty it and its \
-             replicas"
-        ),
-        "set 'save' or 'appendonly yes' in its redis.conf and by CONFIG SET",
-    )
 }
 
 /// Whether a replica has the primary's data and receives its stream.
 fn copies(replica: &Probe, primary: &Probe) -> bool {
     let linked = matches!(replica.role, ReportedRole::Replica { link_up: true, syncing: false, .. });
     linked && !replica.loading && replica.replid == primary.replid
-}
-
-/// Replicas that a primary has and that are not in its group. A host can have several names, so where no address
-/// matches, the port decides: of the replicas with one port, as many as the group has with this port count as the
-/// group's own.
-fn unmanaged(group: &Group, in_sync: &[(HostPort, u64)]) -> Vec<HostPort> {
-    let mut own: Vec<&HostPort> = group.servers.iter().skip(1).map(|server| &server.addr).collect();
-    let mut take = |same: &dyn Fn(&HostPort) -> bool| {
-        own.iter().position(|addr| same(addr)).map(|place| own.swap_remove(place)).is_some()
-    };
-    let unnamed: Vec<&HostPort> =
-        in_sync.iter().map(|(addr, _)| addr).filter(|addr| !take(&|own| own == *addr)).collect();
-    unnamed.into_iter().filter(|addr| !take(&|own| own.port() == addr.port())).cloned().collect()
 }
 
 /// A time span, for people: `40 s`, `5 min`, `3 h`.

@@ -1,6 +1,7 @@
 //! Whether the cluster is well: everything that an operator should know now, each with what clears it, and a headline.
 //! A warning lasts exactly as long as its condition. Knows nothing of who asks, nor of how a node learns the facts.
 
+mod advice;
 mod group;
 mod quorum;
 mod warning;
@@ -8,7 +9,8 @@ mod warning;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::{
-    group::{GroupFacts, not_persistent},
+    advice::not_persistent,
+    group::GroupFacts,
     quorum::Quorum,
     warning::{Severity, Warning, WarningKind},
 };

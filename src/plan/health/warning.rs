@@ -1,8 +1,6 @@
 //! Every warning that an operator can get: its code, how bad it is, and its text with what clears it.
 //! Knows nothing of when one is due.
 
-use crate::model::ids::{GroupId, ProductId};
-
 /// How bad something is, in rising order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -27,14 +25,12 @@ pub struct Warning {
     pub text: String,
     /// What clears it: what to do or to wait for.
     pub to_clear: String,
-    /// The group that it is about, if it is about one.
-    pub group: Option<(ProductId, GroupId)>,
 }
 
 impl Warning {
-    /// A warning about the cluster.
+    /// A warning.
     pub(super) fn new(kind: WarningKind, text: impl Into<String>, to_clear: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), to_clear: to_clear.into(), group: None }
+        Self { kind, text: text.into(), to_clear: to_clear.into() }
     }
 
     /// How bad it is.

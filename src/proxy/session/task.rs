@@ -1,6 +1,8 @@
 //! The task of a session: reads requests and lets the session handle each.
 //! At its limits it stops reading, so that TCP slows the client down. Knows nothing of servers.
 
+mod before_login;
+
 use std::{
     cell::{Cell, RefCell},
     future::Future,
@@ -17,6 +19,8 @@ use tokio::{
     net::{TcpStream, tcp::OwnedReadHalf},
 };
 
+use before_login::READ_BEFORE_LOGIN;
+
 use super::{Handled, Session, gate::Gate, memory::SessionMemory};
 use crate::{
     model::route::ProductRoutes,
@@ -32,7 +36,6 @@ use crate::{
     },
     resp::{
         inline,
-        limits::REQUEST_MAX_BEFORE_LOGIN,
         request::{RequestError, RequestScanner, Scanned},
         write,
     },
@@ -56,9 +59,6 @@ const LOCAL_PER_TURN: usize = 256 * 1024;
 
 /// Bytes reserved for the rest of an incomplete request, in addition to what has arrived: one request of usual size.
 const REST_RESERVED: usize = 16 * 1024;
-
-/// Bytes that are read at once from a client that has not logged in: a login.
-const READ_BEFORE_LOGIN: usize = REQUEST_MAX_BEFORE_LOGIN;
 
 /// Why the scan of a buffer stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -372,39 +372,6 @@ impl SessionTask {
             ScanStop::Incomplete => self.over_quota_since = None,
             ScanStop::AtLimit | ScanStop::TurnOver => {}
         }
-    }
-
-    /// Handles the requests of a client that has not logged in, up to its login, without the quota: strangers cannot use up
-    /// that of others. Returns the number of bytes handled and, unless it has logged in, why the scan stopped.
-    #[cold]
-    fn work_before_login(
-        &mut self,
-        worker: &Rc<Worker>,
-        routes: &ProductRoutes,
-        serve_check: ServeCheck,
-        bytes: &[u8],
-    ) -> (usize, Option<ScanStop>) {
-        let session = self.session.clone();
-        let mut at = 0;
-        while !session.saturated(worker) {
-            let unread = session.unread();
-            let (len, stop) = self.next(worker, routes, serve_check, None, &bytes[at..]);
-            at += len;
-            if session.client.borrow().login.is_some() {
-                session.gate.pass();
-                self.scanner.set_before_login(false);
-                return (at, stop);
-            }
-            if !session.closing.get() && !session.gate.admits(len, session.unread() - unread) {
-                session.close_at_gate(worker);
-            }
-            match stop {
-                Some(ScanStop::TurnOver) | None if !session.closing.get() => {}
-                Some(stop) => return (at, Some(stop)),
-                None => break,
-            }
-        }
-        (at, Some(ScanStop::AtLimit))
     }
 
     /// Handles the next request, if `quota` admits it. Returns the number of bytes handled, and why the scan stops there.

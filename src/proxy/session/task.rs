@@ -2,6 +2,7 @@
 //! At its limits it stops reading, so that TCP slows the client down. Knows nothing of servers.
 
 mod before_login;
+mod over_quota;
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,6 +22,8 @@ use tokio::{
 
 use before_login::READ_BEFORE_LOGIN;
 
+use over_quota::Admission;
+
 use super::{Handled, Session, gate::Gate, memory::SessionMemory};
 use crate::{
     model::route::ProductRoutes,
@@ -30,7 +33,7 @@ use crate::{
         clients::ClientPlace,
         dispatch::CallContext,
         product::ProductView,
-        quota::{self, Quota},
+        quota::Quota,
         replies::Replies,
         worker::{TaskKind, TaskTurns, Turn, Worker, reserve},
     },
@@ -75,16 +78,6 @@ enum ScanStop {
     OverQuota,
     /// The turn is over; the rest of the buffer is kept.
     TurnOver,
-}
-
-/// What the product's quota says of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Admission {
-    Admitted,
-    /// It waits for tokens.
-    Waits,
-    /// It has waited for too long.
-    Refused,
 }
 
 /// The task of a session.
@@ -348,30 +341,6 @@ impl SessionTask {
             session.parked_at.set(None);
         }
         at
-    }
-
-    /// Whether a request of `len` bytes may be handled now, by the product's quota.
-    fn admit(&mut self, quota: &Quota, len: usize) -> Admission {
-        if quota.admits(len) {
-            (self.over_quota_since, self.admitted) = (None, Some(len));
-            return Admission::Admitted;
-        }
-        let clock = &self.worker.clock;
-        let since = *self.over_quota_since.get_or_insert_with(|| clock.tick());
-        if clock.age(since) < quota::WAIT_MAX { Admission::Waits } else { Admission::Refused }
-    }
-
-    /// What the end of a scan means for the quota.
-    fn settle_quota(&mut self, quota: &Quota, stop: ScanStop) {
-        let admitted = self.admitted.take();
-        match stop {
-            ScanStop::OverQuota => quota.wait(&self.session),
-            // The last request is handled again later.
-            ScanStop::Parked | ScanStop::Waiting => admitted.iter().for_each(|len| quota.give_back(*len)),
-            // Everything was refused: what comes next may wait again.
-            ScanStop::Incomplete => self.over_quota_since = None,
-            ScanStop::AtLimit | ScanStop::TurnOver => {}
-        }
     }
 
     /// Handles the next request, if `quota` admits it. Returns the number of bytes handled, and why the scan stops there.

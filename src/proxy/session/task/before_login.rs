@@ -15,8 +15,7 @@ pub(super) const READ_BEFORE_LOGIN: usize = REQUEST_MAX_BEFORE_LOGIN;
 
 impl SessionTask {
     /// Handles the requests of a client that has not logged in, up to its login, without the quota: strangers cannot use up
-    /// that of others. Returns the number of bytes handled and,
-    /// unless it has logged in, why the scan stopped.
+    /// that of others. Returns the number of bytes handled and, unless it has logged in, why the scan stopped.
     #[cold]
     pub(super) fn work_before_login(
         &mut self,

@@ -38,7 +38,8 @@ fn a_repeated_change_id_returns_the_first_result() {
         create(cluster.node(3).admin(), "other", &id).unwrap_err().message().contains("belongs to another request")
     );
     // The change is not applied again after it was undone, also not by another leader and after a restart of all nodes.
-    let remove = RemoveProductRequest { name: "once".into(), options: options(&[9; 16]) };
+    let remove =
+        RemoveProductRequest { name: "once".into(), options: options(&[9; 16]), ..RemoveProductRequest::default() };
     runtime.block_on(async {
         let mut client = AdminClient::connect(format!("http://{}", cluster.node(1).admin())).await.unwrap();
         client.remove_product(remove).await.unwrap();

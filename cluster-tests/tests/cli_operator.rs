@@ -97,9 +97,18 @@ fn a_wait_shows_ids_first_and_can_be_left() {
 }
 
 #[test]
-fn scattered_slots_are_summarised() {
+fn scattered_slots_are_summarised_and_events_end_without_a_reader() {
     let cluster = Cluster::serving(2);
     let cli = cluster.cli();
+    cli.ok(&["maintenance", "on", "--wait"]);
+    cli.ok(&["maintenance", "off", "--wait"]);
+    let mut command = binary::command(binary::pontoon());
+    command.args(["--node", &cluster.node(1).admin(), "events", "--follow"]).stdout(Stdio::piped());
+    let mut follows = command.spawn().unwrap();
+    // `head` has what it wants, and nothing more may happen for long.
+    BufReader::new(follows.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let ended = wait_for("the command to end", GENEROUS, || follows.try_wait().unwrap().ok_or("it runs"));
+    assert_eq!(ended.code(), Some(141));
     let scattered: Vec<String> = (0..512).step_by(2).map(|slot| slot.to_string()).collect();
     let scattered = scattered.join(",");
     cli.ok(&["slot", "assign", &scattered, "2", "--abandon-data", "--wait", "--timeout", "60s"]);
@@ -113,4 +122,38 @@ fn scattered_slots_are_summarised() {
         .to_string();
     assert!(cli.ok(&["migrate", "show", &id]).out.contains("and 248 more ranges"));
     assert!(cli.ok(&["migrate", "show", &id, "--all"]).out.contains("508, 510"));
+}
+
+#[test]
+fn slots_are_released_and_a_product_is_removed_with_its_data() {
+    let cluster = Cluster::serving(2);
+    let cli = cluster.cli();
+    let mut client = cluster.node(1).client();
+    client.call(&["SET", "key", "value"]).unwrap();
+    let slot = cluster.locate("key")["slot"].to_string();
+    cli.refused(&["slot", "release", &slot], &["is not empty", "--abandon-data"]);
+    let would = cli.ok(&["slot", "release", &slot, "--abandon-data", "--dry-run"]).out;
+    assert!(would.contains("would: ") && would.contains("are released"), "{would}");
+    cli.ok(&["slot", "release", &slot, "--abandon-data", "--wait", "--timeout", "60s"]);
+    let refused = client.call(&["GET", "key"]).unwrap();
+    assert!(refused.is_error("CLUSTERDOWN"), "{refused:?}");
+    assert!(cluster.locate("key")["group"].is_null());
+    assert_eq!(cli.json(&["slot", "release", &slot, "--abandon-data"])["unchanged"], true);
+    // The key is where it was.
+    cli.ok(&["slot", "assign", &slot, "1", "--wait", "--timeout", "60s"]);
+
+    cli.refused(&["product", "remove", "default"], &["2 group(s)", "--abandon-data"]);
+    let would = cli.ok(&["product", "remove", "default", "--abandon-data", "--dry-run"]);
+    assert!(would.out.contains("1024 slots") && would.err.contains("the keys stay on"), "{would:?}");
+    assert_eq!(cli.json(&["product", "ls"]).as_array().unwrap().len(), 1);
+    cli.ok(&["product", "remove", "default", "--abandon-data", "--wait", "--timeout", "60s"]);
+    assert_eq!(cli.json(&["product", "ls"]), serde_json::json!([]));
+    wait_for("the client to be closed", GENEROUS, || {
+        if client.call(&["PING"]).is_err() { Ok(()) } else { Err("it is open") }
+    });
+    assert!(cluster.servers.iter().any(|server| server.call(&["DBSIZE"]).text() != "0"), "keys were deleted");
+    // Their servers are free for another product.
+    let port = cluster.ports.product(1).to_string();
+    cli.ok(&["product", "create", "next", "--port", &port]);
+    cli.ok(&["group", "create", "1", "--product", "next", "--primary", &cluster.servers[0].addr()]);
 }

@@ -9,10 +9,10 @@ use crate::wire::pb::admin::{
     CreateProductRequest, DrainGroupRequest, ListEventsReply, ListEventsRequest, ListGroupsReply, ListGroupsRequest,
     ListMigrationsReply, ListMigrationsRequest, ListNodesReply, ListNodesRequest, ListProductsReply,
     ListProductsRequest, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest, PauseMigrationRequest,
-    PromoteRequest, RebalanceRequest, RemoveGroupRequest, RemoveNodeRequest, RemoveProductRequest, RemoveServerRequest,
-    ResumeMigrationRequest, SetClusterRequest, SetGroupRequest, SetMigrationRequest, SetNodeRoleRequest,
-    SetProductRequest, SetServerRequest, ShowClusterReply, ShowClusterRequest, ShowGroupReply, ShowGroupRequest,
-    StartMigrationRequest, StatusReply, StatusRequest, admin_server::Admin,
+    PromoteRequest, RebalanceRequest, ReleaseSlotsRequest, RemoveGroupRequest, RemoveNodeRequest, RemoveProductRequest,
+    RemoveServerRequest, ResumeMigrationRequest, SetClusterRequest, SetGroupRequest, SetMigrationRequest,
+    SetNodeRoleRequest, SetProductRequest, SetServerRequest, ShowClusterReply, ShowClusterRequest, ShowGroupReply,
+    ShowGroupRequest, StartMigrationRequest, StatusReply, StatusRequest, admin_server::Admin,
 };
 
 type Changed = Result<Response<ChangeReply>, Status>;
@@ -106,6 +106,10 @@ impl Admin for Api {
     }
 
     async fn assign_slots(&self, request: Request<AssignSlotsRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn release_slots(&self, request: Request<ReleaseSlotsRequest>) -> Changed {
         self.change(request).await
     }
 

@@ -1,10 +1,12 @@
 //! Changes of products: create, set, remove.
 //! Knows nothing of listeners; nodes bind them according to the state.
 
+use std::collections::BTreeSet;
+
 use super::{
     Api,
     call::MutationCall,
-    change::{self, ChangeSummary, MutationHandler, forwardable, product_id},
+    change::{self, ChangeSummary, MutationHandler, forwardable},
     data_user,
     error::CallFailure,
     groups::admission_deadline,
@@ -12,8 +14,9 @@ use super::{
 };
 use crate::{
     model::{
-        change::{Change, NewProduct, RemoveProduct, SetAuth, SetProduct},
+        change::{Change, NewProduct, RemoveGroup, RemoveProduct, SetAuth, SetProduct, StartAssign},
         client_rules::SetClientRules,
+        ids::{SlotId, Uuid},
         reads::{ReadFrom, ReadPolicy, SetReads},
         secret::Credentials,
         state::Product,
@@ -307,7 +310,69 @@ impl MutationHandler for RemoveProductRequest {
         if state.products.values().all(|product| product.name != name) {
             return api.already(call, format!("there is no product '{name}'")).await;
         }
-        let product = product_id(&state, &name)?;
-        api.make(call, Change::RemoveProduct(RemoveProduct { product }), summary).await
+        let found = change::product(&state, &name).map_err(change::refused)?;
+        let remove = Change::RemoveProduct(RemoveProduct { product: found.id });
+        if !self.abandon_data || found.groups.is_empty() {
+            return api.make(call, remove, summary).await;
+        }
+        let emptied = emptied(found);
+        if call.dry_run {
+            let done = [emptied.done, summary.done].concat();
+            return Ok(ChangeReply { done, warnings: emptied.warnings, ..ChangeReply::default() });
+        }
+        api.empty(call, found).await?;
+        let warnings = emptied.warnings;
+        api.make(call, remove, ChangeSummary { warnings, ..summary }).await
     }
+}
+
+/// What happens to the slots and groups of a product that is removed with its data.
+fn emptied(product: &Product) -> ChangeSummary {
+    let groups: Vec<String> = product.groups.keys().map(ToString::to_string).collect();
+    let servers = product.groups.values().flat_map(|group| &group.servers).map(|server| server.addr.as_str());
+    let servers = servers.collect::<Vec<_>>().join(", ");
+    ChangeSummary {
+        done: vec![
+            format!("{} slots of product '{}' are released, under a hold", owned(product).len(), product.name),
+            format!("group(s) {} are removed", groups.join(", ")),
+        ],
+        warnings: vec![format!("the keys stay on {servers}; delete them there before you use these servers again")],
+        product: None,
+    }
+}
+
+fn owned(product: &Product) -> BTreeSet<SlotId> {
+    (0..).zip(&product.slots).filter(|(_, state)| state.owner.is_some()).map(|(slot, _)| SlotId(slot)).collect()
+}
+
+impl Api {
+    /// Releases all slots of a product and removes its groups, each step under an id of its own, so that a repeat of the
+    /// call goes on where the first one ended.
+    async fn empty(&self, call: &MutationCall, product: &Product) -> Result<(), CallFailure> {
+        // The whole call waits at its end.
+        let step = |n: u32| MutationCall { id: step_id(call.id, n), wait: false, ..*call };
+        let slots = owned(product);
+        if !slots.is_empty() {
+            let release = StartAssign { product: product.id, slots, to: None, abandon: true };
+            let (index, outcome) = self.propose(&step(0), Change::StartAssign(release)).await?;
+            self.assigned(&step(0), index, outcome, ChangeSummary::default()).await?;
+        }
+        for group in product.groups.keys() {
+            let remove = RemoveGroup { product: product.id, group: *group };
+            // The slots are released already: a repeat of the command goes on.
+            self.propose(&step(group.0), Change::RemoveGroup(remove)).await.map_err(|failure| match failure {
+                CallFailure::Refused(why) => {
+                    CallFailure::Stuck(format!("the slots are released, but group {group} stays: {why}"))
+                }
+                other => other,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// A change id for each step of one call. Group ids begin at 1. Different steps have different ids: an odd factor maps no
+/// two numbers to the same one.
+const fn step_id(call: Uuid, step: u32) -> Uuid {
+    Uuid(call.0 ^ (step as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
 }

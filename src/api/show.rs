@@ -203,13 +203,9 @@ pub fn in_progress(state: &ClusterState, product: &Product) -> Vec<String> {
     let of = |assignment: &crate::model::state::Assignment| {
         let cause = Cause::Assignment(assignment.id);
         let held = if state.holds.values().any(|hold| hold.cause == cause) { ", held now" } else { "" };
-        format!(
-            "assignment {}: slots {} to group {}, {} attempt(s) so far{held}",
-            assignment.id,
-            crate::model::slot::brief(&assignment.slots),
-            assignment.to,
-            assignment.attempts
-        )
+        let to = assignment.to.map_or_else(|| "are released".to_owned(), |to| format!("to group {to}"));
+        let (id, slots) = (assignment.id, crate::model::slot::brief(&assignment.slots));
+        format!("assignment {id}: slots {slots} {to}, {} attempt(s) so far{held}", assignment.attempts)
     };
     let assigned = state.assignments.values().filter(|assignment| assignment.product == product.id).map(of);
     let migrating = state.migrations.values().filter(|m| m.product == product.id).map(|m| {

@@ -1,4 +1,4 @@
-//! Changes of slots: assign.
+//! Changes of slots: assign, release.
 //! Knows nothing of holds; the leader's assignment loop begins and ends them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ use crate::{
         slot::brief,
         state::Product,
     },
-    wire::pb::admin::{AssignSlotsRequest, ChangeReply},
+    wire::pb::admin::{AssignSlotsRequest, ChangeReply, ReleaseSlotsRequest},
 };
 
 impl MutationHandler for AssignSlotsRequest {
@@ -41,11 +41,11 @@ impl MutationHandler for AssignSlotsRequest {
         if !product.groups.contains_key(&to) {
             return Err(Reject::UnknownGroup { product: product.name.clone(), group: to }.into());
         }
-        let owned = owned_by_others(product, &slots, to);
+        let owned = owned_by_others(product, &slots, Some(to));
         let change = if owned.is_empty() && !self.abandon_data {
             Change::AssignFree(AssignFree { product: product.id, slots, to })
         } else {
-            Change::StartAssign(StartAssign { product: product.id, slots, to, abandon: self.abandon_data })
+            Change::StartAssign(StartAssign { product: product.id, slots, to: Some(to), abandon: self.abandon_data })
         };
         let would = api.dry_run(&change, Vec::new())?;
         if !self.abandon_data {
@@ -59,9 +59,36 @@ impl MutationHandler for AssignSlotsRequest {
     }
 }
 
+impl MutationHandler for ReleaseSlotsRequest {
+    forwardable!(release_slots);
+
+    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
+        let state = api.state();
+        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let slots = validate::slots(&self.slots, product.layout)?;
+        let summary = ChangeSummary::of(format!("slots {} of product '{}' have no owner", brief(&slots), product.name))
+            .about(&product.name);
+        if let Some((index, outcome)) = api.recorded(call)? {
+            return api.assigned(call, index, outcome?, summary).await;
+        }
+        let owned = owned_by_others(product, &slots, None);
+        let abandon = self.abandon_data;
+        let change = Change::StartAssign(StartAssign { product: product.id, slots, to: None, abandon });
+        let would = api.dry_run(&change, Vec::new())?;
+        if !abandon {
+            check_empty(product, &owned).await?;
+        }
+        if call.dry_run {
+            return Ok(would);
+        }
+        let (index, outcome) = api.propose(call, change).await?;
+        api.assigned(call, index, outcome, summary).await
+    }
+}
+
 impl Api {
     /// The reply to an assignment; waits for its end if it takes a hold.
-    async fn assigned(
+    pub(super) async fn assigned(
         &self,
         call: &MutationCall,
         index: Epoch,
@@ -83,10 +110,16 @@ impl Api {
 }
 
 /// The slots that another group than `to` owns, by owner.
-fn owned_by_others(product: &Product, slots: &BTreeSet<SlotId>, to: GroupId) -> BTreeMap<GroupId, BTreeSet<SlotId>> {
+fn owned_by_others(
+    product: &Product,
+    slots: &BTreeSet<SlotId>,
+    to: Option<GroupId>,
+) -> BTreeMap<GroupId, BTreeSet<SlotId>> {
     let mut owned: BTreeMap<GroupId, BTreeSet<SlotId>> = BTreeMap::new();
     for slot in slots {
-        if let Some(owner) = product.slots.get(usize::from(slot.0)).and_then(|state| state.owner).filter(|o| *o != to) {
+        if let Some(owner) =
+            product.slots.get(usize::from(slot.0)).and_then(|state| state.owner).filter(|o| Some(*o) != to)
+        {
             owned.entry(owner).or_default().insert(*slot);
         }
     }

@@ -51,6 +51,7 @@ pub(super) async fn run(args: EventsArgs, remote: &Remote) -> Result<(), CliErro
             return Ok(());
         }
         let new = after(remote, last, WAIT).await?;
+        output::end_without_reader();
         last = new.last().map_or(last, |event| event.index);
         events = filter.keep(new);
     }

@@ -111,7 +111,7 @@ enum Command {
     /// Stop automatic changes of servers (failover, replication reconciliation), or allow them again
     #[command(subcommand)]
     Maintenance(maintenance::MaintenanceCommand),
-    /// List or assign slots, or show the slot of a key
+    /// List, assign or release slots, or show the slot of a key
     #[command(subcommand)]
     Slot(slot::SlotCommand),
     /// Move slots with their keys, while clients use them

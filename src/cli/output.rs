@@ -3,6 +3,7 @@
 
 use std::io::{self, ErrorKind, Write};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use super::{
@@ -72,6 +73,17 @@ fn print_or_end(text: &str, code: i32) {
             note(&format!("standard output cannot be written: {error}"));
             std::process::exit(code)
         }
+    }
+}
+
+/// Ends the process quietly if the reader of its output has gone; for commands that may have nothing to write for long.
+pub fn end_without_reader() {
+    let out = io::stdout();
+    let mut polled = [PollFd::new(&out, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // The end of a pipe that is written to reports an error when nobody can read it.
+    if poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::ERR) {
+        std::process::exit(READER_GONE);
     }
 }
 

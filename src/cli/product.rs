@@ -86,10 +86,13 @@ pub enum ProductCommand {
         #[arg(long)]
         force: bool,
     },
-    /// Remove a product that has no groups
+    /// Remove a product that has no groups, or with its groups and slots
     Remove {
         /// Its name
         name: String,
+        /// Remove its groups, too: their slots are released, and their keys stay on the servers, unreachable
+        #[arg(long)]
+        abandon_data: bool,
     },
 }
 
@@ -183,9 +186,9 @@ pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), 
             };
             change::run(remote, check, call).await
         }
-        ProductCommand::Remove { name } => {
+        ProductCommand::Remove { name, abandon_data } => {
             let call = |mut c: Client, options| {
-                let request = RemoveProductRequest { name: name.clone(), options: Some(options) };
+                let request = RemoveProductRequest { name: name.clone(), options: Some(options), abandon_data };
                 async move { c.remove_product(request).await }
             };
             change::run(remote, check, call).await

@@ -10,7 +10,7 @@ use tonic::{Response, Status};
 use super::{Remote, change, client::Client, error::CliError, output};
 use crate::wire::pb::admin::{
     AssignSlotsRequest, ChangeOptions, ChangeReply, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest,
-    SlotRange, SlotSpan,
+    ReleaseSlotsRequest, SlotRange, SlotSpan,
 };
 
 /// `pontoon slot ...`
@@ -32,6 +32,17 @@ pub enum SlotCommand {
         /// The group
         #[arg(value_name = "GID")]
         group: u32,
+        /// Abandon the keys at the present owners: they stay there, unreachable
+        #[arg(long)]
+        abandon_data: bool,
+    },
+    /// Leave slots without an owner: requests for them are refused
+    ///
+    /// Only slots without keys, unless their keys are abandoned.
+    Release {
+        /// For example 0-511, 7 or 0-3,9
+        #[arg(value_name = "SLOTS")]
+        slots: String,
         /// Abandon the keys at the present owners: they stay there, unreachable
         #[arg(long)]
         abandon_data: bool,
@@ -61,6 +72,16 @@ pub(super) async fn run(command: SlotCommand, remote: &Remote) -> Result<(), Cli
             let slots = parse_spans(&slots).map_err(CliError::Usage)?;
             let wanted = assignment(remote, slots, group, abandon_data);
             change::run(remote, &check(remote), |c, options| assign_with(c, &wanted, options)).await.map(drop)
+        }
+        SlotCommand::Release { slots, abandon_data } => {
+            let slots = parse_spans(&slots).map_err(CliError::Usage)?;
+            let wanted =
+                ReleaseSlotsRequest { product: remote.product().to_owned(), slots, abandon_data, options: None };
+            let call = |mut c: Client, options| {
+                let request = ReleaseSlotsRequest { options: Some(options), ..wanted.clone() };
+                async move { c.release_slots(request).await }
+            };
+            change::run(remote, &check(remote), call).await.map(drop)
         }
         SlotCommand::Key { key } => locate(remote, key).await,
     }

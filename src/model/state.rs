@@ -393,7 +393,8 @@ pub struct Assignment {
     /// The slots that change their owner (without those that `to` owned already).
     pub slots: BTreeSet<SlotId>,
     /// The new owner.
-    pub to: GroupId,
+    /// `None`: the slots are released.
+    pub to: Option<GroupId>,
     /// Attempts so far: the number of its holds.
     pub attempts: u32,
     /// What becomes of the keys that the present owners have in these slots.

@@ -352,7 +352,10 @@ pub fn next(seen: &AssignmentObservation<'_>, memory: &AssignmentMemory, id: Ass
             cause: Cause::Assignment(id),
             attempt: assignment.attempts + 1,
             kind: evidence.kind,
-            reason: format!("{} slots are assigned to group {}", assignment.slots.len(), assignment.to),
+            reason: match assignment.to {
+                Some(to) => format!("{} slots are assigned to group {to}", assignment.slots.len()),
+                None => format!("{} slots are released", assignment.slots.len()),
+            },
         })),
         AttemptStage::Held { evidence, hold, since_ns, checked } => {
             let group_epochs = || evidence.group_epochs.clone();
@@ -413,7 +416,7 @@ fn barrier(seen: &AssignmentObservation<'_>, hold: HoldId, since_ns: u64) -> Opt
 }
 
 fn empty_primary(seen: &AssignmentObservation<'_>, product: &Product, assignment: &Assignment) -> AssignmentStep {
-    let to = assignment.to;
+    let Some(to) = assignment.to else { return AssignmentStep::Over };
     let group = product.groups.get(&to).filter(|group| group.ejection.is_some());
     let Some((group, primary)) = group.and_then(|group| Some((group, group.servers.first()?))) else {
         return AssignmentStep::Over;
@@ -464,18 +467,19 @@ fn searches(product: &Product, assignment: &Assignment) -> Vec<(GroupId, BTreeSe
     if assignment.keys != Keys::None {
         return Vec::new();
     }
-    let given_away = product.groups.get(&assignment.to).map(|to| &to.given_away & &assignment.slots);
-    let given_away = given_away.filter(|slots| !slots.is_empty()).map(|slots| (assignment.to, slots));
+    let target = assignment.to.and_then(|to| product.groups.get(&to));
+    let given_away = target.map(|to| (to.id, &to.given_away & &assignment.slots));
+    let given_away = given_away.filter(|(_, slots)| !slots.is_empty());
     owners(product, assignment).into_iter().chain(given_away).collect()
 }
 
-/// Epochs of the owners and of the group that gets their slots.
+/// Epochs of the owners and of the group that gets their slots, if any.
 fn group_epochs(
     product: &Product,
     owners: &BTreeMap<GroupId, BTreeSet<SlotId>>,
-    to: GroupId,
+    to: Option<GroupId>,
 ) -> BTreeMap<GroupId, Epoch> {
-    let groups = owners.keys().copied().chain([to]);
+    let groups = owners.keys().copied().chain(to);
     groups.filter_map(|id| product.groups.get(&id)).map(|group| (group.id, group.epoch)).collect()
 }
 
@@ -484,7 +488,7 @@ fn owners(product: &Product, assignment: &Assignment) -> BTreeMap<GroupId, BTree
     let mut owners: BTreeMap<GroupId, BTreeSet<SlotId>> = BTreeMap::new();
     for slot in &assignment.slots {
         let owner = product.slots.get(usize::from(slot.0)).and_then(|entry| entry.owner);
-        if let Some(owner) = owner.filter(|owner| *owner != assignment.to) {
+        if let Some(owner) = owner.filter(|owner| Some(*owner) != assignment.to) {
             owners.entry(owner).or_default().insert(*slot);
         }
     }

@@ -162,7 +162,7 @@ fn reinstate(
     now_ns: u64,
 ) -> Option<Result<Vec<Change>, String>> {
     let ejection = group.ejection.as_ref()?;
-    let reinstates = |a: &Assignment| a.product == product.id && a.to == group.id && a.keys == Keys::Ejected;
+    let reinstates = |a: &Assignment| a.product == product.id && a.to == Some(group.id) && a.keys == Keys::Ejected;
     if state.assignments.values().any(reinstates) || state.promotion_of(product.id, group.id).is_some() {
         return None;
     }

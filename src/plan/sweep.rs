@@ -92,6 +92,6 @@ fn incoming_slots(seen: &JobObservation<'_>, product: ProductId, group: GroupId)
     let coming = seen.state.migrations.values().find(|m| {
         m.product == product && m.to == group && !matches!(m.phase, MigrationPhase::Switched | MigrationPhase::Paused)
     });
-    let assigned = seen.state.assignments.values().find(|a| a.product == product && a.to == group);
+    let assigned = seen.state.assignments.values().find(|a| a.product == product && a.to == Some(group));
     coming.map(|m| format!("migration {}", m.id)).or_else(|| assigned.map(|a| format!("assignment {}", a.id)))
 }

@@ -312,7 +312,7 @@ fn assignment_to(a: &Assignment) -> pb::Assignment {
         id: a.id.0,
         product: a.product.0,
         slots: slots_to(&a.slots),
-        to: a.to.0,
+        to: a.to.map(|to| to.0),
         attempts: a.attempts,
         keys: match a.keys {
             Keys::None => pb::Keys::None,
@@ -328,7 +328,7 @@ fn assignment_from(a: pb::Assignment) -> Result<Assignment, DecodeError> {
         id: AssignmentId(a.id),
         product: ProductId(a.product),
         slots: slots_from(&a.slots)?,
-        to: GroupId(a.to),
+        to: a.to.map(GroupId),
         attempts: a.attempts,
         keys: match a.keys() {
             pb::Keys::None => Keys::None,

@@ -260,7 +260,8 @@ async fn products_are_created_changed_and_removed() {
     let open = client.set_product(set(&|r| r.password = Some(String::new()))).await.unwrap().into_inner();
     assert!(auth(&world).is_none() && !open.warnings.is_empty());
 
-    let remove = |byte| admin::RemoveProductRequest { name: "shop".into(), options: with_id(byte) };
+    let remove =
+        |byte| admin::RemoveProductRequest { name: "shop".into(), options: with_id(byte), ..Default::default() };
     let first = client.remove_product(remove(1)).await.unwrap().into_inner();
     assert_eq!(client.remove_product(remove(1)).await.unwrap().into_inner().index, first.index);
     assert!(client.remove_product(remove(2)).await.unwrap().into_inner().unchanged);
@@ -333,7 +334,7 @@ async fn groups_and_slots() {
             .await
             .unwrap_err(),
     );
-    let product = admin::RemoveProductRequest { name: "gone".into(), options: with_id(5) };
+    let product = admin::RemoveProductRequest { name: "gone".into(), options: with_id(5), ..Default::default() };
     reused(world.client(1).remove_product(product).await.unwrap_err());
     world.group(2, &two).await;
     // The same command again, under a new id. With another server: the reason is the group that exists.
@@ -431,7 +432,7 @@ async fn replicas_are_added_and_removed() {
     let group = admin::RemoveGroupRequest { product: "default".into(), id: 9, options: None };
     let gone = world.client(1).remove_group(group).await.unwrap().into_inner();
     assert!(gone.unchanged && gone.done[0].contains("has no group 9"), "{gone:?}");
-    let product = admin::RemoveProductRequest { name: "gone".into(), options: None };
+    let product = admin::RemoveProductRequest { name: "gone".into(), ..Default::default() };
     let gone = world.client(1).remove_product(product).await.unwrap().into_inner();
     assert!(gone.unchanged && gone.done[0].contains("there is no product 'gone'"), "{gone:?}");
     // A node that never was a member is a mistake.

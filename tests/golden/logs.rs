@@ -68,7 +68,8 @@ pub fn changes() -> Log {
             data_user: None,
         })
     };
-    let start = Change::StartAssign(StartAssign { product, slots: slots(10, 20), to: GroupId(2), abandon: false });
+    let start =
+        Change::StartAssign(StartAssign { product, slots: slots(10, 20), to: Some(GroupId(2)), abandon: false });
     let hold = |attempt: u32| {
         Change::OpenHold(OpenHold {
             cause: Cause::Assignment(AssignmentId(10)),
@@ -140,7 +141,10 @@ pub fn changes() -> Log {
                 failover_share_max: None,
             }),
         ),
-        (STEP, Change::StartAssign(StartAssign { product, slots: slots(100, 100), to: GroupId(2), abandon: false })),
+        (
+            STEP,
+            Change::StartAssign(StartAssign { product, slots: slots(100, 100), to: Some(GroupId(2)), abandon: false }),
+        ),
         ("finish_remove", Change::FinishRemove(FinishRemove { node: NodeId(4), uuid: member(4).uuid, term: Term(2) })),
         ("recover", Change::Recover(Recover { keep: NodeId(9) })),
         ("remove_group_keys_left", Change::RemoveGroup(RemoveGroup { product, group: GroupId(7), keys_left: Some(7) })),
@@ -259,7 +263,7 @@ pub fn migrations() -> Log {
         ),
         (
             "start_assign_3",
-            Change::StartAssign(StartAssign { product, slots: slots(400, 401), to: GroupId(2), abandon: true }),
+            Change::StartAssign(StartAssign { product, slots: slots(400, 401), to: Some(GroupId(2)), abandon: true }),
         ),
         (STEP, plan(30, 39)),
     ]
@@ -474,12 +478,20 @@ pub fn group_notes() -> Log {
     ]
 }
 
-/// Notes about a node.
+/// Notes about a node, and slots that are released.
 pub fn node_notes() -> Log {
+    let (product, group) = (ProductId(1), GroupId(1));
+    let slots = |last: u16| -> BTreeSet<SlotId> { (0..=last).map(SlotId).collect() };
     let note = NoteNode { node: member(1).id, note: NodeNote::ClientsClosed, text: "closed 3 clients so far".into() };
     vec![
         (STEP, Change::Bootstrap(Bootstrap { members: vec![member(1)], port: 19000 })),
         ("note_node_clients_closed", Change::NoteNode(note)),
+        (STEP, Change::CreateGroup(CreateGroup { product, group, servers: vec![server(1)], credentials: None })),
+        (STEP, Change::AssignFree(AssignFree { product, slots: slots(9), to: group })),
+        (
+            "start_assign_release",
+            Change::StartAssign(StartAssign { product, slots: slots(3), to: None, abandon: true }),
+        ),
     ]
 }
 

@@ -168,7 +168,7 @@ fn eject_demands() {
     world.refuses(change, "is not ejected any more by this ejection");
     // Nor with slots that are moving already.
     let assign =
-        Change::StartAssign(StartAssign { product: CACHE, slots: slots(7, 7), to: GroupId(12), abandon: true });
+        Change::StartAssign(StartAssign { product: CACHE, slots: slots(7, 7), to: Some(GroupId(12)), abandon: true });
     world.does(assign);
     let change = eject(&world, 11, &[(12, 0, 99)]);
     world.refuses(change, "slot 7 is being assigned");
@@ -181,7 +181,12 @@ fn an_ejected_group_gets_no_slots() {
     let free = slots(400, 409);
     world.refuses(Change::AssignFree(AssignFree { product: CACHE, slots: free.clone(), to: GroupId(11) }), sentence);
     world.refuses(
-        Change::StartAssign(StartAssign { product: CACHE, slots: slots(100, 109), to: GroupId(11), abandon: true }),
+        Change::StartAssign(StartAssign {
+            product: CACHE,
+            slots: slots(100, 109),
+            to: Some(GroupId(11)),
+            abandon: true,
+        }),
         sentence,
     );
     let (from, to, options) = (GroupId(12), GroupId(11), MigrationOptions::default());
@@ -213,8 +218,12 @@ fn an_ejected_group_gets_no_slots() {
     world.refuses(start, sentence);
     // An assignment that was begun before can neither hold nor finish.
     let mut world = cache();
-    let assign =
-        Change::StartAssign(StartAssign { product: CACHE, slots: slots(100, 109), to: GroupId(11), abandon: true });
+    let assign = Change::StartAssign(StartAssign {
+        product: CACHE,
+        slots: slots(100, 109),
+        to: Some(GroupId(11)),
+        abandon: true,
+    });
     let Outcome::Assignment(id) = world.does(assign) else { panic!() };
     let open = hold(&mut world, id);
     let change = eject(&world, 11, &[(13, 0, 99)]);
@@ -227,7 +236,7 @@ fn an_ejected_group_gets_no_slots() {
 fn a_slot_that_an_operator_assigns_is_not_given_back() {
     let mut world = ejected();
     let assign =
-        Change::StartAssign(StartAssign { product: CACHE, slots: slots(0, 9), to: GroupId(13), abandon: true });
+        Change::StartAssign(StartAssign { product: CACHE, slots: slots(0, 9), to: Some(GroupId(13)), abandon: true });
     let Outcome::Assignment(id) = world.does(assign) else { panic!() };
     let change = reinstate(&world, 11);
     world.refuses(change, "slot 0 is being assigned");
@@ -235,11 +244,11 @@ fn a_slot_that_an_operator_assigns_is_not_given_back() {
     assert_eq!(group(&world, 11).ejection.as_ref().unwrap().slots, slots(10, 99));
     // Without slots the ejection just ends.
     let assign =
-        Change::StartAssign(StartAssign { product: CACHE, slots: slots(10, 49), to: GroupId(13), abandon: true });
+        Change::StartAssign(StartAssign { product: CACHE, slots: slots(10, 49), to: Some(GroupId(13)), abandon: true });
     let Outcome::Assignment(id) = world.does(assign) else { panic!() };
     finish(&mut world, id);
     let assign =
-        Change::StartAssign(StartAssign { product: CACHE, slots: slots(50, 99), to: GroupId(12), abandon: true });
+        Change::StartAssign(StartAssign { product: CACHE, slots: slots(50, 99), to: Some(GroupId(12)), abandon: true });
     let Outcome::Assignment(id) = world.does(assign) else { panic!() };
     finish(&mut world, id);
     let change = reinstate(&world, 11);
@@ -300,7 +309,7 @@ fn a_reinstatement_needs_the_flushed_primary_and_the_term() {
     // A sweep of the group ends before its slots come back.
     let mut world = cache();
     let assign =
-        Change::StartAssign(StartAssign { product: CACHE, slots: slots(0, 9), to: GroupId(12), abandon: false });
+        Change::StartAssign(StartAssign { product: CACHE, slots: slots(0, 9), to: Some(GroupId(12)), abandon: false });
     let Outcome::Assignment(id) = world.does(assign) else { panic!() };
     finish(&mut world, id);
     let job = Job::Sweep { product: CACHE, group: GroupId(11) };

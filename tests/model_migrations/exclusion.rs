@@ -34,7 +34,12 @@ fn servers_and_group_stay_while_it_is_promoted() {
     world
         .refuses(Change::AssignFree(AssignFree { product: PRODUCT, slots: slots(500, 500), to: GroupId(3) }), sentence);
     let assign = |slot, to| {
-        Change::StartAssign(StartAssign { product: PRODUCT, slots: slots(slot, slot), to: GroupId(to), abandon: false })
+        Change::StartAssign(StartAssign {
+            product: PRODUCT,
+            slots: slots(slot, slot),
+            to: Some(GroupId(to)),
+            abandon: false,
+        })
     };
     world.refuses(assign(600, 3), sentence);
     world.refuses(assign(0, 3), sentence);
@@ -48,7 +53,7 @@ fn an_assignment_and_a_promotion_exclude_each_other() {
     let mut world = World::new();
     // Open before the promotion, of slots of group 1 that go to group 2.
     let start =
-        Change::StartAssign(StartAssign { product: PRODUCT, slots: slots(0, 9), to: GroupId(2), abandon: false });
+        Change::StartAssign(StartAssign { product: PRODUCT, slots: slots(0, 9), to: Some(GroupId(2)), abandon: false });
     let Outcome::Assignment(assignment) = world.does(start.clone()) else { panic!() };
     let holds = |attempt| {
         Change::OpenHold(OpenHold {

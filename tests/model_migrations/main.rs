@@ -88,7 +88,12 @@ fn plan_demands() {
     world.refuses(plan(5, 15, 1, 3), &format!("slot 5 is in migration {id} from group 1 to group 2"));
     world.refuses(plan(5, 15, 1, 3), &format!("pontoon migrate cancel {id}"));
     let assign = |first, last, to| {
-        Change::StartAssign(StartAssign { product: PRODUCT, slots: slots(first, last), to: GroupId(to), abandon: true })
+        Change::StartAssign(StartAssign {
+            product: PRODUCT,
+            slots: slots(first, last),
+            to: Some(GroupId(to)),
+            abandon: true,
+        })
     };
     world.refuses(assign(9, 20, 3), &format!("slot 9 is in migration {id}"));
     let Outcome::Assignment(assignment) = world.does(assign(20, 29, 3)) else { panic!("no assignment") };
@@ -390,8 +395,12 @@ fn sweeps() {
     // No slots come to the group meanwhile.
     let back = world.plan(5, 9, 2, 1);
     world.refuses(world.start(back), "leftovers of slots that group 1 gave away are being deleted there");
-    let assign =
-        Change::StartAssign(StartAssign { product: PRODUCT, slots: slots(100, 109), to: GroupId(1), abandon: false });
+    let assign = Change::StartAssign(StartAssign {
+        product: PRODUCT,
+        slots: slots(100, 109),
+        to: Some(GroupId(1)),
+        abandon: false,
+    });
     let Outcome::Assignment(assignment) = world.does(assign) else { panic!("no assignment") };
     let hold = |id: AssignmentId| {
         Change::OpenHold(OpenHold {
@@ -433,7 +442,7 @@ fn abandoned_keys_are_not_leftovers() {
     let mut world = World::new();
     for (abandon, first, remembered) in [(true, 0, 0), (false, 10, 10)] {
         let slots = slots(first, first + 9);
-        let start = Change::StartAssign(StartAssign { product: PRODUCT, slots, to: GroupId(2), abandon });
+        let start = Change::StartAssign(StartAssign { product: PRODUCT, slots, to: Some(GroupId(2)), abandon });
         let Outcome::Assignment(assignment) = world.does(start) else { panic!("no assignment") };
         let cause = Cause::Assignment(assignment);
         world.does(Change::OpenHold(OpenHold { cause, attempt: 1, kind: HoldKind::Wait, reason: String::new() }));

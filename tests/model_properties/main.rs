@@ -155,7 +155,12 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
         15 => Change::RemoveServer(RemoveServer { product, group, addr: server(c).addr }),
         16 => Change::RemoveGroup(RemoveGroup { product, group, keys_left: None }),
         17 | 18 => Change::AssignFree(AssignFree { product, slots: slots(c, d), to: group }),
-        19 | 20 => Change::StartAssign(StartAssign { product, slots: slots(c, d), to: group, abandon: e % 4 == 0 }),
+        19 | 20 => Change::StartAssign(StartAssign {
+            product,
+            slots: slots(c, d),
+            to: (e % 5 > 0).then_some(group),
+            abandon: e % 4 == 0,
+        }),
         21 | 22 => Change::OpenHold(OpenHold {
             cause: Cause::Assignment(assignment),
             attempt: state.assignments.get(&assignment).map_or(1, |a| a.attempts + 1 + u32::from(c % 8 == 0)),
@@ -419,6 +424,6 @@ fn a_repeated_request_gets_the_first_result_and_another_request_is_refused() {
 fn group_epochs(state: &ClusterState, assignment: &Assignment) -> BTreeMap<GroupId, Epoch> {
     let Some(product) = state.products.get(&assignment.product) else { return BTreeMap::new() };
     let owners = assignment.slots.iter().filter_map(|s| product.slots[usize::from(s.0)].owner);
-    let concerned = owners.chain([assignment.to]).filter_map(|id| product.groups.get(&id));
+    let concerned = owners.chain(assignment.to).filter_map(|id| product.groups.get(&id));
     concerned.map(|g| (g.id, g.epoch)).collect()
 }

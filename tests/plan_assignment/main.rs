@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 
 use pontoon::{
     model::{
-        change::{Change, GiveUpAssign, OpenHold, Release},
+        apply,
+        change::{AssignFree, Change, GiveUpAssign, OpenHold, Release},
         ids::{GroupId, SlotId},
         route::{HoldKind, Isolated, Mode},
     },
@@ -137,6 +138,39 @@ fn abandoned_keys_are_not_searched_for() {
     world.waits();
     world.pass_barrier();
     assert!(matches!(world.proposes(), Change::FinishAssign(_)));
+}
+
+#[test]
+fn released_slots_have_no_owner() {
+    for abandon in [false, true] {
+        let mut world = World::release(abandon);
+        if !abandon {
+            assert_eq!(world.decide(), scan_of_the_source());
+            world.memory.scanned(world.now_ns, SlotScan::Empty);
+        }
+        assert_eq!(world.decide(), AssignmentStep::Preflight { isolated: Isolated::Refuse });
+        world.preflighted(&[]);
+        let Change::OpenHold(OpenHold { kind, reason, .. }) = world.proposes() else { panic!("no hold") };
+        assert_eq!((kind, reason.as_str()), (HoldKind::Wait, "10 slots are released"));
+        world.waits();
+        world.pass_barrier();
+        if !abandon {
+            assert_eq!(world.decide(), scan_of_the_source());
+            world.memory.scanned(world.now_ns, SlotScan::Empty);
+        }
+        assert!(matches!(world.proposes(), Change::FinishAssign(_)));
+        assert_eq!(world.decide(), AssignmentStep::Over);
+        assert_eq!(owner(&world), None);
+        // Abandoned keys are never deleted; a late write to slots that were empty is.
+        let given_away = &world.state.products[&PRODUCT].groups[&SOURCE].given_away;
+        assert_eq!(given_away.is_empty(), abandon, "{given_away:?}");
+        // They can be assigned again, to the former owner only when it has no leftovers of them.
+        let assign = |to| Change::AssignFree(AssignFree { product: PRODUCT, slots: moved_slots(), to });
+        let back = apply::dry_run(&world.state, &assign(SOURCE));
+        assert_eq!(back.is_ok(), abandon, "{back:?}");
+        assert!(abandon || back.unwrap_err().to_string().contains("leftovers of slot 0"));
+        apply::dry_run(&world.state, &assign(TARGET)).unwrap();
+    }
 }
 
 #[test]

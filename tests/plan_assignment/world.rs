@@ -61,8 +61,16 @@ pub struct World {
 impl World {
     /// Slots 0 to 9 of group 1 are to be assigned to group 2.
     pub fn new(mode: Mode, abandon: bool) -> Self {
+        Self::assigning(mode, Some(GroupId(2)), abandon)
+    }
+
+    /// Slots 0 to 9 of group 1 are to have no owner.
+    pub fn release(abandon: bool) -> Self {
+        Self::assigning(Mode::Store, None, abandon)
+    }
+
+    fn assigning(mode: Mode, to: Option<GroupId>, abandon: bool) -> Self {
         let mut world = Self::without_assignment(mode);
-        let to = GroupId(2);
         world.start(Change::StartAssign(StartAssign { product: PRODUCT, slots: slots(0..SLOTS), to, abandon }));
         world
     }

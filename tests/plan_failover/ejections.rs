@@ -212,7 +212,12 @@ fn a_group_that_does_not_eject_its_slots_has_a_reason() {
         }),
         ("waits for assignment", |c| {
             let slots = BTreeSet::from([SlotId(5)]);
-            c.world.make(Change::StartAssign(StartAssign { product: CACHE, slots, to: GroupId(2), abandon: true }));
+            c.world.make(Change::StartAssign(StartAssign {
+                product: CACHE,
+                slots,
+                to: Some(GroupId(2)),
+                abandon: true,
+            }));
         }),
     ];
     for (n, (why, edit)) in table.iter().enumerate() {
@@ -243,7 +248,7 @@ fn a_slot_goes_to_a_group_that_has_no_leftovers_of_it() {
     // A group without slots does not become a temporary owner: it is new, or drained.
     let owned: Vec<SlotId> = cache.world.state.products[&CACHE].owned(GroupId(3)).into_iter().collect();
     let slots = owned.into_iter().collect();
-    cache.world.make(Change::StartAssign(StartAssign { product: CACHE, slots, to: GroupId(2), abandon: true }));
+    cache.world.make(Change::StartAssign(StartAssign { product: CACHE, slots, to: Some(GroupId(2)), abandon: true }));
     cache.world.state.assignments.clear();
     let product = cache.world.state.products.get_mut(&CACHE).unwrap();
     product.slots.iter_mut().filter(|s| s.owner == Some(GroupId(3))).for_each(|s| s.owner = Some(GroupId(2)));
@@ -302,7 +307,7 @@ fn an_ejected_group_is_reinstated_when_its_primary_has_been_up_for_eject_after()
     let group_epoch = cache.group(1).epoch;
     assert_eq!(changes, [Change::Reinstate(Reinstate { product: CACHE, group: GroupId(1), ejection, group_epoch })]);
     cache.carry_out(131);
-    assert!(cache.world.state.assignments.values().any(|a| a.to == GroupId(1) && a.slots.len() == 300));
+    assert!(cache.world.state.assignments.values().any(|a| a.to == Some(GroupId(1)) && a.slots.len() == 300));
     assert_eq!(cache.decided(132), (Vec::new(), Vec::new()), "the reinstatement is in progress");
     // A failed reinstatement is tried again after the whole wait.
     let again = Change::GiveUpAssign(GiveUpAssign {

@@ -446,7 +446,7 @@ impl World {
         if slots.is_empty() {
             return;
         }
-        let change = Change::StartAssign(StartAssign { product: PRODUCT, slots, to, abandon: false });
+        let change = Change::StartAssign(StartAssign { product: PRODUCT, slots, to: Some(to), abandon: false });
         self.propose(leader, Proposal { change, tag: Tag::None, copied: Registers::new() });
     }
 

@@ -38,6 +38,7 @@ const LINES: &[&str] = &[
     "maintenance status",
     "slot ls",
     "slot assign 0-9 3",
+    "slot release 0-9",
     "slot key k",
     "migrate start 0-9 --to 3",
     "migrate ls",

@@ -129,6 +129,7 @@ calls! {
     remove_group(RemoveGroupRequest) -> ChangeReply, options;
     list_slots(ListSlotsRequest) -> ListSlotsReply;
     assign_slots(AssignSlotsRequest) -> ChangeReply, options;
+    release_slots(ReleaseSlotsRequest) -> ChangeReply, options;
     locate_key(LocateKeyRequest) -> LocateKeyReply;
     show_cluster(ShowClusterRequest) -> ShowClusterReply;
     rebalance(RebalanceRequest) -> ChangeReply, options;

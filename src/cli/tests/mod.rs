@@ -52,6 +52,8 @@ fn documented_commands_are_accepted() {
     check("pontoon cluster set", false);
     check("pontoon cluster show --output json", true);
     check("pontoon slot assign 0-511 1 --abandon-data", true);
+    check("pontoon slot release 0-511 --abandon-data", true);
+    check("pontoon product remove shop --abandon-data", true);
     check("pontoon product set shop auto-rebalance=on", true);
     check("pontoon migrate start 0-255 --to 2 --verify full --wipe --wait", true);
     check("pontoon migrate start 0-255 --to 2 --hold-max 100ms --keys-per-second 1000", true);

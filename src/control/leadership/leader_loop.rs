@@ -161,8 +161,13 @@ impl LeaderLoop {
             }
         }
         for assignment in state.assignments.values() {
-            let to = group_name(&state, (assignment.product, assignment.to));
-            waiting.push(format!("assignment {} of {} slots to {to}", assignment.id, assignment.slots.len()));
+            let (id, slots) = (assignment.id, assignment.slots.len());
+            waiting.push(match assignment.to {
+                Some(to) => {
+                    format!("assignment {id} of {slots} slots to {}", group_name(&state, (assignment.product, to)))
+                }
+                None => format!("assignment {id}, which releases {slots} slots"),
+            });
         }
         let named = |job: &Job| match job {
             Job::Migration(_) => job.to_string(),

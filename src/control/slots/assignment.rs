@@ -136,7 +136,8 @@ impl AssignmentDriver {
                 scan::ScanResult::Found { key, slot, db } => {
                     let key = key.escape_ascii().to_string();
                     let to = assignment.to;
-                    return SlotScan::KeyFound(if *id == to {
+                    let target = to.map_or_else(|| "GID".to_owned(), |to| to.to_string());
+                    return SlotScan::KeyFound(if Some(*id) == to {
                         format!(
                             "slot {slot} was group {id}'s before, and a late write of that time has left key '{key}' \
                              in database {db} of {addr}: clients would see it again. Delete it there, or migrate the \
@@ -145,7 +146,7 @@ impl AssignmentDriver {
                     } else {
                         format!(
                             "slot {slot} is not empty: group {id} ({addr}) has key '{key}' in database {db}; move the \
-                             slot with its keys (pontoon migrate start {slot} --to {to}), or give them up \
+                             slot with its keys (pontoon migrate start {slot} --to {target}), or give them up \
                              (--abandon-data)"
                         )
                     });

@@ -188,7 +188,8 @@ fn group_loads(
 /// The groups to which slots of the product move.
 fn moving(state: &ClusterState, product: ProductId) -> BTreeMap<SlotId, GroupId> {
     let migrations = state.migrations.values().filter(|m| m.product == product).map(|m| (&m.slots, m.to));
-    let assignments = state.assignments.values().filter(|a| a.product == product).map(|a| (&a.slots, a.to));
+    let assignments = state.assignments.values().filter(|a| a.product == product);
+    let assignments = assignments.filter_map(|a| Some((&a.slots, a.to?)));
     migrations.chain(assignments).flat_map(|(slots, to)| slots.iter().map(move |slot| (*slot, to))).collect()
 }
 

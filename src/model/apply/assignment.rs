@@ -17,7 +17,7 @@ use crate::model::{
     limits::{ASSIGNMENTS_MAX, ENDED_MAX},
     outcome::Outcome,
     reject::Reject,
-    state::{Assignment, Cause, ClusterState, EndedAssignment, Keys, Product},
+    state::{Assignment, Cause, ClusterState, EndedAssignment, Group, Keys, Product},
 };
 
 impl Apply for StartAssign {
@@ -25,12 +25,18 @@ impl Apply for StartAssign {
         let Self { product: product_id, ref slots, to, abandon } = *self;
         let at = when.at;
         let product = product(state, product_id)?;
-        not_ejected(group(product, to)?)?;
+        if let Some(to) = to {
+            not_ejected(group(product, to)?)?;
+        }
         slots_usable(state, product, slots)?;
         let owner = |slot: &SlotId| product.slots[usize::from(slot.0)].owner;
-        let moving: BTreeSet<SlotId> = slots.iter().copied().filter(|s| owner(s) != Some(to)).collect();
-        if moving.iter().all(|s| owner(s).is_none()) {
-            return AssignFree { product: product_id, slots: slots.clone(), to }.apply(state, when);
+        let moving: BTreeSet<SlotId> = slots.iter().copied().filter(|s| owner(s) != to).collect();
+        match to {
+            Some(to) if moving.iter().all(|s| owner(s).is_none()) => {
+                return AssignFree { product: product_id, slots: slots.clone(), to }.apply(state, when);
+            }
+            None if moving.is_empty() => return Ok(Outcome::Unchanged),
+            Some(_) | None => {}
         }
         if state.assignments.len() >= ASSIGNMENTS_MAX {
             return Err(Reject::TooManyAssignments { max: ASSIGNMENTS_MAX });
@@ -56,11 +62,7 @@ impl Apply for FinishAssign {
         let at = when.at;
         same_term(term, at)?;
         let product = product(state, assignment.product)?;
-        let target = group(product, assignment.to)?;
-        not_swept(target)?;
-        if assignment.keys != Keys::Ejected {
-            not_ejected(target)?;
-        }
+        let target = may_receive(product, assignment)?;
         for id in concerned(product, assignment) {
             let now = group(product, id)?.epoch;
             let given = group_epochs.get(&id).copied().unwrap_or_default();
@@ -70,10 +72,11 @@ impl Apply for FinishAssign {
         }
         let (product_id, slots, to) = (assignment.product, assignment.slots.clone(), assignment.to);
         let keys = assignment.keys;
-        let temporary_owners: Vec<String> = product.temporary_owners(target).keys().map(ToString::to_string).collect();
+        let temporary_owners = target.map(|target| product.temporary_owners(target)).unwrap_or_default();
+        let temporary_owners: Vec<String> = temporary_owners.keys().map(ToString::to_string).collect();
 
         slot::give(state, product_id, slots.iter().copied(), to, keys != Keys::Abandoned, at)?;
-        if keys == Keys::Ejected {
+        if let (Keys::Ejected, Some(to)) = (keys, to) {
             // It was flushed: there are no leftovers to sweep.
             if let Some(flushed) = product_mut(state, product_id)?.groups.get_mut(&to) {
                 flushed.given_away.clear();
@@ -116,7 +119,18 @@ impl Apply for GiveUpAssign {
 /// The owners of its slots, and the target.
 pub(super) fn concerned(product: &Product, assignment: &Assignment) -> BTreeSet<GroupId> {
     let owners = assignment.slots.iter().filter_map(|s| product.slots[usize::from(s.0)].owner);
-    owners.chain(std::iter::once(assignment.to)).collect()
+    owners.chain(assignment.to).collect()
+}
+
+/// The group that gets its slots, if it may; `None`: they are released.
+pub(super) fn may_receive<'a>(product: &'a Product, assignment: &Assignment) -> Result<Option<&'a Group>, Reject> {
+    let Some(to) = assignment.to else { return Ok(None) };
+    let target = group(product, to)?;
+    not_swept(target)?;
+    if assignment.keys != Keys::Ejected {
+        not_ejected(target)?;
+    }
+    Ok(Some(target))
 }
 
 fn ended(state: &mut ClusterState, end: EndedAssignment) {

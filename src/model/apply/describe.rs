@@ -29,7 +29,10 @@ pub(super) fn differences(before: &ClusterState, after: &ClusterState) -> Vec<St
                 " again; it is flushed first, and their present owners delete the keys that they have in them"
             }
         };
-        lines.push(format!("slots {slots} get group {} as their owner, under a hold{keys}", new.to));
+        lines.push(match new.to {
+            Some(to) => format!("slots {slots} get group {to} as their owner, under a hold{keys}"),
+            None => format!("slots {slots} are released and have no owner then, under a hold{keys}"),
+        });
     }
     migrations(before, after, &mut lines);
     promotions(before, after, &mut lines);

@@ -66,7 +66,7 @@ impl Apply for Eject {
         let shares: Vec<String> = self.to.iter().map(|(to, slots)| format!("group {to} ({})", slots.len())).collect();
         let text = format!("{} slot(s) go to {}: {}", owned.len(), shares.join(", "), self.why);
         for (to, slots) in &self.to {
-            slot::give(state, self.product, slots.iter().copied(), *to, true, when.at)?;
+            slot::give(state, self.product, slots.iter().copied(), Some(*to), true, when.at)?;
         }
         let groups = &mut product_mut(state, self.product)?.groups;
         let mut own = owned;
@@ -106,7 +106,8 @@ impl Apply for Reinstate {
 
         let assignment = AssignmentId(when.at.index.0);
         let slots = open.slots.clone();
-        let new = Assignment { id: assignment, product: product_id, slots, to: id, attempts: 0, keys: Keys::Ejected };
+        let new =
+            Assignment { id: assignment, product: product_id, slots, to: Some(id), attempts: 0, keys: Keys::Ejected };
         state.assignments.insert(assignment, new);
         Ok(Outcome::Assignment(assignment))
     }

@@ -127,7 +127,7 @@ impl Apply for RemoveGroup {
         if let Some(first) = owned.next() {
             return Err(Reject::GroupOwnsSlots { group: id, count: 1 + owned.count(), first });
         }
-        if let Some(open) = state.assignments.values().find(|a| a.product == product_id && a.to == id) {
+        if let Some(open) = state.assignments.values().find(|a| a.product == product_id && a.to == Some(id)) {
             return Err(Reject::GroupInAssignment { group: id, assignment: open.id });
         }
         let migrates = |m: &&Migration| m.product == product_id && (m.from == id || m.to == id);

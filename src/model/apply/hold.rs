@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use super::{
     Apply, assignment,
-    common::{clipped, group, product, routed},
+    common::{clipped, product, routed},
     events::When,
-    guard::{no_promotion_open, not_ejected, not_swept},
+    guard::no_promotion_open,
     migration, promotion,
 };
 use crate::model::{
@@ -16,7 +16,7 @@ use crate::model::{
     outcome::Outcome,
     reject::{MigrationReject, Reject},
     route::{HoldKind, Mode},
-    state::{Cause, ClusterState, Hold, Keys},
+    state::{Cause, ClusterState, Hold},
 };
 
 impl Apply for OpenHold {
@@ -95,11 +95,7 @@ fn for_assignment(
     if kind != HoldKind::Wait && product.mode == Mode::Store {
         return Err(Reject::WrongHoldKind);
     }
-    let target = group(product, assignment.to)?;
-    not_swept(target)?;
-    if assignment.keys != Keys::Ejected {
-        not_ejected(target)?;
-    }
+    assignment::may_receive(product, assignment)?;
     no_promotion_open(state, product.id, assignment::concerned(product, assignment))?;
     if attempt != assignment.attempts + 1 {
         let attempts = assignment.attempts;

@@ -143,7 +143,7 @@ impl Apply for Switch {
         let (product_id, slots, from, to) = (migration.product, migration.slots.clone(), migration.from, migration.to);
 
         let held = held_ms(open, when);
-        slot::give(state, product_id, slots.iter().copied(), to, true, when.at)?;
+        slot::give(state, product_id, slots.iter().copied(), Some(to), true, when.at)?;
         state.holds.remove(&hold);
         let ReplicationOffset { replid, offset } = target_offset;
         if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&to) {

@@ -199,7 +199,7 @@ fn not_held(state: &ClusterState, product: &Product, id: GroupId) -> Result<(), 
                 }
             }
             Cause::Assignment(cause) => {
-                let comes = state.assignments.get(&cause).is_some_and(|a| a.to == id);
+                let comes = state.assignments.get(&cause).is_some_and(|a| a.to == Some(id));
                 if comes || hold.slots.iter().any(|s| product.slots[usize::from(s.0)].owner == Some(id)) {
                     return Err(PromotionReject::AssignmentHeld { group: id, assignment: cause, hold: hold.id }.into());
                 }

@@ -200,7 +200,7 @@ fn receives(state: &ClusterState, product: ProductId, group: GroupId) -> Result<
     let coming = state.migrations.values().find(|m| {
         m.product == product && m.to == group && (m.phase.attempting() || m.phase == MigrationPhase::Cancelling)
     });
-    let assigned = || state.assignments.values().find(|a| a.product == product && a.to == group);
+    let assigned = || state.assignments.values().find(|a| a.product == product && a.to == Some(group));
     let by = match coming {
         Some(m) => format!("migration {}", m.id),
         None => match assigned() {

@@ -20,7 +20,8 @@ impl Apply for AssignFree {
         let Self { product: product_id, ref slots, to } = *self;
         let at = when.at;
         let product = product(state, product_id)?;
-        not_ejected(group(product, to)?)?;
+        let target = group(product, to)?;
+        not_ejected(target)?;
         slots_usable(state, product, slots)?;
         let mut free = Vec::new();
         for slot in slots {
@@ -34,22 +35,26 @@ impl Apply for AssignFree {
         if free.is_empty() {
             return Ok(Outcome::Unchanged);
         }
+        // A slot that was released: its former owner may still have keys of it, and deletes them.
+        if let Some(slot) = free.iter().find(|slot| target.given_away.contains(slot)) {
+            return Err(Reject::SlotLeftovers { slot: *slot, group: to });
+        }
         // A promotion holds the slots that its group has when it opens the hold.
         no_promotion_open(state, product_id, [to])?;
 
-        give(state, product_id, free.iter().copied(), to, true, at)?;
+        give(state, product_id, free.iter().copied(), Some(to), true, at)?;
         Ok(Outcome::Slots(free.len() as u32))
     }
 }
 
-/// Makes `to` the owner of `slots`: the only function that changes an owner. With `remember`, former owners note the
+/// Makes `to` the owner of `slots`, or leaves them without one: the only function that changes an owner. With `remember`, former owners note the
 /// slots that they gave away: their keys there are leftovers, which a sweep deletes. The caller has checked everything;
 /// product and groups exist.
 pub(super) fn give(
     state: &mut ClusterState,
     product_id: ProductId,
     slots: impl Iterator<Item = SlotId>,
-    to: GroupId,
+    to: Option<GroupId>,
     remember: bool,
     at: Position,
 ) -> Result<(), Reject> {
@@ -57,11 +62,11 @@ pub(super) fn give(
     for slot in slots {
         let entry = &mut product.slots[usize::from(slot.0)];
         let former = entry.owner;
-        *entry = SlotState { owner: Some(to), epoch: at.index };
+        *entry = SlotState { owner: to, epoch: at.index };
         if let Some(former) = former.filter(|_| remember).and_then(|id| product.groups.get_mut(&id)) {
             former.given_away.insert(slot);
         }
-        if let Some(owner) = product.groups.get_mut(&to) {
+        if let Some(owner) = to.and_then(|to| product.groups.get_mut(&to)) {
             owner.given_away.remove(&slot);
         }
         // The new owner is not temporary; Eject adds the ejected slots after this.

@@ -23,8 +23,8 @@ pub struct StartAssign {
     pub product: ProductId,
     /// The slots.
     pub slots: BTreeSet<SlotId>,
-    /// Their new owner.
-    pub to: GroupId,
+    /// Their new owner. `None`: they are released, and have no owner then.
+    pub to: Option<GroupId>,
     /// Whether the keys that the present owners have in these slots are abandoned.
     pub abandon: bool,
 }

@@ -33,10 +33,10 @@ pub(super) fn ejections(state: &ClusterState, found: &mut Found) {
         }
     }
     for assignment in state.assignments.values().filter(|a| a.keys == Keys::Ejected) {
-        let group = state.products.get(&assignment.product).and_then(|p| p.groups.get(&assignment.to));
+        let group = state.products.get(&assignment.product).and_then(|p| p.groups.get(&assignment.to?));
         let ejection = group.and_then(|g| g.ejection.as_ref());
         found.unless(ejection.is_some_and(|ejection| ejection.slots == assignment.slots), || {
-            format!("assignment {} returns what group {} does not eject", assignment.id, assignment.to)
+            format!("assignment {} returns what group {:?} does not eject", assignment.id, assignment.to)
         });
     }
 }

@@ -129,14 +129,10 @@ fn product(state: &ClusterState, p: &Product, found: &mut Found) {
     found.unless(p.groups.len() <= GROUPS_MAX, || format!("'{name}' has {} groups", p.groups.len()));
     for (i, slot) in p.slots.iter().enumerate() {
         found.unless(slot.epoch <= state.route_epoch, || format!("'{name}' slot {i} is newer than the routes"));
-        match slot.owner {
-            Some(owner) => {
-                found.unless(p.groups.contains_key(&owner), || format!("'{name}' slot {i} belongs to no group"));
-                found.unless(slot.epoch.0 > 0, || format!("'{name}' slot {i} has an owner, but its epoch is 0"));
-            }
-            None => {
-                found.unless(slot.epoch.0 == 0, || format!("'{name}' slot {i} has no owner, but its epoch is not 0"))
-            }
+        // A slot without an owner has the epoch 0, or that of its release.
+        if let Some(owner) = slot.owner {
+            found.unless(p.groups.contains_key(&owner), || format!("'{name}' slot {i} belongs to no group"));
+            found.unless(slot.epoch.0 > 0, || format!("'{name}' slot {i} has an owner, but its epoch is 0"));
         }
     }
     for (id, g) in &p.groups {
@@ -149,9 +145,7 @@ fn product(state: &ClusterState, p: &Product, found: &mut Found) {
         });
         for slot in &g.given_away {
             let owner = p.slots.get(usize::from(slot.0)).and_then(|s| s.owner);
-            found.unless(owner.is_some_and(|o| o != *id), || {
-                format!("'{name}' group {id} gave away slot {slot}, which it owns or which has no owner")
-            });
+            found.unless(owner != Some(*id), || format!("'{name}' group {id} gave away slot {slot}, which it owns"));
         }
     }
 }
@@ -186,12 +180,14 @@ fn assignments(state: &ClusterState, moving: &mut BTreeSet<(ProductId, SlotId)>,
             found.unless(false, || format!("the product of assignment {id} does not exist"));
             continue;
         };
-        found.unless(p.groups.contains_key(&a.to), || format!("the target of assignment {id} does not exist"));
+        found.unless(a.to.is_none_or(|to| p.groups.contains_key(&to)), || {
+            format!("the target of assignment {id} does not exist")
+        });
         for slot in &a.slots {
             found.unless(moving.insert((a.product, *slot)), || format!("slot {slot} is in two assignments"));
             let slot_state = p.slots.get(usize::from(slot.0));
-            found.unless(slot_state.is_some_and(|s| s.owner != Some(a.to)), || {
-                format!("assignment {id}: slot {slot} does not exist, or belongs to group {} already", a.to)
+            found.unless(slot_state.is_some_and(|s| s.owner != a.to), || {
+                format!("assignment {id}: slot {slot} does not exist, or has the owner {:?} already", a.to)
             });
         }
     }

@@ -49,7 +49,7 @@ fn alone(state: &ClusterState, p: &Promotion, found: &mut Found) {
             Cause::Migration(id) => state.migrations.get(&id).is_some_and(|m| m.from == p.group || m.to == p.group),
             Cause::Assignment(id) => {
                 let owner = |slot: usize| state.products.get(&p.product).and_then(|p| p.slots.get(slot)?.owner);
-                state.assignments.get(&id).is_some_and(|a| a.to == p.group)
+                state.assignments.get(&id).is_some_and(|a| a.to == Some(p.group))
                     || hold.slots.iter().any(|s| owner(usize::from(s.0)) == Some(p.group))
             }
             Cause::Promotion(_) => false,

@@ -208,7 +208,7 @@ pub enum Reject {
     NoPasswordToKeep(String),
     /// The product still has groups.
     #[error(
-        "product '{product}' still has {count} group(s), the first is {group}; remove them first (`pontoon group remove`)"
+        "product '{product}' still has {count} group(s), the first is {group}; remove them first (`pontoon group remove`), or give --abandon-data"
     )]
     ProductHasGroups {
         /// The product.
@@ -362,17 +362,29 @@ pub enum Reject {
         /// The group that wants it.
         to: GroupId,
     },
+    /// The group may have keys of the slot, which it gave away.
+    #[error(
+        "group {group} may still have leftovers of slot {slot}, which it gave away; they are being deleted: see `pontoon group \
+         show {group}`, and try again"
+    )]
+    SlotLeftovers {
+        /// The slot.
+        slot: SlotId,
+        /// The group.
+        group: GroupId,
+    },
     /// The slot is in an assignment that has not ended.
     #[error(
-        "slot {slot} is being assigned to group {to} (assignment {assignment}, not ended); wait for its end, then try again"
+        "slot {slot} is being {} (assignment {assignment}, not ended); wait for its end, then try again",
+        .to.map_or_else(|| "released".to_owned(), |to| format!("assigned to group {to}"))
     )]
     SlotInAssignment {
         /// The slot.
         slot: SlotId,
         /// The assignment.
         assignment: AssignmentId,
-        /// The target.
-        to: GroupId,
+        /// The target. `None`: it is being released.
+        to: Option<GroupId>,
     },
     /// Too many open assignments.
     #[error("{max} assignments have not ended, the most there can be; wait for one of them")]

@@ -27,14 +27,19 @@ impl Encode for StartAssign {
     type Message = pb::StartAssign;
 
     fn to_message(&self) -> pb::StartAssign {
-        pb::StartAssign { product: self.product.0, slots: slots_to(&self.slots), to: self.to.0, abandon: self.abandon }
+        pb::StartAssign {
+            product: self.product.0,
+            slots: slots_to(&self.slots),
+            to: self.to.map(|to| to.0),
+            abandon: self.abandon,
+        }
     }
 
     fn from_message(message: pb::StartAssign) -> Result<Self, DecodeError> {
         Ok(Self {
             product: ProductId(message.product),
             slots: slots_from(&message.slots)?,
-            to: GroupId(message.to),
+            to: message.to.map(GroupId),
             abandon: message.abandon,
         })
     }

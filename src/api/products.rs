@@ -95,13 +95,18 @@ impl MutationHandler for SetProductRequest {
                 confirmed: self.read_confirmed,
             },
             clients_max: self.clients_max,
-            rules: SetClientRules { ops_max: self.ops_max, bytes_max: self.bytes_max, scripts_off: self.scripts_off },
+            rules: SetClientRules {
+                ops_max: self.ops_max,
+                bytes_max: self.bytes_max,
+                scripts_off: self.scripts_off,
+                idle_ms: self.idle_timeout_ms,
+            },
         };
         if settings.is_empty() {
             return Err(CallFailure::Bad(
                 "nothing to set; give port=P, databases=N, auto-rebalance=on|off, min-acks=N, min-acks-timeout=TIME, \
                  read-from=WHERE, max-lag=1s, read-your-writes=on|off, read-confirmed=on|off, clients-max=N, \
-                 ops-max=N, bytes-max=SIZE, scripts=on|off or \
+                 ops-max=N, bytes-max=SIZE, scripts=on|off, idle-timeout=5m|off or \
                  --password-file FILE"
                     .into(),
             ));

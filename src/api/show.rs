@@ -116,6 +116,7 @@ pub fn product(product: &Product) -> admin::Product {
         ops_max: product.rules.ops_max,
         bytes_max: product.rules.bytes_max,
         scripts_off: product.rules.scripts_off,
+        idle_timeout_ms: product.rules.idle_ms,
         max_lag_ms: product.reads.max_lag_ms,
         read_your_writes: product.reads.own_writes,
         read_confirmed: product.reads.confirmed,

@@ -33,6 +33,7 @@ pub(super) fn run(args: &RecoverArgs) -> Result<(), CliError> {
     if !args.data_dir.is_dir() {
         return Err(CliError::Failed(format!("{dir} is not a directory; give the --data-dir of the node")));
     }
+    consensus::must_be_of_a_node(&args.data_dir).map_err(failed)?;
     protect::process();
     let lock = consensus::lock(&args.data_dir).map_err(failed)?;
     let report = Consensus::recover(&args.data_dir, &lock).map_err(failed)?;

@@ -1,18 +1,23 @@
 //! The settings of the log output.
 
+use std::path::PathBuf;
+
 use super::{
     section::section,
     value::{SettingKind, SettingValue},
 };
+use crate::logging::Levels;
 
 // openraft logs about forty times a second that a node is down. `consensus` logs this once, and also what is fatal.
 section! {
-    /// Logging to standard error.
+    /// Logging.
     LogConfig("log") {
         /// `text` for people, `json` for machines.
         format "format": LogFormat = LogFormat::Text, "text";
         /// error, warn, info, debug or trace; or directives, as `info,pontoon::consensus=debug`.
         level "level": String = "info,openraft=off".to_owned(), "info,openraft=off";
+        /// File that lines are appended to; not set: standard error. SIGHUP opens it again, after it was renamed.
+        file "file": Option<PathBuf> = None, "/var/log/pontoon/pontoon.log";
     }
 }
 
@@ -43,12 +48,11 @@ impl SettingValue for LogFormat {
 }
 
 impl LogConfig {
-    pub(super) fn check(&self) -> Result<(), String> {
-        tracing_subscriber::EnvFilter::try_new(&self.level).map(drop).map_err(|e| {
-            format!(
-                "log.level: '{}' is not valid ({e}); for example: info, or info,pontoon::consensus=debug",
-                self.level
-            )
-        })
+    /// The levels.
+    ///
+    /// # Errors
+    /// Returns what is expected, as text for the operator.
+    pub fn levels(&self) -> Result<Levels, String> {
+        self.level.parse().map_err(|e| format!("log.level: {e}; for example: info, or info,pontoon::consensus=debug"))
     }
 }

@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, accessat, flock};
 
 use super::{
     OpenError, disk,
@@ -28,6 +28,105 @@ const DEPTH_MAX: u32 = 2;
 #[derive(Debug)]
 pub struct DirLock {
     _file: File,
+}
+
+/// What a data directory is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It does not exist, or has nothing in it.
+    Empty,
+    /// It has a witness or a log.
+    OfANode,
+    /// It has neither, and something else: for example this.
+    Foreign(String),
+}
+
+/// Checks whether a node could use the data directory, and changes nothing.
+///
+/// # Errors
+/// Returns why not and what to do, as text for the operator.
+pub fn check(data_dir: &Path) -> Result<(), OpenError> {
+    let shown = data_dir.display();
+    if !data_dir.exists() {
+        // The node makes what is missing below the first directory that exists.
+        let mut above =
+            data_dir.ancestors().skip(1).map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
+        let Some(above) = above.find(|dir| dir.exists()) else { return Ok(()) };
+        return may_write(above).map_err(|why| {
+            OpenError(format!(
+                "the data directory {shown} does not exist and cannot be made: {} {why}; make it for this user, or give \
+                 another --data-dir",
+                above.display()
+            ))
+        });
+    }
+    is_own_directory(data_dir)?;
+    may_write(data_dir)
+        .map_err(|why| OpenError(format!("the data directory {shown} {why}; run: chmod 700 {shown}")))?;
+    refuse_foreign(data_dir)
+}
+
+/// Checks that a node has used the data directory, and changes nothing.
+///
+/// # Errors
+/// Returns what it is instead, as text for the operator.
+pub fn must_be_of_a_node(data_dir: &Path) -> Result<(), OpenError> {
+    is_own_directory(data_dir)?;
+    match kind(data_dir) {
+        Kind::Empty => Err(OpenError(format!(
+            "the data directory {} is empty, so there is no node in it; give the --data-dir of the node",
+            data_dir.display()
+        ))),
+        Kind::OfANode | Kind::Foreign(_) => refuse_foreign(data_dir),
+    }
+}
+
+/// Refuses what another program or another version has written. A node would close the files to others.
+fn refuse_foreign(data_dir: &Path) -> Result<(), OpenError> {
+    match kind(data_dir) {
+        Kind::Foreign(what) => Err(OpenError(format!(
+            "{} is not the data directory of a node: it has other files ({what}), and neither a log nor a witness; nothing \
+             in it was changed. Give the --data-dir of this node, or an empty directory",
+            data_dir.display()
+        ))),
+        Kind::Empty => Ok(()),
+        // What cannot be read is reported when it is opened.
+        Kind::OfANode => match Witness::other_version(data_dir) {
+            Ok(Some(version)) => Err(of_another_version(data_dir, &version)),
+            Ok(None) | Err(_) => Ok(()),
+        },
+    }
+}
+
+fn kind(data_dir: &Path) -> Kind {
+    if super::witness::path(data_dir).exists() || disk::exists(data_dir) {
+        return Kind::OfANode;
+    }
+    let names = fs::read_dir(data_dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    // A first start was interrupted, or the directory is the root of a file system.
+    let foreign = names.filter(|name| ![LOCK, "witness.new", "lost+found"].iter().any(|own| name == own)).min();
+    match foreign {
+        Some(name) => Kind::Foreign(name.to_string_lossy().chars().filter(|c| !c.is_control()).take(80).collect()),
+        None => Kind::Empty,
+    }
+}
+
+fn of_another_version(data_dir: &Path, version: &str) -> OpenError {
+    OpenError(format!(
+        "the data directory {} was written by another version of Pontoon (its witness is of version {version}, this program \
+         knows {}); start the program that wrote it",
+        data_dir.display(),
+        super::witness::VERSION
+    ))
+}
+
+fn may_write(dir: &Path) -> Result<(), String> {
+    if !dir.is_dir() {
+        return Err("is not a directory".into());
+    }
+    let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    accessat(CWD, dir, access, AtFlags::EACCESS)
+        .map_err(|e| format!("cannot be written by this user ({})", std::io::Error::from(e)))
 }
 
 /// Takes the data directory for this process. Makes it (mode 0700) if there is none, and corrects a wider mode, because
@@ -89,7 +188,22 @@ fn prepare(data_dir: &Path) -> Result<(), OpenError> {
             File::open(parent).and_then(|f| f.sync_all()).map_err(failed)?;
         }
     }
-    let found = fs::metadata(data_dir).map_err(failed)?;
+    let found = is_own_directory(data_dir)?;
+    refuse_foreign(data_dir)?;
+    if found.permissions().mode() & MODE_OTHERS != 0 {
+        tracing::warn!(data_dir = %shown, "the data directory could be read by others; its mode is now 0700");
+        fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    let corrected = close_to_others(data_dir, DEPTH_MAX).map_err(failed)?;
+    if corrected > 0 {
+        tracing::warn!(data_dir = %shown, files = corrected, "files could be read by others; their mode is now 0600");
+    }
+    Ok(())
+}
+
+fn is_own_directory(data_dir: &Path) -> Result<fs::Metadata, OpenError> {
+    let shown = data_dir.display();
+    let found = fs::metadata(data_dir).map_err(|e| OpenError(format!("cannot use the data directory {shown}: {e}")))?;
     if !found.is_dir() {
         return Err(OpenError(format!(
             "the data directory {shown} is not a directory; move it away, or give another --data-dir"
@@ -102,15 +216,7 @@ fn prepare(data_dir: &Path) -> Result<(), OpenError> {
             "the data directory {shown} belongs to user {owner}, and this process runs as user {me}; run it as that user"
         )));
     }
-    if found.permissions().mode() & MODE_OTHERS != 0 {
-        tracing::warn!(data_dir = %shown, "the data directory could be read by others; its mode is now 0700");
-        fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
-    }
-    let corrected = close_to_others(data_dir, DEPTH_MAX).map_err(failed)?;
-    if corrected > 0 {
-        tracing::warn!(data_dir = %shown, files = corrected, "files could be read by others; their mode is now 0600");
-    }
-    Ok(())
+    Ok(found)
 }
 
 /// Takes the rights of others from all files below a directory; returns how many had some. Symbolic links are not
@@ -165,5 +271,48 @@ mod tests {
         set(dir.path(), 0o755);
         lock(dir.path()).unwrap();
         assert_eq!([dir.path(), &folder, &file].map(mode), [0o700, 0o700, 0o600]);
+    }
+
+    #[test]
+    fn a_check_says_why_a_directory_cannot_be_used_and_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        fs::create_dir(at("home")).unwrap();
+        fs::write(at("home/thesis.tex"), "").unwrap();
+        fs::set_permissions(at("home"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(at("newer")).unwrap();
+        let mut slots = vec![0; 8192];
+        [0, 4096].iter().for_each(|at| slots[*at..at + 8].copy_from_slice(b"PNTNWIT2"));
+        fs::write(at("newer/witness"), &slots).unwrap();
+        // One slot is damaged, and the other one counts.
+        fs::create_dir(at("torn")).unwrap();
+        slots[4096..4104].copy_from_slice(b"PNTNWIT1");
+        fs::write(at("torn/witness"), &slots).unwrap();
+        fs::create_dir_all(at("full/lost+found")).unwrap();
+        for (name, part) in [
+            ("file", Some("is not a directory")),
+            ("file/below", Some("cannot be made")),
+            ("home", Some("other files (thesis.tex)")),
+            ("newer", Some("another version of Pontoon (its witness is of version 2")),
+            ("torn", None),
+            ("full", None),
+            ("new/below/it", None),
+        ] {
+            let checked = check(&at(name)).map_err(|e| e.to_string());
+            match part {
+                None => assert_eq!(checked, Ok(()), "{name}"),
+                Some(part) => assert!(checked.as_ref().is_err_and(|e| e.contains(part)), "{name}: {checked:?}"),
+            }
+        }
+        // A start refuses them as well, and leaves nothing there.
+        assert!(lock(&at("home")).unwrap_err().to_string().contains("thesis.tex"));
+        assert!(lock(&at("newer")).unwrap_err().to_string().contains("another version"));
+        assert_eq!(fs::metadata(at("home")).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(fs::read_dir(at("home")).unwrap().count() + fs::read_dir(at("newer")).unwrap().count(), 2);
+        assert!(!at("new").exists());
+        assert!(must_be_of_a_node(&at("full")).unwrap_err().to_string().contains("is empty"));
+        assert!(must_be_of_a_node(&at("home")).unwrap_err().to_string().contains("thesis.tex"));
+        must_be_of_a_node(&at("torn")).unwrap();
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    limits::{BYTES_MAX, OPS_MAX},
+    limits::{BYTES_MAX, IDLE_MS, OPS_MAX},
     reject::Reject,
 };
 
@@ -16,6 +16,8 @@ pub struct ClientRules {
     pub bytes_max: u64,
     /// Scripts and functions are refused.
     pub scripts_off: bool,
+    /// Milliseconds without a request after which a client is closed; 0: never.
+    pub idle_ms: u32,
 }
 
 impl fmt::Display for ClientRules {
@@ -29,7 +31,11 @@ impl fmt::Display for ClientRules {
             0 => {}
             n => write!(f, ", and {n} bytes a second with the replies")?,
         }
-        f.write_str(if self.scripts_off { ", no scripts and functions" } else { ", scripts too" })
+        f.write_str(if self.scripts_off { ", no scripts and functions" } else { ", scripts too" })?;
+        match self.idle_ms {
+            0 => Ok(()),
+            ms => write!(f, "; those without a request for {} s are closed", f64::from(ms) / 1000.0),
+        }
     }
 }
 
@@ -42,6 +48,8 @@ pub struct SetClientRules {
     pub bytes_max: Option<u64>,
     /// Whether scripts and functions are refused.
     pub scripts_off: Option<bool>,
+    /// When idle clients are closed, within `IDLE_MS`; 0: never.
+    pub idle_ms: Option<u32>,
 }
 
 impl SetClientRules {
@@ -52,6 +60,7 @@ impl SetClientRules {
             ops_max: self.ops_max.unwrap_or(before.ops_max),
             bytes_max: self.bytes_max.unwrap_or(before.bytes_max),
             scripts_off: self.scripts_off.unwrap_or(before.scripts_off),
+            idle_ms: self.idle_ms.unwrap_or(before.idle_ms),
         }
     }
 
@@ -72,6 +81,9 @@ impl SetClientRules {
         if self.bytes_max.is_some_and(|bytes| bytes > BYTES_MAX) {
             return Err(Reject::BadQuota { name: "bytes-max", max: BYTES_MAX });
         }
-        Ok(())
+        match self.idle_ms {
+            Some(ms) if ms != 0 && !IDLE_MS.contains(&ms) => Err(Reject::BadIdleTimeout(ms)),
+            Some(_) | None => Ok(()),
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 mod buffers;
 mod clock;
+mod idle;
 mod parking;
 mod routes;
 mod turns;
@@ -26,6 +27,7 @@ use buffers::Buffers;
 pub(super) use buffers::reserve;
 pub(super) use clock::TICK;
 use clock::WorkerClock;
+use idle::IdleRound;
 use parking::Parking;
 use routes::WorkerRoutes;
 use turns::{LargeTurnQueue, Root};
@@ -103,6 +105,7 @@ pub(super) struct Worker {
     /// Sessions that got replies in this turn.
     pub(super) replied: RefCell<Vec<Rc<Session>>>,
     sessions: RefCell<BTreeMap<u64, Rc<Session>>>,
+    idle_round: IdleRound,
     next_session: Cell<u64>,
     /// Panics of tasks that many sessions share; see [`spawn_shared`](Self::spawn_shared).
     panics: mpsc::Sender<Box<dyn Any + Send>>,
@@ -147,6 +150,7 @@ async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
         paused_ticks: Cell::new(0),
         replied: RefCell::default(),
         sessions: RefCell::default(),
+        idle_round: IdleRound::default(),
         // Unique over the workers of a node, as CLIENT ID must be.
         next_session: Cell::new(index as u64 + 1),
         panics,
@@ -319,6 +323,7 @@ impl Worker {
             product.tick(self);
         }
         self.close_slow();
+        self.close_idle();
         self.memory.publish();
         self.end_pauses();
         self.cut_off_again();

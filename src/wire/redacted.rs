@@ -20,7 +20,7 @@ redacted! {
     CreateProductRequest { name port layout mode isolated databases username options accept_shared_risk }
     SetProductRequest {
         name port databases username auto_rebalance min_acks min_acks_timeout_ms read_from max_lag_ms read_your_writes clients_max
-        ops_max bytes_max scripts_off
+        ops_max bytes_max scripts_off idle_timeout_ms
         options
     }
     CreateGroupRequest { product id primary replicas username options data_username accept_shared_risk }

@@ -185,6 +185,7 @@ fn product_state_to(p: &Product) -> pb::Product {
         ops_max: p.rules.ops_max,
         bytes_max: p.rules.bytes_max,
         scripts_off: p.rules.scripts_off,
+        idle_ms: p.rules.idle_ms,
     }
 }
 
@@ -207,7 +208,12 @@ fn product_state_from(p: pb::Product) -> Result<Product, DecodeError> {
         min_acks: min_acks_from(p.min_acks)?,
         min_acks_ms: p.min_acks_ms,
         clients_max: p.clients_max,
-        rules: ClientRules { ops_max: p.ops_max, bytes_max: p.bytes_max, scripts_off: p.scripts_off },
+        rules: ClientRules {
+            ops_max: p.ops_max,
+            bytes_max: p.bytes_max,
+            scripts_off: p.scripts_off,
+            idle_ms: p.idle_ms,
+        },
     })
 }
 

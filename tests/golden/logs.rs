@@ -11,6 +11,7 @@ use pontoon::model::{
         RestartMigration, ResumeMigration, SetCluster, SetGroup, SetImpaired, SetMigration, SetProduct, SetRole,
         SetServer, StartAssign, StartMigration, StartPromotion, StartRun, Switch,
     },
+    client_rules::SetClientRules,
     data_user::DataUser,
     ids::{
         AssignmentId, Epoch, GroupId, HoldId, HostPort, MigrationId, NodeId, ProductId, PromotionId, SlotId, Term, Uuid,
@@ -568,6 +569,33 @@ pub fn limited() -> Log {
                 reads: SetReads::default(),
                 clients_max: Some(300),
                 rules: Default::default(),
+            }),
+        ),
+    ]
+}
+
+/// A product whose clients have rules.
+pub fn ruled() -> Log {
+    vec![
+        (STEP, changes().swap_remove(0).1),
+        (
+            "set_product_rules",
+            Change::SetProduct(SetProduct {
+                product: ProductId(1),
+                port: None,
+                databases: None,
+                auth: None,
+                auto_rebalance: None,
+                min_acks: None,
+                min_acks_ms: None,
+                reads: SetReads::default(),
+                clients_max: None,
+                rules: SetClientRules {
+                    ops_max: Some(5000),
+                    bytes_max: Some(1 << 20),
+                    scripts_off: Some(true),
+                    idle_ms: Some(300_000),
+                },
             }),
         ),
     ]

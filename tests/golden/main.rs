@@ -11,6 +11,7 @@ use pontoon::{
     model::{
         apply::apply,
         change::{Bootstrap, Change, NewMember, Recover, SetProduct},
+        client_rules::ClientRules,
         ids::{Epoch, GroupId, ProductId, Term, Uuid},
         reads::{ReadFrom, ReadPolicy, SetReads},
         reject::Reject,
@@ -25,10 +26,12 @@ use pontoon::{
 };
 use prost::Message;
 
-use self::logs::{Log, STEP, changes, ejections, group_notes, limited, migrations, node_notes, noted, promotions};
+use self::logs::{
+    Log, STEP, changes, ejections, group_notes, limited, migrations, node_notes, noted, promotions, ruled,
+};
 
 /// The golden files of last states.
-const STATES: [&str; 9] = [
+const STATES: [&str; 10] = [
     "state",
     "state_migrations",
     "state_promotions",
@@ -38,6 +41,7 @@ const STATES: [&str; 9] = [
     "state_removed",
     "state_group_notes",
     "state_node_notes",
+    "state_ruled",
 ];
 
 fn numbered(changes: Log) -> Vec<(&'static str, Entry)> {
@@ -88,8 +92,8 @@ fn without_texts(mut state: ClusterState) -> ClusterState {
     state
 }
 
-fn all_logs() -> [Log; 8] {
-    [changes(), migrations(), promotions(), ejections(), noted(), limited(), group_notes(), node_notes()]
+fn all_logs() -> [Log; 9] {
+    [changes(), migrations(), promotions(), ejections(), noted(), limited(), group_notes(), node_notes(), ruled()]
 }
 
 #[test]
@@ -191,6 +195,14 @@ fn a_state_with_a_limit_of_clients_is_read_and_written_as_it_was() {
     // A state of an earlier version has no limit.
     assert_eq!(last_state(&numbered(changes())).products[&ProductId(1)].clients_max, 0);
     assert_kept("state_limited", &state);
+}
+
+#[test]
+fn a_state_with_rules_for_clients_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(ruled()));
+    let rules = ClientRules { ops_max: 5000, bytes_max: 1 << 20, scripts_off: true, idle_ms: 300_000 };
+    assert_eq!(state.products[&ProductId(1)].rules, rules);
+    assert_kept("state_ruled", &state);
 }
 
 #[test]

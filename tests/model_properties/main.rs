@@ -135,6 +135,7 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
                 ops_max: (f % 5 == 0).then_some(u32::from(a).saturating_mul(4_000_000)),
                 bytes_max: (f % 7 == 0).then_some(u64::from(a) << 34),
                 scripts_off: (f % 2 == 0).then_some(a % 2 == 0),
+                idle_ms: (f % 11 == 0).then_some(u32::from(a) * 100),
             },
         }),
         10 => Change::RemoveProduct(RemoveProduct { product }),

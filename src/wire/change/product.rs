@@ -41,6 +41,7 @@ impl Encode for SetProduct {
             ops_max: self.rules.ops_max,
             bytes_max: self.rules.bytes_max,
             scripts_off: self.rules.scripts_off,
+            idle_ms: self.rules.idle_ms,
         }
     }
 
@@ -59,6 +60,7 @@ impl Encode for SetProduct {
                 ops_max: message.ops_max,
                 bytes_max: message.bytes_max,
                 scripts_off: message.scripts_off,
+                idle_ms: message.idle_ms,
             },
         })
     }

@@ -9,8 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Bed, PATIENCE, Redis, fake, with_product};
-use pontoon::{model::ids::HostPort, proxy::Limits};
+use common::{Bed, PATIENCE, Redis, fake, held, with_product};
+use pontoon::{
+    model::{ids::HostPort, route::HoldKind},
+    proxy::Limits,
+};
 
 #[test]
 fn a_value_larger_than_every_queue_passes_both_ways() {
@@ -102,9 +105,13 @@ fn a_client_without_a_request_is_closed_and_no_other_is() {
             }
         }
     });
-    let limits = Limits { request_deadline: PATIENCE, ..Limits::default() };
+    let limits = Limits { request_deadline: 2 * PATIENCE, parked_for_max: 2 * PATIENCE, ..Limits::default() };
     let idle_ms = IDLE.as_millis() as u32;
-    let bed = Bed::start_with(&[&addr], limits, 2, |t| with_product(t, |p| p.rules.idle_ms = idle_ms));
+    let bed = Bed::start_with(&[&addr], limits, 2, |t| {
+        held(with_product(t, |p| p.rules.idle_ms = idle_ms), 1, HoldKind::Wait, "held")
+    });
+    let mut parked = bed.client();
+    parked.call("SET held 1");
     let (mut idle, mut waits, mut sends, mut pings) = (bed.client(), bed.client(), bed.client(), bed.client());
     idle.call("SET a 1").expect("+OK\r\n");
     waits.call("GET a");
@@ -127,8 +134,10 @@ fn a_client_without_a_request_is_closed_and_no_other_is() {
     assert_eq!(idle.rest(), "");
     pings.call("PING").expect("+PONG\r\n");
     sends.send(b"?").call("PING");
-    waits.stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-    let nothing = std::io::Read::read(&mut waits.stream, &mut [0]).unwrap_err();
-    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock, "closed with a request in flight");
+    for (client, what) in [(&mut waits, "in flight"), (&mut parked, "parked")] {
+        client.stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let nothing = std::io::Read::read(&mut client.stream, &mut [0]).unwrap_err();
+        assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock, "closed with a request {what}");
+    }
     assert_eq!(closed(), 1);
 }

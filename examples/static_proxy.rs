@@ -54,7 +54,7 @@ fn table(port: u16, servers: &[HostPort]) -> RouteTable {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
+    tracing_subscriber::fmt().init();
     let (mut words, mut workers) = (Vec::new(), 1);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {

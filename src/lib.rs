@@ -8,6 +8,7 @@
 //! | [`counters`] | counters of the control plane |
 //! | [`faults`] | faults that tests ask for in a debug build |
 //! | [`files`] | the file descriptors of this process |
+//! | [`logging`] | the log of this process: its levels, and its file |
 //! | [`panics`] | the text of a panic, and how it reaches the tasks that depend on it |
 //! | [`model`] | PURE. what exists, and how it may change |
 //! | [`plan`] | PURE. what should happen next |
@@ -35,6 +36,7 @@ pub mod control;
 pub mod counters;
 pub mod faults;
 pub mod files;
+pub mod logging;
 pub mod model;
 pub mod mover;
 pub mod node;

@@ -13,6 +13,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("faults", &[]),
     ("files", &[]),
     ("counters", &[]),
+    ("logging", &[]),
     ("panics", &[]),
     ("model", &[]),
     ("plan", &["model"]),
@@ -41,8 +42,8 @@ const MAY: &[(&str, &[&str])] = &[
             "resolver",
         ],
     ),
-    ("api", &["control", "consensus", "plan", "model", "wire", "clock", "counters", "faults", "proxy"]),
-    ("config", &["model", "wire", "consensus", "proxy", "plan"]),
+    ("api", &["control", "consensus", "plan", "model", "wire", "clock", "counters", "faults", "logging", "proxy"]),
+    ("config", &["model", "wire", "consensus", "logging", "proxy", "plan"]),
     (
         "node",
         &[
@@ -62,10 +63,11 @@ const MAY: &[(&str, &[&str])] = &[
             "counters",
             "faults",
             "files",
+            "logging",
             "panics",
         ],
     ),
-    ("cli", &["wire", "config", "model", "node", "consensus", "clock", "resolver"]),
+    ("cli", &["wire", "config", "model", "node", "consensus", "clock", "logging", "resolver"]),
 ];
 
 /// Names that only some modules may use: the name, and the modules.

@@ -147,6 +147,11 @@ impl Node {
         prlimit(pid, Resource::Nofile, limit).expect("the limit of a child can be set");
     }
 
+    /// Sends a signal that does not end the node.
+    pub fn signal(&self, signal: Signal) {
+        self.running().signal(signal);
+    }
+
     /// Sends SIGTERM and waits until the process has ended.
     pub fn terminate(&mut self, within: Duration) -> ExitStatus {
         self.running().signal(Signal::TERM);

@@ -11,8 +11,9 @@ use crate::wire::pb::admin::{
     ListProductsRequest, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest, PauseMigrationRequest,
     PromoteRequest, RebalanceRequest, ReleaseSlotsRequest, RemoveGroupRequest, RemoveNodeRequest, RemoveProductRequest,
     RemoveServerRequest, ResumeMigrationRequest, SetClusterRequest, SetGroupRequest, SetMigrationRequest,
-    SetNodeRoleRequest, SetProductRequest, SetServerRequest, ShowClusterReply, ShowClusterRequest, ShowGroupReply,
-    ShowGroupRequest, StartMigrationRequest, StatusReply, StatusRequest, admin_server::Admin,
+    SetNodeLogReply, SetNodeLogRequest, SetNodeRoleRequest, SetProductRequest, SetServerRequest, ShowClusterReply,
+    ShowClusterRequest, ShowGroupReply, ShowGroupRequest, StartMigrationRequest, StatusReply, StatusRequest,
+    admin_server::Admin,
 };
 
 type Changed = Result<Response<ChangeReply>, Status>;
@@ -63,6 +64,10 @@ impl Admin for Api {
 
     async fn set_node_role(&self, request: Request<SetNodeRoleRequest>) -> Changed {
         self.change(request).await
+    }
+
+    async fn set_node_log(&self, request: Request<SetNodeLogRequest>) -> Result<Response<SetNodeLogReply>, Status> {
+        self.set_log(request).await
     }
 
     async fn create_product(&self, request: Request<CreateProductRequest>) -> Changed {

@@ -29,6 +29,7 @@ mod leader;
 pub mod metrics;
 pub mod migration_view;
 pub mod migrations;
+mod node_log;
 pub mod nodes;
 mod opening;
 mod product_guard;

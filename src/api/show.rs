@@ -142,6 +142,7 @@ pub fn product(product: &Product) -> admin::Product {
         bytes_max: product.rules.bytes_max,
         scripts_off: product.rules.scripts_off,
         errors_detailed: product.rules.errors_detailed,
+        idle_timeout_ms: product.rules.idle_ms,
         max_lag_ms: product.reads.max_lag_ms,
         read_your_writes: product.reads.own_writes,
         read_confirmed: product.reads.confirmed,

@@ -2,9 +2,10 @@
 
 use clap::{Subcommand, ValueEnum};
 
-use super::{Remote, change, error::CliError, output, product, product_show};
+use super::{Remote, change, error::CliError, output, product, product_show, setting};
 use crate::wire::pb::admin::{
-    ListNodesRequest, Node, NodeRole, Product, RemoveNodeRequest, SetNodeRoleRequest, StatusRequest,
+    ListNodesRequest, Node, NodeRole, Product, RemoveNodeRequest, SetNodeLogReply, SetNodeLogRequest,
+    SetNodeRoleRequest, StatusRequest,
 };
 
 /// `pontoon node ...`
@@ -24,6 +25,15 @@ pub enum NodeCommand {
         /// You guarantee that it is dead and stays dead; then the command does not wait for it
         #[arg(long)]
         assume_dead: bool,
+    },
+    /// Set what a node logs until it is restarted: log=debug (its own lines), log=pontoon::consensus=trace (those of a
+    /// module), log=default (what its configuration says); without it, show the levels in effect
+    Set {
+        /// Its id
+        id: u64,
+        /// What to change
+        #[arg(value_name = "KEY=VALUE")]
+        settings: Vec<String>,
     },
     /// Choose whether a node votes
     SetRole {
@@ -56,6 +66,7 @@ pub(super) async fn run(command: NodeCommand, remote: &Remote) -> Result<(), Cli
     let made = match command {
         NodeCommand::Ls => return list(remote).await,
         NodeCommand::Show { id } => return show(remote, id).await,
+        NodeCommand::Set { id, settings } => return set(id, &settings, remote).await,
         NodeCommand::Remove { id, assume_dead } => {
             let call = |mut c: super::client::Client, options| async move {
                 c.remove_node(RemoveNodeRequest { id, assume_dead, options: Some(options) }).await
@@ -75,6 +86,39 @@ pub(super) async fn run(command: NodeCommand, remote: &Remote) -> Result<(), Cli
         }
     };
     made.map(drop)
+}
+
+async fn set(id: u64, settings: &[String], remote: &Remote) -> Result<(), CliError> {
+    let request = log_request(id, settings, remote.common.dry_run).map_err(CliError::Usage)?;
+    let reply = remote
+        .read(|mut c| {
+            let request = request.clone();
+            async move { c.set_node_log(request).await }
+        })
+        .await?;
+    if remote.json() {
+        return output::print_json(&reply);
+    }
+    let wanted = request.levels.filter(|_| request.dry_run);
+    let would = wanted.map_or_else(String::new, |levels| format!("would: node {id} logs by {levels}\n"));
+    output::print_text(&format!("{would}{}", to_log_line(&reply)));
+    Ok(())
+}
+
+fn log_request(id: u64, settings: &[String], dry_run: bool) -> Result<SetNodeLogRequest, String> {
+    let mut request = SetNodeLogRequest { id, levels: None, dry_run };
+    for setting in settings {
+        match setting::split(setting)? {
+            ("log", levels) => request.levels = Some(levels.to_owned()),
+            (key, _) => return Err(format!("'{key}' is not a setting of a node that runs; the only one is log")),
+        }
+    }
+    Ok(request)
+}
+
+fn to_log_line(reply: &SetNodeLogReply) -> String {
+    let until = if reply.chosen { ", until it is restarted or log=default" } else { ", as configured" };
+    format!("node {} logs {}{until}\n", reply.id, reply.levels)
 }
 
 async fn list(remote: &Remote) -> Result<(), CliError> {
@@ -160,6 +204,17 @@ pub(super) fn to_table(nodes: &[Node], leader: Option<u64>) -> String {
 mod tests {
     use super::*;
     use crate::wire::pb::admin::{Listener, NodeState};
+
+    #[test]
+    fn the_setting_of_a_node_is_log() {
+        let parse = |settings: &[&str]| {
+            log_request(3, &settings.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>(), false).map(|r| r.levels)
+        };
+        assert_eq!(parse(&[]), Ok(None));
+        assert_eq!(parse(&["log=pontoon::node=debug"]), Ok(Some("pontoon::node=debug".into())));
+        assert!(parse(&["log"]).is_err_and(|e| e.contains("KEY=VALUE")));
+        assert!(parse(&["zone=a"]).is_err_and(|e| e.contains("the only one is log")));
+    }
 
     #[test]
     fn the_table_has_role_and_state() {

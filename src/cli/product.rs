@@ -64,8 +64,8 @@ pub enum ProductCommand {
     /// min-acks=N (replicas that must have a write; 0: off), min-acks-timeout=TIME
     ///
     /// What its clients may do on each node: clients-max=N, ops-max=N (requests per second), bytes-max=SIZE (of requests
-    /// and replies per second), each 0 for no limit; scripts=on|off;
-    /// errors=short|detailed (detailed: they name servers)
+    /// and replies per second), each 0 for no limit; scripts=on|off; errors=short|detailed (detailed: they name servers);
+    /// idle-timeout=5m|off (a client without a request for this time is closed)
     ///
     /// Where reads go: read-from=primary|prefer-replica|replica|nearest, max-lag=1s (a replica that is further behind
     /// serves no reads; 0: no limit), read-your-writes=on|off (a session sees its own writes), read-confirmed=on|off (with min-acks: a read waits for
@@ -248,6 +248,7 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                 })
             }
             "scripts" => wanted.scripts_off = Some(!setting::on_off(key, value)?),
+            "idle-timeout" => wanted.idle_timeout_ms = Some(idle_timeout(value)?),
             "read-confirmed" => wanted.read_confirmed = Some(setting::on_off(key, value)?),
             "username" => wanted.username = Some(value.to_owned()),
             "password" if value.is_empty() => wanted.password = Some(String::new()),
@@ -268,7 +269,7 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                 return Err(format!(
                     "'{key}' is not a setting of a product; the settings are port, databases, username, password= (none), \
                      former-password= (removes it), auto-rebalance, min-acks, min-acks-timeout, read-from, max-lag, \
-                     read-your-writes, read-confirmed, clients-max, ops-max, bytes-max, scripts and errors"
+                     read-your-writes, read-confirmed, clients-max, ops-max, bytes-max, scripts, errors and idle-timeout"
                 ));
             }
         }
@@ -295,6 +296,15 @@ fn size(key: &str, value: &str) -> Result<u64, String> {
     };
     let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).filter(|_| factor > 0);
     bytes.ok_or_else(|| format!("{key}: 0 (off) or a size such as 10MB is expected, not '{value}'"))
+}
+
+/// Milliseconds; 0: never.
+fn idle_timeout(value: &str) -> Result<u32, String> {
+    if value == "off" {
+        return Ok(0);
+    }
+    let idle = duration::parse(value).map_err(|e| format!("idle-timeout: {e}; or off"))?;
+    u32::try_from(idle.as_millis()).map_err(|e| format!("idle-timeout: {e}"))
 }
 
 /// Milliseconds; 0: no limit.
@@ -334,7 +344,9 @@ pub(super) fn rules(p: &Product) -> String {
     let bytes = (p.bytes_max > 0).then(|| format!("{}/s", output::size(p.bytes_max)));
     let scripts = p.scripts_off.then(|| "no scripts".to_owned());
     let errors = p.errors_detailed.then(|| "detailed errors".to_owned());
-    let all: Vec<_> = ops.into_iter().chain(bytes).chain(scripts).chain(errors).collect();
+    let idle = Duration::from_millis(p.idle_timeout_ms.into());
+    let idle = (!idle.is_zero()).then(|| format!("idle {}", duration::show(idle)));
+    let all: Vec<_> = ops.into_iter().chain(bytes).chain(scripts).chain(errors).chain(idle).collect();
     if all.is_empty() { "-".into() } else { all.join(", ") }
 }
 
@@ -438,7 +450,17 @@ mod tests {
         assert_eq!(parse("p".into(), &["clients-max=5".into()]).unwrap().clients_max, Some(5));
         let wanted = parse("p".into(), &["ops-max=7".into(), "bytes-max=3MB".into(), "scripts=off".into()]).unwrap();
         assert_eq!((wanted.ops_max, wanted.bytes_max, wanted.scripts_off), (Some(7), Some(3 << 20), Some(true)));
-        for wrong in ["bytes-max=3TB", "bytes-max=-1", "bytes-max=MB", "ops-max=x", "scripts=maybe", "errors=all"] {
+        assert_eq!(parse("p".into(), &["idle-timeout=5m".into()]).unwrap().idle_timeout_ms, Some(300_000));
+        assert_eq!(parse("p".into(), &["idle-timeout=off".into()]).unwrap().idle_timeout_ms, Some(0));
+        for wrong in [
+            "idle-timeout=never",
+            "bytes-max=3TB",
+            "bytes-max=-1",
+            "bytes-max=MB",
+            "ops-max=x",
+            "scripts=maybe",
+            "errors=all",
+        ] {
             assert!(parse("p".into(), &[wrong.into()]).is_err(), "{wrong}");
         }
         check("clients-max=many", "0 (off) to 1000000");

@@ -34,12 +34,7 @@ pub(super) fn run(args: &RecoverArgs, common: &Common) -> Result<(), CliError> {
     if !args.data_dir.is_dir() {
         return Err(CliError::Failed(format!("{dir} is not a directory; give the --data-dir of the node")));
     }
-    if !consensus::has_data(&args.data_dir) {
-        return Err(CliError::Failed(format!(
-            "{dir} is not the data directory of a node: it has no log and no witness file; give the --data-dir of the node. \
-             Nothing in it was changed"
-        )));
-    }
+    consensus::must_be_of_a_node(&args.data_dir).map_err(failed)?;
     protect::process();
     let lock = consensus::lock(&args.data_dir).map_err(failed)?;
     let report = Consensus::recover(&args.data_dir, &lock, common.dry_run).map_err(failed)?;

@@ -10,8 +10,8 @@ use super::{
     output, protect,
 };
 use crate::{
-    config::{Config, log::LogConfig, log::LogFormat},
-    consensus,
+    config::{Config, log::LogFormat},
+    consensus, logging,
     node::{self, tasks::UnexpectedEnd},
 };
 
@@ -112,8 +112,11 @@ impl ServeArgs {
 
 pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
     let settings = args.settings(common).map_err(CliError::Usage)?;
-    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    let (config, notes) = Config::load(args.config.as_deref(), env, &settings).map_err(CliError::Usage)?;
+    let load = || {
+        let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Config::load(args.config.as_deref(), env, &settings)
+    };
+    let (config, notes) = load().map_err(CliError::Usage)?;
     for note in notes {
         output::note(&note);
     }
@@ -124,13 +127,18 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
     config.check().map_err(CliError::Usage)?;
     if args.check_config {
         config.secret().map_err(CliError::Usage)?;
-        let data_dir = config.node.data_dir().map_err(CliError::Usage)?;
-        consensus::check_directory(data_dir).map_err(|e| CliError::Usage(e.to_string()))?;
+        consensus::check_directory(config.node.data_dir().map_err(CliError::Usage)?)
+            .map_err(|e| CliError::Usage(e.to_string()))?;
+        if let Some(file) = &config.log.file {
+            logging::check_file(file).map_err(CliError::Usage)?;
+        }
         output::print_text("the configuration is valid\n");
         return Ok(());
     }
     protect::process();
-    start_log(&config.log)?;
+    let log = &config.log;
+    let levels = log.levels().map_err(CliError::Usage)?;
+    logging::start(levels, log.format == LogFormat::Json, log.file.as_deref()).map_err(failed)?;
     // The runtime of the control plane. Two threads, so that heartbeats do not wait for a thread that is busy with the
     // log.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -139,20 +147,9 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|e| failed(format!("the runtime could not be started: {e}")))?;
-    runtime.block_on(node::run(config)).map_err(|error| match error.downcast_ref::<UnexpectedEnd>() {
+    let read = || load().map(|(config, _)| config);
+    runtime.block_on(node::run(config, read)).map_err(|error| match error.downcast_ref::<UnexpectedEnd>() {
         Some(end) => CliError::Internal(end.to_string()),
         None => failed(format!("{error:#}")),
     })
-}
-
-fn start_log(log: &LogConfig) -> Result<(), CliError> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&log.level).map_err(failed)?;
-    // A node outlives the reader of its log: an error of writing is not reported there again, which would panic.
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
-    match log.format {
-        LogFormat::Json => builder.json().init(),
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-    }
-    Ok(())
 }

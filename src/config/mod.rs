@@ -30,6 +30,10 @@ pub struct Config {
     pub log: log::LogConfig,
 }
 
+/// The settings that a running node takes over on SIGHUP. The others need a restart: they are in every thread, or other
+/// nodes know them.
+pub const RELOADED: [&str; 2] = ["log.level", "log.file"];
+
 /// Prefix of variables of the environment; the section and the key follow, in capitals.
 const ENV_PREFIX: &str = "PONTOON_";
 /// Variables with our prefix that are not settings of a node: the CLI's default node, and where tests find the program.
@@ -80,7 +84,7 @@ impl Config {
         self.node.check()?;
         self.proxy.check()?;
         self.timing.check()?;
-        self.log.check()
+        self.log.levels().map(drop)
     }
 
     /// The cluster secret from its file; none if there is no file.
@@ -122,6 +126,13 @@ impl Config {
             }
         }
         out
+    }
+
+    /// The names of the settings that have another value in `other`.
+    #[must_use]
+    pub fn different(&self, other: &Self) -> Vec<String> {
+        let names = Self::keys().map(|(section, key)| dotted(section, key.name));
+        names.filter(|name| self.toml(name) != other.toml(name)).collect()
     }
 
     /// Every setting with its section, in the order of printing.

@@ -12,16 +12,13 @@ use rustix::fs::{Access, AtFlags, CWD, FlockOperation, accessat, flock};
 
 use super::{
     OpenError, disk,
-    witness::{self, Witness, WitnessRecord},
+    witness::{Witness, WitnessRecord},
 };
 use crate::model::ids::Uuid;
 
 /// Name of the lock file. The file is never removed; what counts is the kernel's lock on it.
 const LOCK: &str = "lock";
 
-/// What a data directory without a log may contain: the lock file of a node that got no further, and what file systems
-/// and their tools make.
-const HARMLESS: [&str; 3] = [LOCK, "lost+found", ".snapshot"];
 /// Bits of a mode that give access to others than the owner.
 const MODE_OTHERS: u32 = 0o077;
 /// Folders below the data directory: `raft` and the one of sled's large values.
@@ -31,6 +28,105 @@ const DEPTH_MAX: u32 = 2;
 #[derive(Debug)]
 pub struct DirLock {
     _file: File,
+}
+
+/// What a data directory is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It does not exist, or has nothing in it.
+    Empty,
+    /// It has a witness or a log.
+    OfANode,
+    /// It has neither, and something else: for example this.
+    Foreign(String),
+}
+
+/// Checks whether a node could use the data directory, and changes nothing.
+///
+/// # Errors
+/// Returns why not and what to do, as text for the operator.
+pub fn check(data_dir: &Path) -> Result<(), OpenError> {
+    let shown = data_dir.display();
+    if !data_dir.exists() {
+        // The node makes what is missing below the first directory that exists.
+        let mut above =
+            data_dir.ancestors().skip(1).map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
+        let Some(above) = above.find(|dir| dir.exists()) else { return Ok(()) };
+        return may_write(above).map_err(|why| {
+            OpenError(format!(
+                "the data directory {shown} does not exist and cannot be made: {} {why}; make it for this user, or give \
+                 another --data-dir",
+                above.display()
+            ))
+        });
+    }
+    is_own_directory(data_dir)?;
+    may_write(data_dir)
+        .map_err(|why| OpenError(format!("the data directory {shown} {why}; run: chmod 700 {shown}")))?;
+    refuse_foreign(data_dir)
+}
+
+/// Checks that a node has used the data directory, and changes nothing.
+///
+/// # Errors
+/// Returns what it is instead, as text for the operator.
+pub fn must_be_of_a_node(data_dir: &Path) -> Result<(), OpenError> {
+    is_own_directory(data_dir)?;
+    match kind(data_dir) {
+        Kind::Empty => Err(OpenError(format!(
+            "the data directory {} is empty, so there is no node in it; give the --data-dir of the node",
+            data_dir.display()
+        ))),
+        Kind::OfANode | Kind::Foreign(_) => refuse_foreign(data_dir),
+    }
+}
+
+/// Refuses what another program or another version has written. A node would close the files to others.
+fn refuse_foreign(data_dir: &Path) -> Result<(), OpenError> {
+    match kind(data_dir) {
+        Kind::Foreign(what) => Err(OpenError(format!(
+            "{} is not the data directory of a node: it has other files ({what}), and neither a log nor a witness; nothing \
+             in it was changed. Give the --data-dir of this node, or an empty directory",
+            data_dir.display()
+        ))),
+        Kind::Empty => Ok(()),
+        // What cannot be read is reported when it is opened.
+        Kind::OfANode => match Witness::other_version(data_dir) {
+            Ok(Some(version)) => Err(of_another_version(data_dir, &version)),
+            Ok(None) | Err(_) => Ok(()),
+        },
+    }
+}
+
+fn kind(data_dir: &Path) -> Kind {
+    if super::witness::path(data_dir).exists() || disk::exists(data_dir) {
+        return Kind::OfANode;
+    }
+    let names = fs::read_dir(data_dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    // A first start was interrupted, or the directory is the root of a file system.
+    let foreign = names.filter(|name| ![LOCK, "witness.new", "lost+found"].iter().any(|own| name == own)).min();
+    match foreign {
+        Some(name) => Kind::Foreign(name.to_string_lossy().chars().filter(|c| !c.is_control()).take(80).collect()),
+        None => Kind::Empty,
+    }
+}
+
+fn of_another_version(data_dir: &Path, version: &str) -> OpenError {
+    OpenError(format!(
+        "the data directory {} was written by another version of Pontoon (its witness is of version {version}, this program \
+         knows {}); start the program that wrote it",
+        data_dir.display(),
+        super::witness::VERSION
+    ))
+}
+
+fn may_write(dir: &Path) -> Result<(), String> {
+    if !dir.is_dir() {
+        return Err("is not a directory".into());
+    }
+    let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    accessat(CWD, dir, access, AtFlags::EACCESS)
+        .map_err(|e| format!("cannot be written by this user ({})", std::io::Error::from(e)))
 }
 
 /// Takes the data directory for this process. Makes it (mode 0700) if there is none, and corrects a wider mode, because
@@ -58,66 +154,6 @@ pub fn lock(data_dir: &Path) -> Result<DirLock, OpenError> {
         ))),
         Err(e) => Err(OpenError(format!("cannot lock {}: {e}", path.display()))),
     }
-}
-
-/// Whether a directory is, or was, the data directory of a node.
-#[must_use]
-pub fn has_data(data_dir: &Path) -> bool {
-    witness::path(data_dir).exists() || disk::exists(data_dir)
-}
-
-/// Checks without a change whether a node can use the data directory, or make it.
-///
-/// # Errors
-/// As [`lock`], except that a process that uses the directory is not noticed.
-pub fn check(data_dir: &Path) -> Result<(), OpenError> {
-    if data_dir.exists() {
-        suitable(data_dir)?;
-    }
-    // The first directory above that exists; the path of a relative one ends with the working directory.
-    let above = data_dir.ancestors().find(|dir| dir.as_os_str().is_empty() || dir.exists());
-    let above = above.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let usable = Access::WRITE_OK | Access::EXEC_OK;
-    let found = accessat(CWD, above, usable, AtFlags::EACCESS).map_err(std::io::Error::from);
-    let found = found.and_then(|()| if above.is_dir() { Ok(()) } else { Err(ErrorKind::NotADirectory.into()) });
-    found.map_err(|e| {
-        let (shown, above) = (data_dir.display(), above.display());
-        OpenError(format!("cannot use the data directory {shown}: {above}: {e}; see that this user may write there"))
-    })
-}
-
-/// Refuses what cannot be a data directory of this process, and a directory with files of somebody else: a node closes
-/// everything in its directory to others.
-fn suitable(data_dir: &Path) -> Result<(), OpenError> {
-    let shown = data_dir.display();
-    let failed = |e: std::io::Error| OpenError(format!("cannot use the data directory {shown}: {e}"));
-    let found = fs::metadata(data_dir).map_err(failed)?;
-    if !found.is_dir() {
-        return Err(OpenError(format!(
-            "the data directory {shown} is not a directory; move it away, or give another --data-dir"
-        )));
-    }
-    let me = rustix::process::geteuid().as_raw();
-    if found.uid() != me {
-        let owner = found.uid();
-        return Err(OpenError(format!(
-            "the data directory {shown} belongs to user {owner}, and this process runs as user {me}; run it as that user"
-        )));
-    }
-    if has_data(data_dir) {
-        return Ok(());
-    }
-    for entry in fs::read_dir(data_dir).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        if !HARMLESS.iter().any(|known| name == *known) {
-            return Err(OpenError(format!(
-                "{shown} is not the data directory of a node and is not empty ({} is in it); give an empty directory, or \
-                 one that does not exist yet",
-                name.display()
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// This node's uuid, made at the first call. The caller must hold the lock.
@@ -152,8 +188,8 @@ fn prepare(data_dir: &Path) -> Result<(), OpenError> {
             File::open(parent).and_then(|f| f.sync_all()).map_err(failed)?;
         }
     }
-    suitable(data_dir)?;
-    let found = fs::metadata(data_dir).map_err(failed)?;
+    let found = is_own_directory(data_dir)?;
+    refuse_foreign(data_dir)?;
     if found.permissions().mode() & MODE_OTHERS != 0 {
         tracing::warn!(data_dir = %shown, "the data directory could be read by others; its mode is now 0700");
         fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
@@ -163,6 +199,24 @@ fn prepare(data_dir: &Path) -> Result<(), OpenError> {
         tracing::warn!(data_dir = %shown, files = corrected, "files could be read by others; their mode is now 0600");
     }
     Ok(())
+}
+
+fn is_own_directory(data_dir: &Path) -> Result<fs::Metadata, OpenError> {
+    let shown = data_dir.display();
+    let found = fs::metadata(data_dir).map_err(|e| OpenError(format!("cannot use the data directory {shown}: {e}")))?;
+    if !found.is_dir() {
+        return Err(OpenError(format!(
+            "the data directory {shown} is not a directory; move it away, or give another --data-dir"
+        )));
+    }
+    let me = rustix::process::geteuid().as_raw();
+    if found.uid() != me {
+        let owner = found.uid();
+        return Err(OpenError(format!(
+            "the data directory {shown} belongs to user {owner}, and this process runs as user {me}; run it as that user"
+        )));
+    }
+    Ok(found)
 }
 
 /// Takes the rights of others from all files below a directory; returns how many had some. Symbolic links are not
@@ -205,40 +259,6 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_directory_is_refused_and_left_as_it_is() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("letter");
-        fs::write(&file, "dear").unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(!has_data(dir.path()));
-        for refused in [check(dir.path()), lock(dir.path()).map(drop)] {
-            let text = refused.unwrap_err().to_string();
-            assert!(text.contains("not the data directory of a node") && text.contains("letter"), "{text}");
-        }
-        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn directories_are_checked_without_a_change() {
-        let dir = tempfile::tempdir().unwrap();
-        let new = dir.path().join("a/b");
-        check(&new).unwrap();
-        assert!(!dir.path().join("a").exists());
-        lock(&new).unwrap();
-        check(&new).unwrap();
-        identity(&new).unwrap();
-        assert!(has_data(&new));
-        check(&new).unwrap();
-        let file = dir.path().join("file");
-        fs::write(&file, "").unwrap();
-        for bad in [file.as_path(), &file.join("below"), Path::new("/dev/null/data")] {
-            let refused = check(bad);
-            assert!(refused.is_err(), "{}", bad.display());
-        }
-    }
-
-    #[test]
     fn a_mode_that_is_too_wide_is_corrected() {
         let dir = tempfile::tempdir().unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -251,5 +271,48 @@ mod tests {
         set(dir.path(), 0o755);
         lock(dir.path()).unwrap();
         assert_eq!([dir.path(), &folder, &file].map(mode), [0o700, 0o700, 0o600]);
+    }
+
+    #[test]
+    fn a_check_says_why_a_directory_cannot_be_used_and_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        fs::create_dir(at("home")).unwrap();
+        fs::write(at("home/thesis.tex"), "").unwrap();
+        fs::set_permissions(at("home"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(at("newer")).unwrap();
+        let mut slots = vec![0; 8192];
+        [0, 4096].iter().for_each(|at| slots[*at..at + 8].copy_from_slice(b"PNTNWIT2"));
+        fs::write(at("newer/witness"), &slots).unwrap();
+        // One slot is damaged, and the other one counts.
+        fs::create_dir(at("torn")).unwrap();
+        slots[4096..4104].copy_from_slice(b"PNTNWIT1");
+        fs::write(at("torn/witness"), &slots).unwrap();
+        fs::create_dir_all(at("full/lost+found")).unwrap();
+        for (name, part) in [
+            ("file", Some("is not a directory")),
+            ("file/below", Some("cannot be made")),
+            ("home", Some("other files (thesis.tex)")),
+            ("newer", Some("another version of Pontoon (its witness is of version 2")),
+            ("torn", None),
+            ("full", None),
+            ("new/below/it", None),
+        ] {
+            let checked = check(&at(name)).map_err(|e| e.to_string());
+            match part {
+                None => assert_eq!(checked, Ok(()), "{name}"),
+                Some(part) => assert!(checked.as_ref().is_err_and(|e| e.contains(part)), "{name}: {checked:?}"),
+            }
+        }
+        // A start refuses them as well, and leaves nothing there.
+        assert!(lock(&at("home")).unwrap_err().to_string().contains("thesis.tex"));
+        assert!(lock(&at("newer")).unwrap_err().to_string().contains("another version"));
+        assert_eq!(fs::metadata(at("home")).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(fs::read_dir(at("home")).unwrap().count() + fs::read_dir(at("newer")).unwrap().count(), 2);
+        assert!(!at("new").exists());
+        assert!(must_be_of_a_node(&at("full")).unwrap_err().to_string().contains("is empty"));
+        assert!(must_be_of_a_node(&at("home")).unwrap_err().to_string().contains("thesis.tex"));
+        must_be_of_a_node(&at("torn")).unwrap();
     }
 }

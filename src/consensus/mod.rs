@@ -30,7 +30,7 @@ mod tests;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 pub use callers::Callers;
-pub use directory::{DirLock, check as check_directory, has_data, identity, lock};
+pub use directory::{DirLock, check as check_directory, identity, lock, must_be_of_a_node};
 pub use handle::Consensus;
 pub use recover::RecoverReport;
 pub use service::RaftService;

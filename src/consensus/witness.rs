@@ -24,6 +24,10 @@ const SLOT: usize = 4096;
 const LEN: u64 = 2 * SLOT as u64;
 /// First bytes of a slot; the digit is the version of its layout.
 const MAGIC: &[u8; 8] = b"PNTNWIT1";
+/// The first of them, without the version.
+const MAGIC_NAME: &[u8; 7] = b"PNTNWIT";
+/// The version.
+pub const VERSION: &str = "1";
 /// Bytes of a slot that are used; the last four are the checksum of the others.
 const USED: usize = 8 + 8 + 16 + 16 + 1 + 17 + 24 + 4;
 /// The name in the data directory.
@@ -72,6 +76,21 @@ impl Witness {
         std::fs::rename(&aside, path(data_dir))?;
         File::open(data_dir)?.sync_all()?;
         Self::open(data_dir)
+    }
+
+    /// The version of this program that wrote it, if that is another one.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn other_version(data_dir: &Path) -> io::Result<Option<String>> {
+        let file = File::open(path(data_dir))?;
+        let mut begins = [[0; MAGIC.len()]; 2];
+        file.read_exact_at(&mut begins[0], 0)?;
+        file.read_exact_at(&mut begins[1], SLOT as u64)?;
+        // If they differ, one is damaged.
+        let [begin, same] = begins;
+        let version = begin.strip_prefix(MAGIC_NAME).filter(|_| begin == same && begin != *MAGIC);
+        Ok(version.map(|version| version.escape_ascii().to_string()))
     }
 
     /// Opens it.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    limits::{BYTES_MAX, OPS_MAX},
+    limits::{BYTES_MAX, IDLE_MS, OPS_MAX},
     reject::Reject,
 };
 
@@ -18,6 +18,8 @@ pub struct ClientRules {
     pub scripts_off: bool,
     /// Errors name servers, and say why they cannot be reached. Otherwise they do not: clients may be strangers.
     pub errors_detailed: bool,
+    /// Milliseconds without a request after which a client is closed; 0: never.
+    pub idle_ms: u32,
 }
 
 impl fmt::Display for ClientRules {
@@ -32,7 +34,11 @@ impl fmt::Display for ClientRules {
             n => write!(f, ", and {n} bytes a second with the replies")?,
         }
         f.write_str(if self.scripts_off { ", no scripts and functions" } else { ", scripts too" })?;
-        f.write_str(if self.errors_detailed { "; errors name servers" } else { "" })
+        f.write_str(if self.errors_detailed { "; errors name servers" } else { "" })?;
+        match self.idle_ms {
+            0 => Ok(()),
+            ms => write!(f, "; those without a request for {} s are closed", f64::from(ms) / 1000.0),
+        }
     }
 }
 
@@ -47,6 +53,8 @@ pub struct SetClientRules {
     pub scripts_off: Option<bool>,
     /// Whether errors name servers.
     pub errors_detailed: Option<bool>,
+    /// When idle clients are closed, within `IDLE_MS`; 0: never.
+    pub idle_ms: Option<u32>,
 }
 
 impl SetClientRules {
@@ -58,6 +66,7 @@ impl SetClientRules {
             bytes_max: self.bytes_max.unwrap_or(before.bytes_max),
             scripts_off: self.scripts_off.unwrap_or(before.scripts_off),
             errors_detailed: self.errors_detailed.unwrap_or(before.errors_detailed),
+            idle_ms: self.idle_ms.unwrap_or(before.idle_ms),
         }
     }
 
@@ -78,6 +87,9 @@ impl SetClientRules {
         if self.bytes_max.is_some_and(|bytes| bytes > BYTES_MAX) {
             return Err(Reject::BadQuota { name: "bytes-max", max: BYTES_MAX });
         }
-        Ok(())
+        match self.idle_ms {
+            Some(ms) if ms != 0 && !IDLE_MS.contains(&ms) => Err(Reject::BadIdleTimeout(ms)),
+            Some(_) | None => Ok(()),
+        }
     }
 }

@@ -52,6 +52,9 @@ pub const CLIENTS_MAX: u32 = 1_000_000;
 pub const OPS_MAX: u32 = 100_000_000;
 /// Bytes per second of a product on one node, unless there is no limit: no network card is faster than a terabyte.
 pub const BYTES_MAX: u64 = 1 << 40;
+/// How long a client may be without a request, milliseconds, unless for ever: with less than ten seconds, a client that
+/// sends one request every few seconds connects anew for each; what stays for more than an hour may stay for ever.
+pub const IDLE_MS: std::ops::RangeInclusive<u32> = 10_000..=3_600_000;
 /// Bytes of a replication id; Redis' has 40.
 pub const REPLID_LEN_MAX: usize = 64;
 /// Bytes of a zone's name: tables show it.

@@ -20,6 +20,7 @@ pub mod open;
 pub mod probe;
 pub mod proxy_config;
 pub mod reads;
+pub mod reload;
 pub mod routes;
 pub mod running;
 pub mod service;
@@ -27,17 +28,25 @@ pub mod stop;
 pub mod tasks;
 pub mod unmanaged;
 
-use self::open::OpenNode;
+use anyhow::Context;
+
+use self::{open::OpenNode, reload::Reload};
 use crate::config::Config;
 
-/// Runs a node until it has a reason to stop. It logs what it binds, and one line for each phase of its end.
+/// Runs a node until it has a reason to stop. It logs what it binds, and one line for each phase of its end. `read` reads
+/// the settings again, on SIGHUP.
 ///
 /// # Errors
 /// Returns what kept the node from starting or made it stop, and what to do, as text for the operator. An error that is
 /// a [`tasks::UnexpectedEnd`] is a bug in this program.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, read: impl Fn() -> Result<Config, String>) -> anyhow::Result<()> {
+    // Before anything else: until then these signals end the process.
+    let reload = Reload::new(&config, read).context("signals cannot be caught")?;
     let mut node = OpenNode::open(&config).await?.start(&config)?;
-    let why = node.wait().await;
+    let why = tokio::select! {
+        why = node.wait() => why,
+        never = reload.run() => match never {},
+    };
     node.stop(&why).await;
     why.into_result()
 }

@@ -61,6 +61,8 @@ counters! {
     parked "requests_parked";
     /// Clients that were closed because they did not read their replies.
     slow_clients "slow_clients_closed";
+    /// Clients that were closed because they sent no request for the product's idle-timeout.
+    idle_clients "idle_clients_closed";
     /// Clients that were closed because they sent too many requests without reading the replies.
     long_pipelines "long_pipelines_closed";
     /// Clients that were closed because they did not log in: after their time, too many bytes or failed logins.

@@ -3,6 +3,7 @@
 
 mod buffers;
 mod clock;
+mod idle;
 mod logins;
 mod parking;
 mod routes;
@@ -27,6 +28,7 @@ use buffers::Buffers;
 pub(super) use buffers::reserve;
 pub(super) use clock::TICK;
 use clock::WorkerClock;
+use idle::IdleRound;
 use logins::AwaitedLogins;
 use parking::Parking;
 use routes::WorkerRoutes;
@@ -106,6 +108,7 @@ pub(super) struct Worker {
     pub(super) replied: RefCell<Vec<Rc<Session>>>,
     sessions: RefCell<BTreeMap<u64, Rc<Session>>>,
     awaited_logins: AwaitedLogins,
+    idle_round: IdleRound,
     next_session: Cell<u64>,
     /// Panics of tasks that many sessions share; see [`spawn_shared`](Self::spawn_shared).
     panics: mpsc::Sender<Box<dyn Any + Send>>,
@@ -151,6 +154,7 @@ async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
         replied: RefCell::default(),
         sessions: RefCell::default(),
         awaited_logins: AwaitedLogins::default(),
+        idle_round: IdleRound::default(),
         // Unique over the workers of a node, as CLIENT ID must be.
         next_session: Cell::new(index as u64 + 1),
         panics,
@@ -327,6 +331,7 @@ impl Worker {
         }
         self.close_slow();
         self.close_overdue_logins();
+        self.close_idle();
         self.memory.publish();
         self.end_pauses();
         self.cut_off_again();

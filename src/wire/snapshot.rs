@@ -187,6 +187,7 @@ fn product_state_to(p: &Product) -> pb::Product {
         errors_detailed: p.rules.errors_detailed,
         auth_version: p.auth.version.0,
         former_auth: former_to(&p.auth),
+        idle_ms: p.rules.idle_ms,
     }
 }
 
@@ -214,6 +215,7 @@ fn product_state_from(p: pb::Product) -> Result<Product, DecodeError> {
             bytes_max: p.bytes_max,
             scripts_off: p.scripts_off,
             errors_detailed: p.errors_detailed,
+            idle_ms: p.idle_ms,
         },
     })
 }

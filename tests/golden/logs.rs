@@ -590,6 +590,7 @@ pub fn limited() -> Log {
                     bytes_max: Some(1 << 20),
                     scripts_off: Some(true),
                     errors_detailed: Some(true),
+                    idle_ms: Some(60_000),
                 },
             }),
         ),
@@ -619,5 +620,33 @@ pub fn rotation() -> Log {
         ("set_product_4", set(SetAuth::Add(password("two")))),
         ("set_product_5", set(SetAuth::RemoveFormer)),
         (STEP, set(SetAuth::Add(password("three")))),
+    ]
+}
+
+/// A product whose clients have rules.
+pub fn ruled() -> Log {
+    vec![
+        (STEP, changes().swap_remove(0).1),
+        (
+            "set_product_rules",
+            Change::SetProduct(SetProduct {
+                product: ProductId(1),
+                port: None,
+                databases: None,
+                auth: None,
+                auto_rebalance: None,
+                min_acks: None,
+                min_acks_ms: None,
+                reads: SetReads::default(),
+                clients_max: None,
+                rules: SetClientRules {
+                    ops_max: Some(5000),
+                    bytes_max: Some(1 << 20),
+                    scripts_off: Some(true),
+                    errors_detailed: Some(true),
+                    idle_ms: Some(300_000),
+                },
+            }),
+        ),
     ]
 }

@@ -11,6 +11,7 @@ use pontoon::{
     model::{
         apply::apply,
         change::{Bootstrap, Change, NewMember, Recover, SetProduct},
+        client_rules::ClientRules,
         ids::{Epoch, GroupId, ProductId, Term, Uuid},
         reads::{ReadFrom, ReadPolicy, SetReads},
         reject::Reject,
@@ -26,11 +27,11 @@ use pontoon::{
 use prost::Message;
 
 use self::logs::{
-    Log, STEP, changes, ejections, group_notes, limited, migrations, node_notes, noted, promotions, rotation,
+    Log, STEP, changes, ejections, group_notes, limited, migrations, node_notes, noted, promotions, rotation, ruled,
 };
 
 /// The golden files of last states.
-const STATES: [&str; 10] = [
+const STATES: [&str; 11] = [
     "state",
     "state_migrations",
     "state_promotions",
@@ -41,6 +42,7 @@ const STATES: [&str; 10] = [
     "state_group_notes",
     "state_node_notes",
     "state_rotation",
+    "state_ruled",
 ];
 
 fn numbered(changes: Log) -> Vec<(&'static str, Entry)> {
@@ -91,8 +93,19 @@ fn without_texts(mut state: ClusterState) -> ClusterState {
     state
 }
 
-fn all_logs() -> [Log; 9] {
-    [changes(), migrations(), promotions(), ejections(), noted(), limited(), group_notes(), node_notes(), rotation()]
+fn all_logs() -> [Log; 10] {
+    [
+        changes(),
+        migrations(),
+        promotions(),
+        ejections(),
+        noted(),
+        limited(),
+        group_notes(),
+        node_notes(),
+        rotation(),
+        ruled(),
+    ]
 }
 
 #[test]
@@ -194,6 +207,14 @@ fn a_state_with_a_limit_of_clients_is_read_and_written_as_it_was() {
     // A state of an earlier version has no limit.
     assert_eq!(last_state(&numbered(changes())).products[&ProductId(1)].clients_max, 0);
     assert_kept("state_limited", &state);
+}
+
+#[test]
+fn a_state_with_rules_for_clients_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(ruled()));
+    let rules = ClientRules { ops_max: 5000, bytes_max: 1 << 20, scripts_off: true, idle_ms: 300_000 };
+    assert_eq!(state.products[&ProductId(1)].rules, rules);
+    assert_kept("state_ruled", &state);
 }
 
 #[test]

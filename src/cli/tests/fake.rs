@@ -114,6 +114,7 @@ calls! {
     list_nodes(ListNodesRequest) -> ListNodesReply;
     remove_node(RemoveNodeRequest) -> ChangeReply, options;
     set_node_role(SetNodeRoleRequest) -> ChangeReply, options;
+    set_node_log(SetNodeLogRequest) -> SetNodeLogReply;
     list_products(ListProductsRequest) -> ListProductsReply;
     create_product(CreateProductRequest) -> ChangeReply, options;
     set_product(SetProductRequest) -> ChangeReply, options;

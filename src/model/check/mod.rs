@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     ids::{NodeId, ProductId, SlotId, Uuid},
     limits::{
-        ASSIGNMENTS_MAX, CLIENTS_MAX, DATABASES_MAX, ENDED_MAX, FAILOVER_SHARE, GROUPS_MAX, HOLD_MS, MAX_LAG_MS,
-        MEMBERS_MAX, MIN_ACKS_MAX, MIN_ACKS_MS, PRODUCTS_MAX, REMOVED_MAX, RESULTS_MAX, SERVERS_MAX, VOTERS_MAX,
+        ASSIGNMENTS_MAX, CLIENTS_MAX, DATABASES_MAX, ENDED_MAX, FAILOVER_SHARE, GROUPS_MAX, HOLD_MS, IDLE_MS,
+        MAX_LAG_MS, MEMBERS_MAX, MIN_ACKS_MAX, MIN_ACKS_MS, PRODUCTS_MAX, REMOVED_MAX, RESULTS_MAX, SERVERS_MAX,
+        VOTERS_MAX,
     },
     ports::host_key,
     state::{Cause, ClusterState, Product, Role},
@@ -126,6 +127,8 @@ fn product(state: &ClusterState, p: &Product, found: &mut Found) {
         format!("'{name}' waits for {} replicas, {} ms", p.min_acks, p.min_acks_ms)
     });
     found.unless(p.clients_max <= CLIENTS_MAX, || format!("'{name}' may have {} clients", p.clients_max));
+    let idle = p.rules.idle_ms;
+    found.unless(idle == 0 || IDLE_MS.contains(&idle), || format!("clients of '{name}' may be idle for {idle} ms"));
     found.unless(p.groups.len() <= GROUPS_MAX, || format!("'{name}' has {} groups", p.groups.len()));
     for (i, slot) in p.slots.iter().enumerate() {
         found.unless(slot.epoch <= state.route_epoch, || format!("'{name}' slot {i} is newer than the routes"));

@@ -188,6 +188,9 @@ pub enum Reject {
         /// The largest value.
         max: u64,
     },
+    /// The time without a request is out of range.
+    #[error("idle-timeout cannot be {0} ms; choose 10 s to 1 h, or 0 (off): never")]
+    BadIdleTimeout(u32),
     /// Only a primary knows what its replicas have.
     #[error(
         "reads of product '{0}' cannot both be confirmed and go to replicas, since only a primary knows what its replicas have; \

@@ -58,6 +58,11 @@ impl Session {
         self.recharge(worker);
     }
 
+    /// Whether it is not read for lack of memory.
+    pub(super) fn is_paused(&self) -> bool {
+        self.memory.paused.get()
+    }
+
     /// Whether it has more than its share while the budget is nearly used up.
     pub(super) fn is_over_share(&self, worker: &Worker) -> bool {
         let charged = self.memory.charged.get();

@@ -4,6 +4,7 @@
 
 mod connections;
 mod gate;
+mod idle;
 mod memory;
 mod output;
 mod request;
@@ -81,6 +82,8 @@ pub(super) struct Session {
     closed: Cell<bool>,
     /// The tick at which its next request was parked.
     pub(super) parked_at: Cell<Option<u32>>,
+    /// The tick at which it last read something, or was last seen at work.
+    heard_at: Cell<u32>,
     /// Whether the parked request is to be tried again: a hold has ended, or it was parked for too long.
     unparked: Cell<bool>,
     gate: Gate,

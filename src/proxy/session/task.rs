@@ -150,6 +150,7 @@ impl SessionTask {
             closing: Cell::new(false),
             closed: Cell::new(false),
             parked_at: Cell::new(None),
+            heard_at: Cell::new(worker.clock.tick()),
             unparked: Cell::new(false),
             gate: Gate::default(),
             last_write: Cell::default(),
@@ -207,6 +208,7 @@ impl SessionTask {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(read) => {
                     let len = read?;
+                    self.session.heard_at.set(worker.clock.tick());
                     self.ended = len == 0;
                     total += len;
                 }

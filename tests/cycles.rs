@@ -34,7 +34,7 @@ const ACCEPTED: &[(&str, &[&str], &str)] = &[
     ),
     (
         "proxy",
-        &["acks", "backend", "backend_set", "dedicated", "hold", "product", "session", "worker"],
+        &["acks", "backend", "backend_set", "dedicated", "hold", "product", "quota", "session", "worker"],
         "one thread's object graph: a worker owns sessions and backends, and both return to it to complete a request",
     ),
 ];

@@ -98,7 +98,9 @@ fn a_pipeline_keeps_its_order_over_a_change_of_connections() {
 #[test]
 fn a_server_that_refuses_the_login_is_down_not_unknown() {
     let redis = Redis::start_with(&["--requirepass", "secret"]);
-    let bed = Bed::start(&[&redis.addr]);
+    let bed = Bed::start_with(&[&redis.addr], Limits::default(), 1, |table| {
+        with_product(table, |p| p.rules.errors_detailed = true)
+    });
     let line = bed.client().call("SET k v").line();
     assert!(line.starts_with("-ERR server ") && line.contains("NOAUTH") && line.ends_with(", not executed"), "{line}");
 }

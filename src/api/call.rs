@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::error::CallFailure;
-use crate::{model::ids::Uuid, wire::pb::admin::ChangeOptions};
+use crate::{control::admission::server::ASK_MAX, model::ids::Uuid, wire::pb::admin::ChangeOptions};
 
 /// Timeout without `wait`: a commit takes milliseconds, an election a second.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,6 +50,12 @@ impl MutationCall {
             ms => Duration::from_millis(ms.into()),
         };
         Ok(Self { id, request_hash, dry_run: options.dry_run, wait: options.wait, deadline: Instant::now() + timeout })
+    }
+
+    /// Until when servers may be probed: one after the other, within the call's deadline.
+    #[must_use]
+    pub fn admission_deadline(&self) -> Instant {
+        self.deadline.min(Instant::now() + ASK_MAX * 4)
     }
 
     /// Time until the deadline.

@@ -6,7 +6,6 @@ use super::{
     call::MutationCall,
     change::{self, ChangeSummary},
     error::CallFailure,
-    groups::admission_deadline,
     validate,
 };
 use crate::{
@@ -106,7 +105,7 @@ pub async fn renew(request: &SetGroupRequest, api: &Api, call: &MutationCall) ->
     if let Some((index, outcome)) = api.recorded(call)? {
         return api.conclude(call, index, outcome? == Outcome::Unchanged, summary).await;
     }
-    let deadline = admission_deadline(call);
+    let deadline = call.admission_deadline();
     let admission = ServerAdmission {
         state: &state,
         product,

@@ -1,8 +1,6 @@
 //! Changes of groups and their servers. Servers are probed before anything is proposed.
 //! Knows nothing of the server admission itself; that is in control::admission.
 
-use tokio::time::Instant;
-
 use super::{
     Api,
     call::MutationCall,
@@ -12,7 +10,7 @@ use super::{
     validate,
 };
 use crate::{
-    control::admission::server::{ASK_MAX, AdmittedServer, ServerAdmission},
+    control::admission::server::{AdmittedServer, ServerAdmission},
     model::{
         change::{AddServer, Change, CreateGroup, RemoveGroup, RemoveServer},
         ids::{GroupId, HostPort},
@@ -42,7 +40,7 @@ impl MutationHandler for CreateGroupRequest {
             product,
             credentials: credentials.as_ref(),
             cluster: api.control.log.cluster_id(),
-            deadline: admission_deadline(call),
+            deadline: call.admission_deadline(),
         };
         if let Some(first) = api.recorded(call)? {
             let Some(made) = product.groups.get(&group) else { return api.gone(call, first).await };
@@ -126,11 +124,6 @@ fn becomes_replica(admitted: &AdmittedServer, primary: &HostPort, maintenance: b
         .then(|| format!("{addr} is made to follow {primary}{when}; `pontoon group ls` shows when it does"))
 }
 
-/// Until when servers may be probed: one after the other, within the call's deadline.
-pub(super) fn admission_deadline(call: &MutationCall) -> Instant {
-    call.deadline.min(Instant::now() + ASK_MAX * 4)
-}
-
 impl Api {
     /// The reply to a repeat of a change for which servers were probed. They are not probed again: they belong to the
     /// group now.
@@ -167,7 +160,7 @@ impl MutationHandler for AddServerRequest {
             product,
             credentials: group.credentials.as_ref(),
             cluster: api.control.log.cluster_id(),
-            deadline: admission_deadline(call),
+            deadline: call.admission_deadline(),
         };
         let added = |server: &Server| {
             ChangeSummary::of(format!("{} is added to group {id}", describe(server, "replica"))).about(&product.name)
@@ -245,7 +238,7 @@ impl MutationHandler for RemoveGroupRequest {
                 product,
                 credentials: group.credentials.as_ref(),
                 cluster: api.control.log.cluster_id(),
-                deadline: admission_deadline(call),
+                deadline: call.admission_deadline(),
             };
             if let Some(primary) = group.servers.first() {
                 keys_left = admission.keyspace(&primary.addr).await.ok().map(|keys| keys.values().sum());

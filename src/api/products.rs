@@ -9,7 +9,6 @@ use super::{
     change::{self, ChangeSummary, MutationHandler, forwardable},
     data_user,
     error::CallFailure,
-    groups::admission_deadline,
     validate,
 };
 use crate::{
@@ -130,7 +129,7 @@ impl MutationHandler for SetProductRequest {
         }
         let changed = (settings.min_acks, settings.databases);
         if !self.force
-            && let Some(why) = api.objection(&state, product, changed, admission_deadline(call)).await
+            && let Some(why) = api.objection(&state, product, changed, call.admission_deadline()).await
         {
             return Err(CallFailure::Refused(why));
         }

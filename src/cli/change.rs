@@ -7,10 +7,11 @@ use tokio::signal::ctrl_c;
 use tonic::{Response, Status};
 
 use super::{
-    DEFAULT_PRODUCT, Remote,
+    Remote,
     client::Client,
     error::{CliError, failed},
-    migrate, output,
+    migrate::watch,
+    output,
 };
 use crate::wire::pb::admin::{ChangeOptions, ChangeReply, StatusRequest};
 
@@ -71,13 +72,8 @@ fn interrupted(remote: &Remote, check: &str) -> CliError {
 fn goes_on(remote: &Remote, reply: &ChangeReply, check: &str) -> String {
     match &reply.migrations[..] {
         [] => format!("interrupted: the change was made (log entry {}) and goes on; see it: {check}", reply.index),
-        ids => migrate::goes_on(ids, remote.product()),
+        ids => watch::goes_on(ids, remote.product()),
     }
-}
-
-/// `--product NAME` for a command to paste, unless it is the default.
-pub(super) fn product_flag(product: &str) -> String {
-    if product == DEFAULT_PRODUCT { String::new() } else { format!(" --product {product}") }
 }
 
 /// Shows how far the change is, until this is dropped. Programs get the reply and the exit code.
@@ -86,7 +82,7 @@ async fn progress(remote: &Remote, reply: &ChangeReply) -> std::convert::Infalli
         return std::future::pending().await;
     }
     if !reply.migrations.is_empty() {
-        return migrate::show_progress(remote, &reply.migrations).await;
+        return watch::show_progress(remote, &reply.migrations).await;
     }
     let mut shown = BTreeSet::new();
     loop {

@@ -21,7 +21,7 @@ pub struct EventsArgs {
     follow: bool,
     /// Only events since then: a time ago, as 30m or 2d, or a moment, as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = since)]
-    since: Option<u64>,
+    since: Option<Since>,
     /// Only the last N of them
     #[arg(short = 'n', long, value_name = "N")]
     number: Option<usize>,
@@ -63,14 +63,36 @@ async fn after(remote: &Remote, after: u64, wait: Duration) -> Result<Vec<Event>
     Ok(remote.read(call).await?.events)
 }
 
-/// A moment in milliseconds since the Unix epoch: now less a duration, or an RFC 3339 text.
-fn since(text: &str) -> Result<u64, String> {
-    let moment = match humantime::parse_duration(text) {
-        Ok(ago) => SystemTime::now().checked_sub(ago),
-        Err(_) => humantime::parse_rfc3339_weak(text).ok(),
+/// From when on events are asked for. The same words mean the same, whenever they are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    /// This long ago.
+    Ago(Duration),
+    /// Milliseconds since the Unix epoch.
+    At(u64),
+}
+
+impl Since {
+    /// Milliseconds since the Unix epoch.
+    fn moment(self) -> u64 {
+        match self {
+            Self::At(ms) => ms,
+            Self::Ago(ago) => SystemTime::now().checked_sub(ago).and_then(unix_ms).unwrap_or(0),
+        }
+    }
+}
+
+fn unix_ms(at: SystemTime) -> Option<u64> {
+    at.duration_since(UNIX_EPOCH).ok()?.as_millis().try_into().ok()
+}
+
+/// A duration, or an RFC 3339 text.
+fn since(text: &str) -> Result<Since, String> {
+    let since = match humantime::parse_duration(text) {
+        Ok(ago) => SystemTime::now().checked_sub(ago).and_then(unix_ms).map(|_| Since::Ago(ago)),
+        Err(_) => humantime::parse_rfc3339_weak(text).ok().and_then(unix_ms).map(Since::At),
     };
-    let ms = moment.and_then(|at| at.duration_since(UNIX_EPOCH).ok()?.as_millis().try_into().ok());
-    ms.ok_or_else(|| {
+    since.ok_or_else(|| {
         format!("'{text}' is neither a time ago, such as 30m or 2d, nor a moment, such as 2026-01-31T12:00:00Z")
     })
 }
@@ -87,7 +109,7 @@ struct Filter {
 
 impl Filter {
     fn new(args: &EventsArgs) -> Self {
-        Self { since: args.since.unwrap_or(0), group: args.group, ..Self::default() }
+        Self { since: args.since.map_or(0, Since::moment), group: args.group, ..Self::default() }
     }
 
     /// Those that are asked for. Expects all events, in their order.
@@ -151,10 +173,10 @@ mod tests {
 
     #[test]
     fn moments() {
-        assert_eq!(since("2023-11-14T22:13:20Z"), Ok(1_700_000_000_000));
-        assert_eq!(since("2023-11-14 22:13:20"), Ok(1_700_000_000_000));
+        assert_eq!(since("2023-11-14T22:13:20Z"), Ok(Since::At(1_700_000_000_000)));
+        assert_eq!(since("2023-11-14 22:13:20"), Ok(Since::At(1_700_000_000_000)));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-        let ago = now - since("2d").unwrap();
+        let ago = now - since("2d").unwrap().moment();
         assert!((172_000_000..173_000_000).contains(&ago), "{ago}");
         for bad in ["", "yesterday", "5", "9999999999d"] {
             assert!(since(bad).is_err_and(|why| why.contains("30m")), "{bad}");

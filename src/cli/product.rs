@@ -10,7 +10,9 @@ use super::{
     client::Client,
     duration,
     error::{CliError, failed},
-    output, product_show, setting,
+    output,
+    product_show::{self, acks, password_of, reads, rules},
+    setting,
 };
 use crate::{
     config::secret_file,
@@ -133,7 +135,7 @@ pub(super) async fn run(command: ProductCommand, remote: &Remote) -> Result<(), 
     let check = "pontoon product ls";
     let made = match command {
         ProductCommand::Ls => return list(remote).await,
-        ProductCommand::Show { name } => return product_show::run(&name, remote).await,
+        ProductCommand::Show { name } => return show(&name, remote).await,
         ProductCommand::Create {
             name,
             port,
@@ -329,6 +331,17 @@ pub(super) async fn asked(remote: &Remote) -> Result<Vec<String>, CliError> {
     }
 }
 
+async fn show(name: &str, remote: &Remote) -> Result<(), CliError> {
+    let missing =
+        || CliError::Refused("not-found", format!("there is no product '{name}'; `pontoon product ls` shows all"));
+    let found = fetch(remote).await?.into_iter().find(|p| p.name == name).ok_or_else(missing)?;
+    if remote.json() {
+        return output::print_json(&found);
+    }
+    output::print_text(&product_show::to_text(&found));
+    Ok(())
+}
+
 async fn list(remote: &Remote) -> Result<(), CliError> {
     let products = fetch(remote).await?;
     if remote.json() {
@@ -336,18 +349,6 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
     }
     output::print_text(&to_table(&products));
     Ok(())
-}
-
-/// What its clients may not do, beside having too many connections.
-pub(super) fn rules(p: &Product) -> String {
-    let ops = (p.ops_max > 0).then(|| format!("{} ops/s", p.ops_max));
-    let bytes = (p.bytes_max > 0).then(|| format!("{}/s", output::size(p.bytes_max)));
-    let scripts = p.scripts_off.then(|| "no scripts".to_owned());
-    let errors = p.errors_detailed.then(|| "detailed errors".to_owned());
-    let idle = Duration::from_millis(p.idle_timeout_ms.into());
-    let idle = (!idle.is_zero()).then(|| format!("idle {}", duration::show(idle)));
-    let all: Vec<_> = ops.into_iter().chain(bytes).chain(scripts).chain(errors).chain(idle).collect();
-    if all.is_empty() { "-".into() } else { all.join(", ") }
 }
 
 fn to_table(products: &[Product]) -> String {
@@ -393,34 +394,6 @@ fn to_table(products: &[Product]) -> String {
         }
     }
     out
-}
-
-/// Whether clients log in, and with what.
-fn password_of(p: &Product) -> String {
-    let user = p.username.as_ref().map_or_else(String::new, |user| format!(", user {user}"));
-    let valid = if p.former_password_valid { ", two are valid" } else { "" };
-    format!("{}{user}{valid}", output::yes(p.has_password))
-}
-
-/// Replicas that a write waits for, and for how long.
-pub(super) fn acks(p: &Product) -> String {
-    match p.min_acks {
-        0 => "off".into(),
-        n => format!("{n} in {}", duration::show(Duration::from_millis(p.min_acks_timeout_ms.into()))),
-    }
-}
-
-/// Where reads go, in short.
-pub(super) fn reads(p: &Product) -> String {
-    let from = output::name(p.read_from());
-    if p.read_from() == ReadFrom::Primary {
-        return from + if p.read_confirmed { ", confirmed" } else { "" };
-    }
-    let lag = match p.max_lag_ms {
-        0 => "any lag".to_owned(),
-        ms => format!("lag {}", duration::show(Duration::from_millis(ms.into()))),
-    };
-    format!("{from} ({lag}{})", if p.read_your_writes { ", own writes" } else { "" })
 }
 
 #[cfg(test)]

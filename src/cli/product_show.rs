@@ -1,26 +1,12 @@
-//! `pontoon product show`: everything about one product.
+//! What people see of a product.
 
-use super::{
-    Remote,
-    error::CliError,
-    output,
-    product::{self, acks, reads},
-    setting::show_switch,
-};
+use std::time::Duration;
+
+use super::{duration, output, setting::show_switch};
 use crate::wire::pb::admin::{Listener, Product};
 
-pub(super) async fn run(name: &str, remote: &Remote) -> Result<(), CliError> {
-    let missing =
-        || CliError::Refused("not-found", format!("there is no product '{name}'; `pontoon product ls` shows all"));
-    let found = product::fetch(remote).await?.into_iter().find(|p| p.name == name).ok_or_else(missing)?;
-    if remote.json() {
-        return output::print_json(&found);
-    }
-    output::print_text(&to_text(&found));
-    Ok(())
-}
-
-fn to_text(p: &Product) -> String {
+/// All settings, and where nodes listen.
+pub(super) fn to_text(p: &Product) -> String {
     let password = match (&p.username, p.has_password) {
         (Some(user), _) => format!("yes, of user {user}"),
         (None, true) => "yes".to_owned(),
@@ -45,7 +31,7 @@ fn to_text(p: &Product) -> String {
         ("min-acks", acks(p)),
         ("reads from", reads(p)),
         ("clients-max", clients),
-        ("rules", product::rules(p)),
+        ("rules", rules(p)),
     ];
     let mut out: String = lines.into_iter().map(|(name, value)| format!("{name:15} {value}\n")).collect();
     for listener in &p.listeners {
@@ -59,6 +45,46 @@ pub(super) fn listening(l: &Listener) -> String {
     let state = l.error.as_deref().unwrap_or("listens");
     let note = l.note.as_ref().map_or_else(String::new, |note| format!(" ({note})"));
     format!("node {} on {}: {state}{note}", l.node, l.address)
+}
+
+/// What its clients may not do, beside having too many connections.
+pub(super) fn rules(p: &Product) -> String {
+    let ops = (p.ops_max > 0).then(|| format!("{} ops/s", p.ops_max));
+    let bytes = (p.bytes_max > 0).then(|| format!("{}/s", output::size(p.bytes_max)));
+    let scripts = p.scripts_off.then(|| "no scripts".to_owned());
+    let errors = p.errors_detailed.then(|| "detailed errors".to_owned());
+    let idle = Duration::from_millis(p.idle_timeout_ms.into());
+    let idle = (!idle.is_zero()).then(|| format!("idle {}", duration::show(idle)));
+    let all: Vec<_> = ops.into_iter().chain(bytes).chain(scripts).chain(errors).chain(idle).collect();
+    if all.is_empty() { "-".into() } else { all.join(", ") }
+}
+
+/// Whether clients log in, and with what.
+pub(super) fn password_of(p: &Product) -> String {
+    let user = p.username.as_ref().map_or_else(String::new, |user| format!(", user {user}"));
+    let valid = if p.former_password_valid { ", two are valid" } else { "" };
+    format!("{}{user}{valid}", output::yes(p.has_password))
+}
+
+/// Replicas that a write waits for, and for how long.
+pub(super) fn acks(p: &Product) -> String {
+    match p.min_acks {
+        0 => "off".into(),
+        n => format!("{n} in {}", duration::show(Duration::from_millis(p.min_acks_timeout_ms.into()))),
+    }
+}
+
+/// Where reads go, in short.
+pub(super) fn reads(p: &Product) -> String {
+    let from = output::name(p.read_from());
+    if p.read_from() == ReadFrom::Primary {
+        return from + if p.read_confirmed { ", confirmed" } else { "" };
+    }
+    let lag = match p.max_lag_ms {
+        0 => "any lag".to_owned(),
+        ms => format!("lag {}", duration::show(Duration::from_millis(ms.into()))),
+    };
+    format!("{from} ({lag}{})", if p.read_your_writes { ", own writes" } else { "" })
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
-//! Parses settings as people type them: KEY=VALUE.
+//! Settings as people type them: KEY=VALUE, and `--product`.
+
+use super::DEFAULT_PRODUCT;
 
 /// Key and value of `KEY=VALUE`.
 ///
@@ -32,6 +34,11 @@ pub fn number<N: std::str::FromStr>(key: &str, value: &str, expected: &str) -> R
 #[must_use]
 pub fn show_switch(on: bool) -> &'static str {
     if on { "on" } else { "off" }
+}
+
+/// `--product NAME` for a command to paste, unless it is the default.
+pub(super) fn product_flag(product: &str) -> String {
+    if product == DEFAULT_PRODUCT { String::new() } else { format!(" --product {product}") }
 }
 
 #[cfg(test)]

@@ -14,10 +14,12 @@ use pontoon::{
     control::leadership::view::ReceivedReport,
     model::{
         change::{Change, CreateGroup, FinishPromotion, NotePrimary, OpenHold, StartPromotion},
+        data_user::DataUser,
         ids::{Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, Term, Uuid},
         outcome::Outcome,
         promotion::PromotionKind,
         route::HoldKind,
+        secret::Secret,
         state::{Cause, Server},
     },
     plan::observation::{InSync, Probe, ProbeReport, ReportedRole},
@@ -35,13 +37,9 @@ fn at(addr: &str) -> HostPort {
 /// Group 3: a primary and a replica that do not run.
 fn group(world: &World) {
     let servers = vec![Server::new(at(PRIMARY), "r1".into(), 7), Server::new(at(REPLICA), "r2".into(), 7)];
-    let change = Change::CreateGroup(CreateGroup {
-        product: PRODUCT,
-        group: GroupId(3),
-        servers,
-        credentials: None,
-        data_user: None,
-    });
+    let data_user = Some(DataUser::managed(Secret::new("0".repeat(64)), None));
+    let change =
+        Change::CreateGroup(CreateGroup { product: PRODUCT, group: GroupId(3), servers, credentials: None, data_user });
     world.shared.append(Uuid(50), change).result.unwrap();
 }
 

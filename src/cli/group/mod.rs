@@ -329,7 +329,8 @@ mod tests {
         for (bad, part) in [
             ("down-after=soon", "down-after: "),
             ("maintenance=perhaps", "maintenance: on or off"),
-            ("colour=red", "script-kill-after, maintenance and, in a cache, eject-after"),
+            ("colour=red", "script-kill-after, maintenance, data-user and, in a cache, eject-after"),
+            ("data-user=old", "new is expected"),
             ("script-kill-after=0", "not a duration"),
             ("down-after", "KEY=VALUE"),
         ] {

@@ -1,17 +1,19 @@
 //! `pontoon migrate`: moves slots with their keys.
 //! Knows nothing of how that is done.
 
+mod fetch;
 mod view;
-mod watch;
+pub(super) mod watch;
 
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
+use fetch::{fetch, one};
 
 use super::{Remote, change, client::Client, duration, error::CliError, output, setting, slot::parse_spans};
 use crate::wire::pb::admin::{
-    CancelMigrationRequest, ListMigrationsReply, ListMigrationsRequest, Migration, MigrationLimits,
-    PauseMigrationRequest, ResumeMigrationRequest, SetMigrationRequest, StartMigrationRequest, Verification,
+    CancelMigrationRequest, Migration, MigrationLimits, PauseMigrationRequest, ResumeMigrationRequest,
+    SetMigrationRequest, StartMigrationRequest, Verification,
 };
 
 /// `pontoon migrate ...`
@@ -103,8 +105,6 @@ impl MigrateCommand {
     }
 }
 
-pub(super) use watch::{goes_on, show_progress};
-
 pub(super) async fn run(command: MigrateCommand, remote: &Remote) -> Result<(), CliError> {
     let check = "pontoon migrate ls";
     let made = match command {
@@ -188,25 +188,6 @@ fn parse(id: u64, settings: &[String]) -> Result<SetMigrationRequest, String> {
         }
     }
     Ok(wanted)
-}
-
-/// The migrations of the product, or those with these ids, of any product.
-async fn fetch(remote: &Remote, ids: Vec<u64>) -> Result<ListMigrationsReply, CliError> {
-    let call = |mut c: Client| {
-        let product = if ids.is_empty() { remote.product().to_owned() } else { String::new() };
-        let request = ListMigrationsRequest { product, ids: ids.clone() };
-        async move { c.list_migrations(request).await }
-    };
-    remote.read(call).await
-}
-
-async fn one(remote: &Remote, id: u64) -> Result<(Migration, Option<String>), CliError> {
-    let reply = fetch(remote, vec![id]).await?;
-    let missing = || {
-        CliError::Failed(format!("there is no migration {id}, or it ended long ago; `pontoon migrate ls` shows them"))
-    };
-    let found = reply.migrations.into_iter().find(|m| m.id == id).ok_or_else(missing)?;
-    Ok((found, reply.not_observed_because))
 }
 
 async fn list(remote: &Remote, all: bool) -> Result<(), CliError> {

@@ -11,14 +11,14 @@ use std::{
 use tokio::signal::ctrl_c;
 
 use super::{
-    fetch, one,
+    fetch::{fetch, one},
     view::{eta, is_over, progress},
 };
 use crate::{
     cli::{
-        Remote, change,
+        Remote,
         error::{CliError, failed},
-        output,
+        output, setting,
     },
     wire::pb::admin::{Migration, MigrationState},
 };
@@ -83,7 +83,7 @@ pub(crate) fn goes_on(ids: &[u64], product: &str) -> String {
         [id] => (format!("migration {id} goes"), id.to_string()),
         _ => (format!("migrations {} go", list(", ")), String::new()),
     };
-    let watch = format!("pontoon migrate watch {watch}{}", change::product_flag(product).trim_start());
+    let watch = format!("pontoon migrate watch {watch}{}", setting::product_flag(product).trim_start());
     let cancel = ids.iter().map(|id| format!("pontoon migrate cancel {id}")).collect::<Vec<_>>().join("; ");
     format!("interrupted: {names} on without being watched\nto watch: {}\nto cancel: {cancel}", watch.trim_end())
 }

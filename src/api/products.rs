@@ -358,7 +358,7 @@ impl Api {
             self.assigned(&step(0), index, outcome, ChangeSummary::default()).await?;
         }
         for group in product.groups.keys() {
-            let remove = RemoveGroup { product: product.id, group: *group };
+            let remove = RemoveGroup { product: product.id, group: *group, keys_left: None };
             // The slots are released already: a repeat of the command goes on.
             self.propose(&step(group.0), Change::RemoveGroup(remove)).await.map_err(|failure| match failure {
                 CallFailure::Refused(why) => {

@@ -1,7 +1,7 @@
 //! `pontoon product`: products (tenants).
 //! Knows nothing of which names and ports are valid; nodes check that.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{duration, output, setting::show_switch};
-use crate::wire::pb::admin::{Listener, Product};
+use crate::wire::pb::admin::{Listener, Product, ReadFrom};
 
 /// All settings, and where nodes listen.
 pub(super) fn to_text(p: &Product) -> String {

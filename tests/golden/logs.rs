@@ -486,7 +486,16 @@ pub fn node_notes() -> Log {
     vec![
         (STEP, Change::Bootstrap(Bootstrap { members: vec![member(1)], port: 19000 })),
         ("note_node_clients_closed", Change::NoteNode(note)),
-        (STEP, Change::CreateGroup(CreateGroup { product, group, servers: vec![server(1)], credentials: None })),
+        (
+            STEP,
+            Change::CreateGroup(CreateGroup {
+                product,
+                group,
+                servers: vec![server(1)],
+                credentials: None,
+                data_user: None,
+            }),
+        ),
         (STEP, Change::AssignFree(AssignFree { product, slots: slots(9), to: group })),
         (
             "start_assign_release",

@@ -12,8 +12,8 @@ use fetch::{fetch, one};
 
 use super::{Remote, change, client::Client, duration, error::CliError, output, setting, slot::parse_spans};
 use crate::wire::pb::admin::{
-    CancelMigrationRequest, Migration, MigrationLimits, PauseMigrationRequest, ResumeMigrationRequest,
-    SetMigrationRequest, StartMigrationRequest, Verification,
+    CancelMigrationRequest, MigrationLimits, PauseMigrationRequest, ResumeMigrationRequest, SetMigrationRequest,
+    StartMigrationRequest, Verification,
 };
 
 /// `pontoon migrate ...`

@@ -142,6 +142,7 @@ impl Command {
         let reads = match self {
             Self::Recover(_) => return (true, false),
             Self::Rebalance(args) => return (true, args.applies()),
+            Self::Node(node::NodeCommand::Set { .. }) => return (true, false),
             Self::Node(command) => command.reads(),
             Self::Product(command) => command.reads(),
             Self::Group(command) => command.reads(),

@@ -84,7 +84,7 @@ fn asks_for_evil(begin: &'static str, part: String) {
     assert_eq!(victim.rest(), "", "a reply that is too large closes its client");
     good.call("SET foo 1").expect("+OK\r\n").call("GET foo").expect("$1\r\n1\r\n");
     let line = behind.line();
-    assert!(line.starts_with("-TRYAGAIN not delivered, safe to repeat: server "), "{line}");
+    assert!(line.starts_with("-TRYAGAIN not delivered, safe to repeat: its server "), "{line}");
     assert!(line.contains("sent a reply without end: ") && line.ends_with(" bytes of it were discarded"), "{line}");
     // Over a new connection.
     behind.call("GET hello").expect("+OK\r\n");

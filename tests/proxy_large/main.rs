@@ -96,7 +96,7 @@ fn a_request_that_stands_still_fails_at_the_deadline_and_was_not_executed() {
     let mut client = bed.client();
     send_later(&client, set("k", 32 * MB));
     let error = client.line();
-    assert!(error.starts_with("-ERR server") && error.ends_with("not executed"), "{error}");
+    assert!(error.starts_with("-ERR its server") && error.ends_with("not executed"), "{error}");
     bed.until("the deadline is counted", |r| r.stats.overdue == 1);
     Client::connect(redis.port()).call("EXISTS k").expect(":0\r\n");
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::output;
-use crate::wire::pb::admin::{Migration, MigrationState, Verification};
+use crate::{
+    cli::output,
+    wire::pb::admin::{Migration, MigrationState, Verification},
+};
 
 /// One migration per line.
 pub(super) fn to_table(migrations: &[Migration], all: bool) -> String {

@@ -17,6 +17,7 @@ const LINES: &[&str] = &[
     "node show 3",
     "node remove 3",
     "node set-role 3 voter",
+    "node set 3 log=debug",
     "product ls",
     "product show shop",
     "product create shop --port 1",

@@ -95,13 +95,14 @@ impl Fake {
 }
 
 macro_rules! calls {
-    ($($rpc:ident($request:ident) -> $reply:ident $(, $options:ident)?;)*) => {
+    ($($rpc:ident($request:ident) -> $reply:ident $(, $options:ident)? $(= $dry_run:ident)?;)*) => {
         #[tonic::async_trait]
         impl Admin for Fake {
             $(async fn $rpc(&self, request: Request<$request>) -> Result<Response<$reply>, Status> {
                 // A call that came over TCP, and no other way.
                 assert!(request.extensions().get::<TcpConnectInfo>().is_some());
-                let options = None $(.or(request.get_ref().$options.clone()))?;
+                let options = None $(.or(request.get_ref().$options.clone()))?
+                    $(.or(Some(ChangeOptions { dry_run: request.get_ref().$dry_run, ..ChangeOptions::default() })))?;
                 self.answer(options).await?;
                 Ok(Response::new($reply::default()))
             })*
@@ -114,7 +115,7 @@ calls! {
     list_nodes(ListNodesRequest) -> ListNodesReply;
     remove_node(RemoveNodeRequest) -> ChangeReply, options;
     set_node_role(SetNodeRoleRequest) -> ChangeReply, options;
-    set_node_log(SetNodeLogRequest) -> SetNodeLogReply;
+    set_node_log(SetNodeLogRequest) -> SetNodeLogReply = dry_run;
     list_products(ListProductsRequest) -> ListProductsReply;
     create_product(CreateProductRequest) -> ChangeReply, options;
     set_product(SetProductRequest) -> ChangeReply, options;

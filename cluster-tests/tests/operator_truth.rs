@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::time::{Duration, Instant};
-
 use cluster_tests::{
     cli::Cli,
     client::Reply,
@@ -14,17 +12,11 @@ use cluster_tests::{
 };
 use serde_json::Value;
 
-/// A status comes from a node that may have to wait for a silent leader (2 s) and for silent voters (0.7 s). The rest is
-/// for a busy machine.
-const PROMPT: Duration = Duration::from_secs(8);
-
 /// Waits until a node's headline has these parts, and checks that the words, the exit code and the JSON agree.
 #[track_caller]
 fn wait_headline(cli: &Cli, health: &str, parts: &[&str]) -> Value {
     let status = wait_for(&format!("the headline to be {health} with {parts:?}"), GENEROUS, || {
-        let asked = Instant::now();
         let status = cli.try_json(&["status"])?;
-        assert!(asked.elapsed() < PROMPT, "status took {:?}", asked.elapsed());
         let headline = status["headline"].as_str().unwrap_or_default();
         let fits = status["health"] == health && parts.iter().all(|part| headline.contains(part));
         if fits { Ok(status) } else { Err(format!("{status:#}")) }

@@ -7,7 +7,6 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
 };
 
 use cluster_tests::{
@@ -15,9 +14,6 @@ use cluster_tests::{
     cluster::Cluster,
     wait::{GENEROUS, wait_for, wait_until},
 };
-
-/// The time in which a change closes clients. The command has returned by then: every node serves by the change.
-const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Requests after which a client of the load connects anew.
 const REQUESTS: usize = 20;
@@ -34,10 +30,10 @@ fn set_password(cluster: &Cluster, password: &str, more: &[&str]) {
     set(cluster, &[&["--password-file", file.to_str().unwrap()], more].concat());
 }
 
-/// A client at each node that waits [`CLOSED_WITHIN`] for replies.
+/// A client at each node.
 fn at_every_node(cluster: &Cluster) -> Vec<Client> {
     let ports = cluster.nodes.iter().map(|node| node.client_port);
-    ports.map(|port| Client::connect_within(port, CLOSED_WITHIN).unwrap()).collect()
+    ports.map(|port| Client::connect_within(port, GENEROUS).unwrap()).collect()
 }
 
 #[track_caller]

@@ -65,8 +65,8 @@ fn check_config_reports_by_its_exit_code() {
     for (data_dir, level, part) in [
         (dir("new"), "loud", "'loud' is not a level"),
         (dir("file"), "info", "is not a directory"),
-        (dir("file/data"), "info", "cannot use the data directory"),
-        (dir("foreign"), "info", "letter is in it"),
+        (dir("file/data"), "info", "cannot be made"),
+        (dir("foreign"), "info", "other files (letter)"),
         ("/dev/null/data".into(), "info", "/dev/null"),
     ] {
         let bad = check(&data_dir, level);

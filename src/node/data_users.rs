@@ -1,5 +1,5 @@
-//! Keeps the data users of the groups (`model::data_user`) at their servers: makes them when a group gets one, and again when
-//! a server has lost one and refuses it to a worker. Every node does so for itself, since each makes the same user.
+//! Keeps the data users of the groups (`model::data_user`) at their servers: makes them when a group gets one, when a server
+//! has another process, and when it refuses the user to a worker. Every node does so for itself, since each makes the same user.
 //! Knows nothing of what workers do with it.
 
 use std::{
@@ -15,6 +15,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use super::probe::Prober;
 use crate::{
     control::servers::data_user::make,
     model::{
@@ -52,16 +53,25 @@ struct DataUsers {
     /// Where they are being made, or were made within [`PAUSE`].
     pausing: BTreeMap<HostPort, Option<Instant>>,
     tasks: JoinSet<(HostPort, Result<bool, RedisError>)>,
+    /// The processes (`run_id`) at which they were made, or are due.
+    processes: BTreeMap<HostPort, String>,
 }
 
 /// Runs until the proxy has ended. `refused`: servers that refuse the data user, or a command to it.
-pub async fn run(node: NodeId, mut state: watch::Receiver<Arc<ClusterState>>, mut refused: mpsc::Receiver<HostPort>) {
+pub async fn run(
+    node: NodeId,
+    mut state: watch::Receiver<Arc<ClusterState>>,
+    prober: Prober,
+    mut refused: mpsc::Receiver<HostPort>,
+) {
+    let mut news = prober.news();
     let mut users = DataUsers {
         name: format!("pontoon:{node}:data-user"),
         wanted: BTreeMap::new(),
         due: BTreeSet::new(),
         pausing: BTreeMap::new(),
         tasks: JoinSet::new(),
+        processes: BTreeMap::new(),
     };
     let mut epoch = Epoch::default();
     users.want(wanted(&state.borrow_and_update()));
@@ -79,6 +89,7 @@ pub async fn run(node: NodeId, mut state: watch::Receiver<Arc<ClusterState>>, mu
                     users.want(wanted(&state));
                 }
             }
+            Ok(()) = news.changed() => users.find_processes(&prober),
             server = refused.recv() => {
                 let Some(server) = server else { return };
                 if users.wanted.contains_key(&server) {
@@ -114,7 +125,20 @@ impl DataUsers {
         let changed = wanted.iter().filter(|(server, now)| self.wanted.get(*server) != Some(*now));
         self.due.extend(changed.map(|(server, _)| server.clone()));
         self.due.retain(|server| wanted.contains_key(server));
+        self.processes.retain(|server, _| wanted.contains_key(server));
         self.wanted = wanted;
+    }
+
+    /// Finds servers that have another process, which may have no users.
+    fn find_processes(&mut self, prober: &Prober) {
+        for server in self.wanted.keys() {
+            let probe = prober.report(server).and_then(|report| report.probe);
+            let Some((probe, _)) = probe.filter(|(probe, _)| !probe.run_id.is_empty()) else { continue };
+            if self.processes.get(server) != Some(&probe.run_id) {
+                self.processes.insert(server.clone(), probe.run_id);
+                self.due.insert(server.clone());
+            }
+        }
     }
 
     /// Begins what is due.
@@ -139,7 +163,8 @@ impl DataUsers {
             Ok(false) => {}
             // A worker reports the server again when it answers. One that does not answer has no clients' requests.
             Err(error) => {
-                warn!(%server, %error, "the data user could not be made; clients' requests are refused there")
+                self.processes.remove(server);
+                warn!(%server, %error, "the data user could not be made; clients' requests are refused there");
             }
         }
     }

@@ -169,8 +169,17 @@ impl AssignmentDriver {
             Some(_) | None => Err(format!("group {} has changed since it was probed", primary.group)),
         };
         let deadline = Instant::now() + PRIMARY_ANSWERS_WITHIN;
-        let emptied = self.ctx.fence.flush(&target, &primary.run_id, &unchanged, deadline).await;
-        emptied.map_err(|error| error.to_string())
+        self.ctx
+            .fence
+            .flush(&target, &primary.run_id, &unchanged, deadline)
+            .await
+            .map_err(|error| error.to_string())?;
+        // A server that was down may have been restarted without its users.
+        let product = state.products.get(&assignment.product);
+        let user = product.and_then(|product| product.groups.get(&primary.group)?.data_user.as_ref());
+        let Some(user) = user else { return Ok(()) };
+        let made = self.ctx.fence.make_data_user(&target, user, deadline).await;
+        made.map(drop).map_err(|error| format!("the data user could not be made: {error}"))
     }
 
     /// Whether the emptied primary is still the same process, as a primary that is ready.

@@ -102,19 +102,23 @@ pub async fn renew(request: &SetGroupRequest, api: &Api, call: &MutationCall) ->
         return Err(Reject::UnknownGroup { product: product.name.clone(), group: id }.into());
     };
     let mut summary = ChangeSummary::of(format!("nodes carry out what clients of group {id} ask for as another user"));
-    if let Some((index, outcome)) = api.recorded(call)? {
-        return api.conclude(call, index, outcome? == Outcome::Unchanged, summary).await;
-    }
-    let deadline = call.admission_deadline();
     let admission = ServerAdmission {
         state: &state,
         product,
         credentials: group.credentials.as_ref(),
         cluster: api.control.log.cluster_id(),
-        deadline,
+        deadline: call.admission_deadline(),
     };
     let servers: Vec<_> = group.servers.iter().map(|server| &server.addr).collect();
     let former = group.data_user.as_ref();
+    if let Some((index, outcome)) = api.recorded(call)? {
+        // The leader that made the change may have ended before it switched the former user off.
+        let unchanged = outcome? == Outcome::Unchanged;
+        if let Some(user) = former {
+            summary.warnings.extend(switch_off_others(api, call, &admission, &servers, user).await);
+        }
+        return api.conclude(call, index, unchanged, summary.about(&product.name)).await;
+    }
     let data_user = match validate::credentials(&request.data_username, &request.data_password)? {
         None => admission.new_data_user(&servers, former, call.dry_run).await.map_err(CallFailure::Refused)?,
         Some(credentials) => {
@@ -132,24 +136,30 @@ pub async fn renew(request: &SetGroupRequest, api: &Api, call: &MutationCall) ->
         return api.dry_run(&change, summary.warnings);
     }
     let (index, outcome) = api.propose(call, change).await?;
+    summary.warnings.extend(switch_off_others(api, call, &admission, &servers, &data_user).await);
+    api.conclude(call, index, outcome == Outcome::Unchanged, summary.about(&product.name)).await
+}
+
+/// When all live nodes use this data user, switches off the others that Pontoon has made. Returns a warning about servers where
+/// that failed.
+async fn switch_off_others(
+    api: &Api,
+    call: &MutationCall,
+    admission: &ServerAdmission<'_>,
+    servers: &[&HostPort],
+    user: &DataUser,
+) -> Option<String> {
     let epoch = api.state().route_epoch;
-    let changed = api.control.wait_epoch(epoch, Some(product.id), call.deadline).await;
+    let changed = api.control.wait_epoch(epoch, Some(admission.product.id), call.deadline).await;
     let mut left = Vec::new();
-    for addr in &servers {
-        let Some(former) = former.filter(|former| former.credentials.username != data_user.credentials.username) else {
-            break;
-        };
+    for addr in servers {
         let switched_off = match &changed {
-            Ok(_) => admission.switch_off_data_user(addr, former).await,
+            Ok(_) => admission.switch_off_other_data_users(addr, user).await,
             Err(why) => Err(why.to_string()),
         };
         left.extend(switched_off.err().map(|why| format!("{addr} ({why})")));
     }
-    if !left.is_empty() {
-        summary.warnings.push(format!(
-            "the former data user can still log in at {}; repeat this command to switch it off",
-            left.join(", ")
-        ));
-    }
-    api.conclude(call, index, outcome == Outcome::Unchanged, summary.about(&product.name)).await
+    (!left.is_empty()).then(|| {
+        format!("the former data user can still log in at {}; repeat this command to switch it off", left.join(", "))
+    })
 }

@@ -84,9 +84,8 @@ impl Quota {
 
     /// Wakes the session when there are tokens again.
     pub(super) fn wait(&self, session: &Rc<Session>) {
-        let mut waiting = self.waiting.borrow_mut();
-        if !waiting.iter().any(|known| Rc::ptr_eq(known, session)) {
-            waiting.push(session.clone());
+        if !session.waits_for_quota.replace(true) {
+            self.waiting.borrow_mut().push(session.clone());
         }
     }
 
@@ -98,7 +97,10 @@ impl Quota {
 
     /// Lets all sessions try again.
     pub(super) fn wake_all(&self) {
-        self.waiting.borrow_mut().drain(..).for_each(|session| session.wake());
+        for session in self.waiting.borrow_mut().drain(..) {
+            session.waits_for_quota.set(false);
+            session.wake();
+        }
     }
 }
 

@@ -59,14 +59,18 @@ impl ServerAdmission<'_> {
         Ok(Vec::new())
     }
 
-    /// Lets nobody log in as a former data user any more.
+    /// Lets nobody log in any more as a data user that Pontoon has made, except as this one.
     ///
     /// # Errors
     /// Returns why it may still be possible, as text for the operator.
-    pub async fn switch_off_data_user(&self, addr: &HostPort, former: &DataUser) -> Result<(), String> {
+    pub async fn switch_off_other_data_users(&self, addr: &HostPort, user: &DataUser) -> Result<(), String> {
+        let now = user.credentials.username.as_deref();
         let switch_off = async {
             let mut client = self.connect(addr).await?;
-            switch_off(&mut client, former, self.by()).await
+            for name in DATA_USERS.into_iter().filter(|name| now != Some(*name)) {
+                switch_off(&mut client, name, self.by()).await?;
+            }
+            Ok(())
         };
         switch_off.await.map_err(|error: RedisError| error.to_string())
     }

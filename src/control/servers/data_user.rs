@@ -74,12 +74,15 @@ pub async fn make(
     Ok(before != after || checked)
 }
 
-/// Lets nobody log in as a managed data user any more. Connections that exist stay, since requests may be in flight there.
+/// Lets nobody log in as this user any more, if the server has it. Connections that exist stay, since requests may be in
+/// flight there.
 ///
 /// # Errors
 /// As [`Client::ask`].
-pub async fn switch_off(client: &mut Client, user: &DataUser, deadline: Instant) -> Result<(), RedisError> {
-    let (true, Some(name)) = (user.managed, &user.credentials.username) else { return Ok(()) };
+pub async fn switch_off(client: &mut Client, name: &str, deadline: Instant) -> Result<(), RedisError> {
+    if client.ask(&[b"ACL", b"GETUSER", name.as_bytes()], deadline).await? == Reply::Null {
+        return Ok(());
+    }
     client.ask(&[b"ACL", b"SETUSER", name.as_bytes(), b"off", b"resetpass"], deadline).await?;
     // If that fails, the user is on again after a restart, with a password that is in no log any more.
     save(client, deadline).await.map(|_| ())

@@ -54,8 +54,10 @@ const QUOTED_MAX: usize = 128;
 /// The beginning of a replica's error to a write; it has executed nothing. (Redis, `replica-read-only`.)
 const NOT_PRIMARY: &[u8] = b"-READONLY ";
 
-/// The beginning of a server's error to a command that its user may not run; it has executed nothing.
-const NOT_PERMITTED: &[u8] = b"-NOPERM ";
+/// The beginning of a server's error to a command that its user may not run, and what each of these errors contains, from
+/// Redis 6 to 8; the server has executed nothing. Errors that scripts make themselves may begin in the same way.
+const NOT_PERMITTED: (&[u8], [&[u8]; 2]) =
+    (b"-NOPERM ", [b"has no permissions to run the '", b"o permissions to access "]);
 
 /// The beginning of the error of a script that ended with a command's error, before Redis 7, which quotes that error.
 /// (Redis 7 returns it as it is.)
@@ -437,10 +439,12 @@ impl Pump<'_> {
     }
 
     /// Whether an error says that the data user may not run a command that it has to be able to run. (The proxy sends no
-    /// others. The error of a script's command begins otherwise.)
+    /// others, and the error of a command in a script begins otherwise.)
     #[cold]
     fn is_refused_data_user(&self, error: &[u8]) -> bool {
-        self.backend.login.data.is_some() && error.starts_with(NOT_PERMITTED)
+        let (start, parts) = NOT_PERMITTED;
+        let contains = |part: &[u8]| error.windows(part.len()).any(|window| window == part);
+        self.backend.login.data.is_some() && error.starts_with(start) && parts.into_iter().any(contains)
     }
 
     /// Answers a request that a server refused because it has other rules for the data user.

@@ -80,6 +80,8 @@ pub(super) struct Session {
     closing: Cell<bool>,
     /// Whether it is closed.
     closed: Cell<bool>,
+    /// Whether it is in the list of those that wait for the product's quota.
+    pub(super) waits_for_quota: Cell<bool>,
     /// The tick at which its next request was parked.
     pub(super) parked_at: Cell<Option<u32>>,
     /// The tick at which it last read something, or was last seen at work.

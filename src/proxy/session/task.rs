@@ -21,7 +21,6 @@ use tokio::{
 };
 
 use before_login::READ_BEFORE_LOGIN;
-
 use over_quota::Admission;
 
 use super::{Handled, Session, gate::Gate, memory::SessionMemory};
@@ -149,6 +148,7 @@ impl SessionTask {
             answered_in_turn: Cell::new(0),
             closing: Cell::new(false),
             closed: Cell::new(false),
+            waits_for_quota: Cell::new(false),
             parked_at: Cell::new(None),
             heard_at: Cell::new(worker.clock.tick()),
             unparked: Cell::new(false),

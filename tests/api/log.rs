@@ -20,6 +20,7 @@ use pontoon::{
     },
     model::{
         apply::{apply, first_index},
+        author::Author,
         change::{Bootstrap, Change, NewMember},
         ids::{Epoch, HostPort, NodeId, Term, Uuid},
         state::{ClusterState, Entry, Position},
@@ -51,16 +52,19 @@ impl Shared {
     }
 
     pub fn append(&self, id: Uuid, change: Change) -> Applied {
-        self.append_request(id, 0, change)
+        self.append_request(id, 0, Author::default(), change)
     }
 
-    fn append_request(&self, id: Uuid, request_hash: u64, change: Change) -> Applied {
+    fn append_request(&self, id: Uuid, request_hash: u64, author: Author, change: Change) -> Applied {
         let mut entries = self.entries.lock().unwrap();
         *entries += 1;
         let index = Epoch(*entries);
         let mut state = ClusterState::clone(&self.state.borrow());
-        let result =
-            apply(&mut state, &Entry { id, request_hash, at_ms: wall_ms(), change }, Position { index, term: Term(1) });
+        let result = apply(
+            &mut state,
+            &Entry { id, request_hash, at_ms: wall_ms(), author, change },
+            Position { index, term: Term(1) },
+        );
         let index = first_index(&state, id).unwrap_or(index);
         self.state.send_replace(Arc::new(state));
         Applied { index, result }
@@ -136,6 +140,7 @@ impl Log for NodeLog {
         &self,
         id: Uuid,
         request_hash: u64,
+        author: Author,
         change: Change,
         _deadline: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<Applied, ProposeError>> + Send + '_>> {
@@ -145,7 +150,7 @@ impl Log for NodeLog {
                 return Err(ProposeError::NotLeader(who.leader));
             }
             self.shared.proposals.fetch_add(1, Ordering::SeqCst);
-            let applied = self.shared.append_request(id, request_hash, change);
+            let applied = self.shared.append_request(id, request_hash, author, change);
             let lose = |left: usize| left.checked_sub(1);
             match self.shared.lose_answers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose) {
                 Ok(_) => Err(ProposeError::Unknown("the answer was lost".into())),

@@ -75,7 +75,13 @@ impl World {
 
     pub fn make(&mut self, change: Change) -> Outcome {
         self.index += 1;
-        let entry = Entry { id: Uuid(self.index.into()), request_hash: 0, at_ms: self.index, change };
+        let entry = Entry {
+            id: Uuid(self.index.into()),
+            request_hash: 0,
+            at_ms: self.index,
+            author: Default::default(),
+            change,
+        };
         let at = Position { index: Epoch(self.index), term: Term(1) };
         apply(&mut self.state, &entry, at).unwrap()
     }

@@ -71,6 +71,7 @@ macro_rules! for_every_change {
             NoteGroup(NoteGroup),
             NoteNode(NoteNode),
             SetDataUser(SetDataUser),
+            NoteMembership(NoteMembership),
         }
     };
 }

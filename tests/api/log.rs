@@ -92,6 +92,7 @@ pub fn member(id: u64, admin: &str) -> NewMember {
 
 /// One node's view of the log.
 pub struct NodeLog {
+    me: u64,
     shared: Arc<Shared>,
     pub leadership: watch::Sender<Leadership>,
     /// Whether a majority confirms that this node leads, if it believes so.
@@ -112,7 +113,15 @@ impl Log for NodeLog {
     }
 
     fn header_for(&self, to: NodeId, uuid: Uuid) -> Header {
-        Header { to_id: to.0, to_uuid: uuid.0.to_be_bytes().to_vec().into(), ..Header::default() }
+        let bytes = |uuid: Uuid| bytes::Bytes::from(uuid.0.to_be_bytes().to_vec());
+        Header {
+            cluster_id: bytes(Uuid(7)),
+            from_id: self.me,
+            from_uuid: bytes(Uuid(u128::from(self.me) + 100)),
+            to_id: to.0,
+            to_uuid: bytes(uuid),
+            admitted: 0,
+        }
     }
 
     fn admit_forwarder(&self, _caller: Result<Caller, String>) -> Result<(), String> {
@@ -173,6 +182,7 @@ pub const LEASE: Duration = Duration::from_millis(300);
 impl Node {
     pub fn new(id: u64, shared: &Arc<Shared>) -> Self {
         let log = Arc::new(NodeLog {
+            me: id,
             shared: shared.clone(),
             leadership: watch::channel(Leadership::default()).0,
             confirmed: AtomicBool::new(true),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Display};
 
-use super::{common, subject::Subject};
+use super::{common, facts, subject::Subject};
 use crate::model::{
     change::{BeginRemove, Change, FinishAssign, OpenHold, Release, StartAssign},
     event::EventKind,
@@ -67,7 +67,7 @@ impl DefaultEvent {
                 of_group(Kind::DataUserSet, c.product, c.group, "nodes carry out what clients ask for as another user")
             }
             Change::AssignFree(c) => assigned(c.product, c.to, &c.slots),
-            Change::StartAssign(c) => assignment_started(c, outcome),
+            Change::StartAssign(c) => assignment_started(c, outcome, state),
             Change::FinishAssign(c) => return assignment_finished(c, subject, state),
             Change::GiveUpAssign(c) => {
                 of_assignment(Kind::AssignmentGivenUp, product_of(subject), c.assignment, c.why.as_str())
@@ -148,8 +148,11 @@ fn assigned(product: ProductId, to: GroupId, slots: &BTreeSet<SlotId>) -> Defaul
     of_group(EventKind::SlotsAssigned, product, to, format!("slots {} without an owner", brief(slots)))
 }
 
-fn assignment_started(change: &StartAssign, outcome: &Outcome) -> DefaultEvent {
-    let (product, slots) = (change.product, brief(&change.slots));
+fn assignment_started(change: &StartAssign, outcome: &Outcome, state: &ClusterState) -> DefaultEvent {
+    let product = change.product;
+    // The owners stay until the end of the assignment.
+    let owners = state.products.get(&product).map(|p| facts::owners(p, &change.slots)).unwrap_or_default();
+    let slots = format!("{} of {owners}", brief(&change.slots));
     let abandoned = if change.abandon { "; the keys that are in them are abandoned" } else { "" };
     match (outcome, change.to) {
         (Outcome::Assignment(id), Some(to)) => {

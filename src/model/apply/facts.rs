@@ -283,7 +283,7 @@ fn hold_of(state: &ClusterState, cause: Cause) -> Option<HoldId> {
 }
 
 /// The owners of slots with the number of slots of each: "group 1 (512 slots) none (1 slot)".
-fn owners(product: &Product, slots: &BTreeSet<SlotId>) -> String {
+pub(super) fn owners(product: &Product, slots: &BTreeSet<SlotId>) -> String {
     let mut counts: BTreeMap<Option<GroupId>, usize> = BTreeMap::new();
     for SlotState { owner, .. } in slots.iter().filter_map(|slot| product.slots.get(usize::from(slot.0))) {
         *counts.entry(*owner).or_default() += 1;

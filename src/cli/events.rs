@@ -147,7 +147,7 @@ fn to_text(e: &Event) -> String {
         _ => String::new(),
     };
     let change = match (e.before.as_deref(), e.after.as_deref()) {
-        (Some(before), Some(after)) => format!(": {before} -> {after}"),
+        (Some(before), Some(after)) => format!("  {before} -> {after}"),
         _ => String::new(),
     };
     let (time, subject, kind, text) = (output::utc(e.at_ms), &e.subject, output::name(e.kind()), &e.text);
@@ -203,7 +203,7 @@ mod tests {
         };
         assert_eq!(
             to_text(&event),
-            "2023-11-14T22:13:20.123Z  product shop  product-set: settings: ops-max=none -> ops-max=1000  \
+            "2023-11-14T22:13:20.123Z  product shop  product-set: settings  ops-max=none -> ops-max=1000  \
              [cluster secret from 10.0.0.7:4711 at node 2; says: alice@desk: pontoon product set]"
         );
         let of_the_leader =

@@ -13,6 +13,7 @@ pub mod call;
 pub mod change;
 pub mod cluster;
 mod connections;
+mod control_user;
 mod data_user;
 pub mod error;
 pub mod events;

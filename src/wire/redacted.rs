@@ -24,6 +24,7 @@ redacted! {
     }
     SetGroupRequest {
         product id down_after_ms maintenance eject_after_ms options impaired new_data_user data_username
+        username
     }
     CreateGroupRequest { product id primary replicas username options data_username accept_shared_risk }
 }

@@ -113,6 +113,7 @@ fn group() -> Group {
             script_kill_after_ms: 10_000,
         }),
         data_user: Some("pontoon-data".into()),
+        former_password: true,
         warnings: vec![Warning {
             code: "no-replica".into(),
             severity: Severity::Advice.into(),

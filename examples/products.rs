@@ -68,7 +68,7 @@ fn cluster(products: u16, first_port: u16) -> ClusterState {
     let changes = std::iter::once(bootstrap).chain((1..products).map(product)).chain((0..products).map(group));
     let mut state = ClusterState::default();
     for (index, change) in (1u64..).zip(changes) {
-        let entry = Entry { id: Uuid(index.into()), request_hash: 0, at_ms: 0, change };
+        let entry = Entry { id: Uuid(index.into()), request_hash: 0, at_ms: 0, author: Default::default(), change };
         apply(&mut state, &entry, Position { index: Epoch(index), term: Term(1) }).unwrap();
     }
     state

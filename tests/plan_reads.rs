@@ -70,7 +70,7 @@ impl World {
 
     fn make(&mut self, change: Change) {
         let index = self.state.applied.0 + 1;
-        let entry = Entry { id: Uuid(index.into()), request_hash: 0, at_ms: index, change };
+        let entry = Entry { id: Uuid(index.into()), request_hash: 0, at_ms: index, author: Default::default(), change };
         let at = Position { index: Epoch(index), term: Term(1) };
         apply(&mut self.state, &entry, at).unwrap();
     }

@@ -107,7 +107,7 @@ fn cluster(servers: &[&str], password: Option<&str>) -> ClusterState {
     let mut changes = vec![Change::Bootstrap(Bootstrap { members: vec![member], port: 19_000 })];
     changes.extend((!servers.is_empty()).then_some(group));
     for (index, change) in (1u64..).zip(changes) {
-        let entry = Entry { id: Uuid(index.into()), request_hash: 0, at_ms: 0, change };
+        let entry = Entry { id: Uuid(index.into()), request_hash: 0, at_ms: 0, author: Default::default(), change };
         apply(&mut state, &entry, Position { index: Epoch(index), term: Term(1) }).unwrap();
     }
     state

@@ -190,7 +190,7 @@ fn keys_that_a_removed_group_keeps_are_an_event_and_no_warning_for_ever() {
     let told = removed["warnings"][0].as_str().unwrap();
     assert!(told.contains(&format!("1 key(s) are left on {addr}")) && told.contains("FLUSHALL"), "{removed:#}");
     let events = cli.json(&["events"]);
-    let event = events.as_array().unwrap().iter().find(|event| event["kind"] == "sweep-ended").unwrap();
+    let event = events.as_array().unwrap().iter().find(|event| event["kind"] == "group-removed").unwrap();
     let text = event["text"].as_str().unwrap();
     assert!(text.contains(&addr) && text.contains("the primary had 1 key(s)"), "{event:#}");
     wait_headline(&cli, "ok", &[]);

@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::CallFailure;
-use crate::{control::admission::server::ASK_MAX, model::ids::Uuid, wire::pb::admin::ChangeOptions};
+use super::{error::CallFailure, origin};
+use crate::{
+    control::admission::server::ASK_MAX,
+    model::{author::Requester, ids::Uuid},
+    wire::pb::admin::ChangeOptions,
+};
 
 /// Timeout without `wait`: a commit takes milliseconds, an election a second.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -16,7 +20,7 @@ const TIMEOUT_WAIT: Duration = Duration::from_secs(5 * 60);
 const TIMEOUT_MAX_MS: u32 = 3_600_000;
 
 /// What every changing call has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct MutationCall {
     /// Its change id.
     pub id: Uuid,
@@ -28,14 +32,16 @@ pub struct MutationCall {
     pub wait: bool,
     /// When to give up.
     pub deadline: Instant,
+    /// Who makes it, and from where.
+    pub by: Requester,
 }
 
 impl MutationCall {
-    /// From the options of a request. An empty id is replaced by a random one.
+    /// From the options of a request, and who makes it. An empty id is replaced by a random one.
     ///
     /// # Errors
     /// [`CallFailure::Bad`] if the id is neither empty nor 16 bytes long, or the timeout is longer than an hour.
-    pub fn new(options: &ChangeOptions, request_hash: u64) -> Result<Self, CallFailure> {
+    pub fn new(options: &ChangeOptions, request_hash: u64, by: Requester) -> Result<Self, CallFailure> {
         let id = match options.change_id.len() {
             0 => Uuid(uuid::Uuid::new_v4().as_u128()),
             len => match <[u8; 16]>::try_from(options.change_id.as_ref()) {
@@ -49,7 +55,9 @@ impl MutationCall {
             ms if ms > TIMEOUT_MAX_MS => return Err(CallFailure::Bad("a timeout is at most one hour".into())),
             ms => Duration::from_millis(ms.into()),
         };
-        Ok(Self { id, request_hash, dry_run: options.dry_run, wait: options.wait, deadline: Instant::now() + timeout })
+        let by = Requester { declared: origin::declared(&options.declared), ..by };
+        let deadline = Instant::now() + timeout;
+        Ok(Self { id, request_hash, dry_run: options.dry_run, wait: options.wait, deadline, by })
     }
 
     /// Until when servers may be probed: one after the other, within the call's deadline.
@@ -70,18 +78,24 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn new(options: &ChangeOptions) -> Result<MutationCall, CallFailure> {
+        MutationCall::new(options, 0, Requester::default())
+    }
+
     #[test]
     fn ids_and_timeouts() {
         let mut given = ChangeOptions { change_id: vec![1; 16].into(), ..ChangeOptions::default() };
-        assert_eq!(MutationCall::new(&given, 0).unwrap().id, Uuid(0x0101_0101_0101_0101_0101_0101_0101_0101));
-        assert!(MutationCall::new(&given, 0).unwrap().left() <= TIMEOUT);
+        assert_eq!(new(&given).unwrap().id, Uuid(0x0101_0101_0101_0101_0101_0101_0101_0101));
+        assert!(new(&given).unwrap().left() <= TIMEOUT);
         given.wait = true;
-        assert!(MutationCall::new(&given, 0).unwrap().left() > TIMEOUT);
+        assert!(new(&given).unwrap().left() > TIMEOUT);
         given.change_id = vec![1; 15].into();
-        assert!(MutationCall::new(&given, 0).is_err());
+        assert!(new(&given).is_err());
         given = ChangeOptions { timeout_ms: TIMEOUT_MAX_MS + 1, ..ChangeOptions::default() };
-        assert!(MutationCall::new(&given, 0).is_err());
+        assert!(new(&given).is_err());
         given.timeout_ms = 5;
-        assert_ne!(MutationCall::new(&given, 0).unwrap().id, MutationCall::new(&given, 0).unwrap().id);
+        assert_ne!(new(&given).unwrap().id, new(&given).unwrap().id);
+        given = ChangeOptions { declared: "alice\n".into(), ..ChangeOptions::default() };
+        assert_eq!(new(&given).unwrap().by.declared, "alice\\u{a}");
     }
 }

@@ -12,11 +12,13 @@ use super::{
     call::MutationCall,
     error::{CallFailure, CallOutcome, quote, verdict},
     forward::{self, Client},
+    origin,
 };
 use crate::{
     faults,
     model::{
         apply,
+        author::{Author, Requester},
         change::Change,
         ids::{Epoch, NodeId, ProductId, Uuid},
         outcome::Outcome,
@@ -83,10 +85,20 @@ impl Api {
     pub async fn change<M: MutationHandler>(&self, request: Request<M>) -> Result<Response<ChangeReply>, Status> {
         faults::panic_if_asked("admin-call");
         let forwarded = forward::was_forwarded(&request);
-        let mut message = request.into_inner();
+        let by = self.requester(&request);
+        self.change_for(by, request.into_inner(), forwarded).await
+    }
+
+    /// As [`Api::change`], for a request that `by` has made and that another node has forwarded, or not.
+    pub(super) async fn change_for<M: MutationHandler>(
+        &self,
+        by: Requester,
+        mut message: M,
+        forwarded: bool,
+    ) -> Result<Response<ChangeReply>, Status> {
         let options = message.options().take().unwrap_or_default();
         let request_hash = request_hash(M::CALL, &message.encode_to_vec());
-        let call = MutationCall::new(&options, request_hash)?;
+        let call = MutationCall::new(&options, request_hash, by)?;
         let options = message.options().insert(options);
         options.change_id = call.id.0.to_be_bytes().to_vec().into();
 
@@ -166,7 +178,9 @@ impl Api {
         let client = self.leaders.client(admin, self.control.log.header_for(leader, uuid))?;
         // The leader answers at the deadline with the reason. The longer timeout is for a leader that does not answer
         // at all.
-        let answer = M::send(client, forward::forwarded(message, left + RETRY_INTERVAL));
+        let mut forwarded = forward::forwarded(message, left + RETRY_INTERVAL);
+        origin::pass_on(&mut forwarded, &call.by);
+        let answer = M::send(client, forwarded);
         let mut leadership = self.control.log.leadership();
         let other = leadership.wait_for(|now| now.leader.is_some_and(|id| id != leader));
         tokio::select! {
@@ -219,10 +233,16 @@ impl Api {
     /// [`CallFailure::Refused`] if the log rejects it, [`CallFailure::NotLeader`] if this node does not lead (not
     /// executed), [`CallFailure::Unknown`] if the outcome is unknown, [`CallFailure::Bad`] if the entry is too large.
     pub async fn propose(&self, call: &MutationCall, change: Change) -> Result<(Epoch, Outcome), CallFailure> {
-        let applied =
-            self.control.log.propose(call.id, call.request_hash, change, call.left().min(PROPOSE_MAX)).await?;
+        let within = call.left().min(PROPOSE_MAX);
+        let author = Author::Request(call.by.clone());
+        let name = change.name();
+        let applied = self.control.log.propose(call.id, call.request_hash, author, change, within).await?;
         let outcome = applied.result?;
-        info!(change = %call.id, index = %applied.index, ?outcome, "a change was made");
+        let Requester { actor, declared, address, node } = &call.by;
+        info!(
+            change = %call.id, index = %applied.index, name, ?outcome, actor, declared, address, received_by = %node,
+            "a change was made"
+        );
         Ok((applied.index, outcome))
     }
 

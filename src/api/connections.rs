@@ -18,7 +18,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{counters, wire::auth::CallMark};
+use crate::{counters, wire::connection::CallMark};
 
 /// A warning about too many connections is not repeated sooner: strangers must not fill the log.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);

@@ -8,7 +8,7 @@ use tonic::{Response, Status};
 use super::Api;
 use crate::{
     model::{
-        event::{Event, EventKind},
+        event::{Event, EventKind, for_every_event_kind},
         ids::Epoch,
         state::ClusterState,
     },
@@ -37,53 +37,33 @@ impl Api {
 }
 
 fn shown(state: &ClusterState, event: &Event) -> admin::Event {
-    let product = event.product.and_then(|id| state.products.get(&id));
+    let present = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let Event { index, at_ms, kind, product, product_name, subject, text, .. } = event;
+    let Event { actor, declared, address, node, before, after, .. } = event;
     admin::Event {
-        index: event.index.0,
-        at_ms: event.at_ms,
-        kind: kind(event.kind).into(),
-        product: product.map(|product| product.name.clone()),
-        subject: event.subject.clone(),
-        text: event.text.clone(),
+        index: index.0,
+        at_ms: *at_ms,
+        kind: shown_kind(*kind).into(),
+        // An earlier version has not recorded the name.
+        product: present(product_name).or_else(|| Some(state.products.get(&(*product)?)?.name.clone())),
+        subject: subject.clone(),
+        text: text.clone(),
+        actor: present(actor),
+        declared: present(declared),
+        origin: present(address),
+        node: node.map(|id| id.0),
+        before: present(before),
+        after: present(after),
     }
 }
 
-const fn kind(kind: EventKind) -> admin::EventKind {
-    match kind {
-        EventKind::Planned => admin::EventKind::Planned,
-        EventKind::Started => admin::EventKind::Started,
-        EventKind::Copying => admin::EventKind::Copying,
-        EventKind::CaughtUp => admin::EventKind::CaughtUp,
-        EventKind::Verified => admin::EventKind::Verified,
-        EventKind::Held => admin::EventKind::Held,
-        EventKind::Released => admin::EventKind::Released,
-        EventKind::Switched => admin::EventKind::Switched,
-        EventKind::Restarted => admin::EventKind::Restarted,
-        EventKind::Cancelling => admin::EventKind::Cancelling,
-        EventKind::Paused => admin::EventKind::Paused,
-        EventKind::Resumed => admin::EventKind::Resumed,
-        EventKind::LimitsSet => admin::EventKind::LimitsSet,
-        EventKind::RunStarted => admin::EventKind::RunStarted,
-        EventKind::Done => admin::EventKind::Done,
-        EventKind::Cancelled => admin::EventKind::Cancelled,
-        EventKind::SweepEnded => admin::EventKind::SweepEnded,
-        EventKind::Swept => admin::EventKind::Swept,
-        EventKind::PromotionStarted => admin::EventKind::PromotionStarted,
-        EventKind::PromotionHeld => admin::EventKind::PromotionHeld,
-        EventKind::PromotionReleased => admin::EventKind::PromotionReleased,
-        EventKind::Promoted => admin::EventKind::Promoted,
-        EventKind::PromotionGivenUp => admin::EventKind::PromotionGivenUp,
-        EventKind::PrimaryNoted => admin::EventKind::PrimaryNoted,
-        EventKind::Resynced => admin::EventKind::Resynced,
-        EventKind::MaintenanceOn => admin::EventKind::MaintenanceOn,
-        EventKind::MaintenanceOff => admin::EventKind::MaintenanceOff,
-        EventKind::Ejected => admin::EventKind::Ejected,
-        EventKind::Reinstated => admin::EventKind::Reinstated,
-        EventKind::Reconciled => admin::EventKind::Reconciled,
-        EventKind::FailoverHeldBack => admin::EventKind::FailoverHeldBack,
-        EventKind::ScriptEnded => admin::EventKind::ScriptEnded,
-        EventKind::WritesRefused => admin::EventKind::WritesRefused,
-        EventKind::ClientsClosed => admin::EventKind::ClientsClosed,
-        EventKind::NotFailedOver => admin::EventKind::NotFailedOver,
-    }
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
+        const fn shown_kind(kind: EventKind) -> admin::EventKind {
+            match kind {
+                $(EventKind::$kind => admin::EventKind::$kind,)*
+            }
+        }
+    };
 }
+for_every_event_kind!(kinds);

@@ -51,6 +51,12 @@ impl Leaders {
         Self { secret, channels: Channels::new(CHANNELS) }
     }
 
+    /// What callers have proven to be, see [`ClusterSecret::actor`].
+    #[must_use]
+    pub fn actor(&self) -> &'static str {
+        self.secret.actor()
+    }
+
     /// The IP address of this machine that calls come from; `None`: as the system chooses.
     #[must_use]
     pub fn calling_from(self, source: Option<IpAddr>) -> Self {

@@ -8,12 +8,12 @@ use crate::wire::pb::admin::{
     AddServerRequest, AssignSlotsRequest, CancelMigrationRequest, ChangeReply, CreateGroupRequest,
     CreateProductRequest, DrainGroupRequest, ListEventsReply, ListEventsRequest, ListGroupsReply, ListGroupsRequest,
     ListMigrationsReply, ListMigrationsRequest, ListNodesReply, ListNodesRequest, ListProductsReply,
-    ListProductsRequest, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest, PauseMigrationRequest,
-    PromoteRequest, RebalanceRequest, ReleaseSlotsRequest, RemoveGroupRequest, RemoveNodeRequest, RemoveProductRequest,
-    RemoveServerRequest, ResumeMigrationRequest, SetClusterRequest, SetGroupRequest, SetMigrationRequest,
-    SetNodeLogReply, SetNodeLogRequest, SetNodeRoleRequest, SetProductRequest, SetServerRequest, ShowClusterReply,
-    ShowClusterRequest, ShowGroupReply, ShowGroupRequest, StartMigrationRequest, StatusReply, StatusRequest,
-    admin_server::Admin,
+    ListProductsRequest, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest, NoteNodeLogRequest,
+    PauseMigrationRequest, PromoteRequest, RebalanceRequest, ReleaseSlotsRequest, RemoveGroupRequest,
+    RemoveNodeRequest, RemoveProductRequest, RemoveServerRequest, ResumeMigrationRequest, SetClusterRequest,
+    SetGroupRequest, SetMigrationRequest, SetNodeLogReply, SetNodeLogRequest, SetNodeRoleRequest, SetProductRequest,
+    SetServerRequest, ShowClusterReply, ShowClusterRequest, ShowGroupReply, ShowGroupRequest, StartMigrationRequest,
+    StatusReply, StatusRequest, admin_server::Admin,
 };
 
 type Changed = Result<Response<ChangeReply>, Status>;
@@ -68,6 +68,10 @@ impl Admin for Api {
 
     async fn set_node_log(&self, request: Request<SetNodeLogRequest>) -> Result<Response<SetNodeLogReply>, Status> {
         self.set_log(request).await
+    }
+
+    async fn note_node_log(&self, request: Request<NoteNodeLogRequest>) -> Changed {
+        self.change(request).await
     }
 
     async fn create_product(&self, request: Request<CreateProductRequest>) -> Changed {

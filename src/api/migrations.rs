@@ -93,7 +93,7 @@ pub(super) async fn start(
         return Ok(ChangeReply { done, unchanged, moves, warnings: summary.warnings, ..ChangeReply::default() });
     }
     for m in &moves {
-        let part = MutationCall { id: part_id(call.id, (m.from, m.to)), ..*call };
+        let part = MutationCall { id: part_id(call.id, (m.from, m.to)), ..call.clone() };
         match api.propose(&part, plan(product, m, options)).await {
             Ok((index, Outcome::Migration(id))) => started.push((index, id)),
             Ok(_) => {}

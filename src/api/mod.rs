@@ -33,6 +33,7 @@ pub mod migrations;
 mod node_log;
 pub mod nodes;
 mod opening;
+mod origin;
 mod product_guard;
 pub mod products;
 pub mod promotions;

@@ -350,7 +350,7 @@ impl Api {
     /// call goes on where the first one ended.
     async fn empty(&self, call: &MutationCall, product: &Product) -> Result<(), CallFailure> {
         // The whole call waits at its end.
-        let step = |n: u32| MutationCall { id: step_id(call.id, n), wait: false, ..*call };
+        let step = |n: u32| MutationCall { id: step_id(call.id, n), wait: false, ..call.clone() };
         let slots = owned(product);
         if !slots.is_empty() {
             let release = StartAssign { product: product.id, slots, to: None, abandon: true };

@@ -45,7 +45,7 @@ impl MutationHandler for PromoteRequest {
                 return Ok(reply);
             }
             (Some(before), false) => {
-                api.propose(&MutationCall { id: before_id(call.id), ..*call }, before).await?;
+                api.propose(&MutationCall { id: before_id(call.id), ..call.clone() }, before).await?;
             }
             (None, false) => {}
         }

@@ -17,7 +17,7 @@ use tokio::{
 use tonic::transport::server::Connected;
 
 use super::connections::Place;
-use crate::wire::auth::CallMark;
+use crate::wire::connection::ConnectionInfo;
 
 /// How long this node may write nothing to a connection. HTTP/2 connections get a ping every 10 s, also while a call
 /// runs, and HTTP/1 requests (health) are answered at once; a slow network has three times that interval.
@@ -96,9 +96,9 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = CallMark;
+    type ConnectInfo = ConnectionInfo;
 
-    fn connect_info(&self) -> CallMark {
-        self.place.mark.clone()
+    fn connect_info(&self) -> ConnectionInfo {
+        ConnectionInfo { mark: self.place.mark.clone(), peer: self.stream.peer_addr().ok() }
     }
 }

@@ -1,4 +1,4 @@
-//! `pontoon events`: what happened, with the evidence.
+//! `pontoon events`: what happened, with the evidence; who asked for it, from where, and what it changed.
 
 use std::{
     collections::BTreeSet,
@@ -25,7 +25,7 @@ pub struct EventsArgs {
     /// Only the last N of them
     #[arg(short = 'n', long, value_name = "N")]
     number: Option<usize>,
-    /// Only events of this group, its migrations included; of --product, or of any product
+    /// Only events of this group, its migrations and assignments included; of --product, or of any product
     #[arg(long, value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
     group: Option<u32>,
 }
@@ -103,8 +103,8 @@ struct Filter {
     since: u64,
     product: Option<String>,
     group: Option<u32>,
-    /// Migrations of the group: (product, subject). Only their first event names the group.
-    migrations: BTreeSet<(Option<String>, String)>,
+    /// Migrations and assignments of the group: (product, subject). Not all of their events name the group.
+    jobs: BTreeSet<(Option<String>, String)>,
 }
 
 impl Filter {
@@ -125,13 +125,13 @@ impl Filter {
         let Some(group) = self.group else { return true };
         let name = format!("group {group}");
         let of = (event.product.clone(), event.subject.clone());
-        if !event.subject.starts_with("migration ") {
+        if !["migration ", "assignment "].iter().any(|job| event.subject.starts_with(job)) {
             return event.subject == name;
         }
-        if names(&event.text, &name) {
-            self.migrations.insert(of.clone());
+        if names(&event.text, &name) || event.before.as_deref().is_some_and(|before| names(before, &name)) {
+            self.jobs.insert(of.clone());
         }
-        self.migrations.contains(&of)
+        self.jobs.contains(&of)
     }
 }
 
@@ -141,12 +141,26 @@ fn names(text: &str, name: &str) -> bool {
 }
 
 fn to_text(e: &Event) -> String {
-    // Groups of different products can have the same id. The default product is not named.
+    // Groups of different products can have the same id. The default product is not named, and no product twice.
     let product = match e.product.as_deref() {
-        None | Some(DEFAULT_PRODUCT) => String::new(),
-        Some(name) => format!(" of '{name}'"),
+        Some(name) if name != DEFAULT_PRODUCT && !e.subject.starts_with("product ") => format!(" of '{name}'"),
+        _ => String::new(),
     };
-    format!("{}  {}{product}  {}: {}", output::utc(e.at_ms), e.subject, output::name(e.kind()), e.text)
+    let change = match (e.before.as_deref(), e.after.as_deref()) {
+        (Some(before), Some(after)) => format!(": {before} -> {after}"),
+        _ => String::new(),
+    };
+    let (time, subject, kind, text) = (output::utc(e.at_ms), &e.subject, output::name(e.kind()), &e.text);
+    format!("{time}  {subject}{product}  {kind}: {text}{change}{}", by(e))
+}
+
+/// Who asked for the change, and from where; what the client says of itself is marked as such.
+fn by(e: &Event) -> String {
+    let Some(actor) = &e.actor else { return String::new() };
+    let from = e.origin.as_ref().map_or_else(String::new, |address| format!(" from {address}"));
+    let at = e.node.map_or_else(String::new, |node| format!(" at node {node}"));
+    let says = e.declared.as_ref().map_or_else(String::new, |declared| format!("; says: {declared}"));
+    format!("  [{actor}{from}{at}{says}]")
 }
 
 #[cfg(test)]
@@ -169,6 +183,32 @@ mod tests {
         let of = |product: &str| to_text(&Event { product: Some(product.into()), ..event.clone() });
         assert_eq!(of("shop"), "2023-11-14T22:13:20.123Z  migration 17 of 'shop'  held: hold 30: cut-over");
         assert_eq!(of("default"), to_text(&event));
+    }
+
+    #[test]
+    fn a_line_has_the_change_and_who_asked_for_it() {
+        let event = Event {
+            at_ms: 1_700_000_000_123,
+            kind: EventKind::ProductSet.into(),
+            product: Some("shop".into()),
+            subject: "product shop".into(),
+            text: "settings".into(),
+            actor: Some("cluster secret".into()),
+            declared: Some("alice@desk: pontoon product set".into()),
+            origin: Some("10.0.0.7:4711".into()),
+            node: Some(2),
+            before: Some("ops-max=none".into()),
+            after: Some("ops-max=1000".into()),
+            ..Event::default()
+        };
+        assert_eq!(
+            to_text(&event),
+            "2023-11-14T22:13:20.123Z  product shop  product-set: settings: ops-max=none -> ops-max=1000  \
+             [cluster secret from 10.0.0.7:4711 at node 2; says: alice@desk: pontoon product set]"
+        );
+        let of_the_leader =
+            Event { actor: Some("node 2, leader in term 7".into()), declared: None, origin: None, node: None, ..event };
+        assert!(to_text(&of_the_leader).ends_with("ops-max=1000  [node 2, leader in term 7]"));
     }
 
     #[test]
@@ -200,15 +240,20 @@ mod tests {
             event(4, "other", "group 3", "promoted"),
             event(5, "shop", "migration 17", "held"),
             event(6, "shop", "migration 18", "slots 0-9 from group 30 to group 2"),
+            event(7, "shop", "assignment 7", "slots 0-9 are released"),
+            Event {
+                before: Some("owner=group 3 (10 slots)".into()),
+                ..event(8, "shop", "assignment 8", "slots 0-9 are released")
+            },
         ];
         let check = |mut filter: Filter, expected: &[u64]| {
             let kept: Vec<u64> = filter.keep(all.clone()).iter().map(|e| e.index).collect();
             assert_eq!(kept, expected, "{filter:?}");
         };
-        check(Filter::default(), &[1, 2, 3, 4, 5, 6]);
-        check(Filter { product: Some("shop".into()), ..Filter::default() }, &[1, 2, 3, 5, 6]);
-        check(Filter { group: Some(3), ..Filter::default() }, &[1, 3, 4, 5]);
+        check(Filter::default(), &[1, 2, 3, 4, 5, 6, 7, 8]);
+        check(Filter { product: Some("shop".into()), ..Filter::default() }, &[1, 2, 3, 5, 6, 7, 8]);
+        check(Filter { group: Some(3), ..Filter::default() }, &[1, 3, 4, 5, 8]);
         // A migration is known by its first event, also if that is too old to be shown.
-        check(Filter { group: Some(3), since: 4000, product: Some("shop".into()), ..Filter::default() }, &[5]);
+        check(Filter { group: Some(3), since: 4000, product: Some("shop".into()), ..Filter::default() }, &[5, 8]);
     }
 }

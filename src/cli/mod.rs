@@ -4,6 +4,7 @@
 mod change;
 mod client;
 mod cluster;
+mod declared;
 mod duration;
 mod error;
 mod events;
@@ -29,7 +30,7 @@ mod version;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use self::{client::Remote, error::CliError};
 
@@ -75,6 +76,9 @@ pub struct Common {
     /// File with the cluster secret, mode 0600
     #[arg(long, global = true, env = "PONTOON_SECRET_FILE", value_name = "FILE")]
     secret_file: Option<PathBuf>,
+    /// The names of the command, as "group set".
+    #[arg(skip)]
+    typed: String,
 }
 
 /// How answers are written.
@@ -167,14 +171,16 @@ impl Command {
 impl Cli {
     /// Parses the words of a command line, the program first.
     fn parse_words(words: &[OsString]) -> Result<Self, clap::Error> {
-        let cli = Self::try_parse_from(words)?;
+        let matches = Self::command().try_get_matches_from(words)?;
+        let mut cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut Self::command()))?;
+        cli.common.typed = declared::command(&matches);
         let (dry_run, wait) = cli.command.honours();
         let refused = match (cli.common.dry_run && !dry_run, cli.common.wait && !wait) {
             (true, _) => "--dry-run: this command has nothing that could be tried; leave it out",
             (false, true) => "--wait: this command makes no change that could be waited for; leave it out",
             (false, false) => return Ok(cli),
         };
-        Err(<Self as clap::CommandFactory>::command().error(clap::error::ErrorKind::ArgumentConflict, refused))
+        Err(Self::command().error(clap::error::ErrorKind::ArgumentConflict, refused))
     }
 }
 

@@ -90,6 +90,7 @@ pub(super) async fn run(command: NodeCommand, remote: &Remote) -> Result<(), Cli
 
 async fn set(id: u64, settings: &[String], remote: &Remote) -> Result<(), CliError> {
     let request = log_request(id, settings, remote.common.dry_run).map_err(CliError::Usage)?;
+    let request = SetNodeLogRequest { declared: remote.declared().to_owned(), ..request };
     let reply = remote
         .read(|mut c| {
             let request = request.clone();
@@ -106,7 +107,7 @@ async fn set(id: u64, settings: &[String], remote: &Remote) -> Result<(), CliErr
 }
 
 fn log_request(id: u64, settings: &[String], dry_run: bool) -> Result<SetNodeLogRequest, String> {
-    let mut request = SetNodeLogRequest { id, levels: None, dry_run };
+    let mut request = SetNodeLogRequest { id, levels: None, dry_run, declared: String::new() };
     for setting in settings {
         match setting::split(setting)? {
             ("log", levels) => request.levels = Some(levels.to_owned()),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{
-    Common,
+    Common, declared,
     error::{CliError, failed},
     output, protect,
 };
@@ -37,7 +37,8 @@ pub(super) fn run(args: &RecoverArgs, common: &Common) -> Result<(), CliError> {
     consensus::must_be_of_a_node(&args.data_dir).map_err(failed)?;
     protect::process();
     let lock = consensus::lock(&args.data_dir).map_err(failed)?;
-    let report = Consensus::recover(&args.data_dir, &lock, common.dry_run).map_err(failed)?;
+    let report =
+        Consensus::recover(&args.data_dir, &lock, &declared::text(&common.typed), common.dry_run).map_err(failed)?;
     if common.dry_run {
         output::print_text(&format!("{report}\nonly a dry run: nothing was changed\n"));
         return Ok(());

@@ -47,8 +47,13 @@ pub(super) fn log_id(term: u64, index: u64) -> LogId {
 
 /// Entry `index` of `term`; the first is blank.
 pub(super) fn log_entry(term: u64, index: u64) -> LogEntry {
-    let entry =
-        Entry { id: Uuid(u128::from(index) << 8 | u128::from(term)), request_hash: 0, at_ms: 0, change: change(index) };
+    let entry = Entry {
+        id: Uuid(u128::from(index) << 8 | u128::from(term)),
+        request_hash: 0,
+        at_ms: 0,
+        author: Default::default(),
+        change: change(index),
+    };
     let payload = if index == 0 { EntryPayload::Blank } else { EntryPayload::Normal(Proposal::new(entry)) };
     LogEntry { log_id: log_id(term, index), payload }
 }

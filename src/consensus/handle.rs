@@ -38,6 +38,7 @@ use super::{
 use crate::{
     clock,
     model::{
+        author::Author,
         change::{Change, NewMember},
         ids::{HostPort, NodeId, Term, Uuid},
         state::{ClusterState, Entry},
@@ -258,15 +259,16 @@ impl Consensus {
         })
     }
 
-    /// Appends a change at this node, which must lead, and waits until it is applied here. Never forwards.
+    /// Appends a change of its own at this node, which must lead, and waits until it is applied here. Never forwards.
     ///
     /// # Errors
     /// See [`ProposeError`]. Only after `Unknown` the change may have been executed, or may be executed later.
     pub async fn propose(&self, id: Uuid, change: Change, deadline: Duration) -> Result<Applied, ProposeError> {
-        self.propose_request(id, change_hash(&change), change, deadline).await
+        let me = NodeId(self.inner.me.id);
+        self.propose_request(id, change_hash(&change), Author::Leader(me), change, deadline).await
     }
 
-    /// Like [`Self::propose`], for a change that was asked for by a request with this hash
+    /// Like [`Self::propose`], for a change that `author` asks for by a request with this hash
     /// (`wire::hash::request_hash`).
     ///
     /// # Errors
@@ -275,13 +277,14 @@ impl Consensus {
         &self,
         id: Uuid,
         request_hash: u64,
+        author: Author,
         change: Change,
         deadline: Duration,
     ) -> Result<Applied, ProposeError> {
         if self.is_stopping_or_transferring() {
             return Err(ProposeError::NotLeader(None));
         }
-        let entry = Entry { id, request_hash, at_ms: clock::wall_ms(), change };
+        let entry = Entry { id, request_hash, at_ms: clock::wall_ms(), author, change };
         let size = entry::encode_entry(&entry).len();
         if size > ENTRY_MAX {
             return Err(ProposeError::TooLarge { size, limit: ENTRY_MAX });
@@ -364,6 +367,12 @@ impl Consensus {
     #[must_use]
     pub fn callers(&self) -> Callers {
         self.inner.callers.clone()
+    }
+
+    /// What a caller of this node has proven to be, for events.
+    #[must_use]
+    pub fn actor(&self) -> &'static str {
+        self.inner.network.actor()
     }
 
     /// The header of a call from this node to another one.

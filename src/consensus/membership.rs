@@ -20,6 +20,7 @@ use super::{
 use crate::model::{
     change::NewMember,
     ids::{NodeId, Uuid},
+    state::RaftMembership,
 };
 
 /// A change of membership is two entries; when they are not committed by then, the outcome is unknown.
@@ -94,6 +95,21 @@ impl Consensus {
             Ok(Err(RaftError::Fatal(e))) => Err(self.fatal(&e)),
             Err(_) => Err(ProposeError::Unknown("the change of membership was not committed in time".into())),
         }
+    }
+}
+
+impl Consensus {
+    /// Raft's membership, if it is applied here and no change of it is half done.
+    #[must_use]
+    pub fn settled_membership(&self) -> Option<RaftMembership> {
+        let metrics = self.inner.raft.metrics().borrow().clone();
+        let (config, applied) = (&metrics.membership_config, metrics.last_applied);
+        let membership = config.membership();
+        if applied.is_none() || *config.log_id() > applied || membership.get_joint_config().len() != 1 {
+            return None;
+        }
+        let voters = membership.voter_ids().map(NodeId).collect();
+        Some(RaftMembership { voters, learners: membership.learner_ids().map(NodeId).collect() })
     }
 }
 

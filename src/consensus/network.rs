@@ -116,6 +116,11 @@ impl Network {
         Self { shared: Arc::new(SharedNetwork { me, auth, channels, state, links: Mutex::default() }) }
     }
 
+    /// What callers have proven to be, see [`ClusterSecret::actor`].
+    pub fn actor(&self) -> &'static str {
+        self.shared.auth.0.actor()
+    }
+
     /// Notes that a node is at `admin` now.
     pub fn learn(&self, uuid: Uuid, admin: &HostPort) {
         let mut links = self.shared.links();

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     clock,
     model::{
+        author::{Author, Requester},
         change::{Change, Recover},
         ids::{Epoch, NodeId, Uuid},
         state::{ClusterState, Entry},
@@ -70,20 +71,20 @@ impl fmt::Display for RecoverReport {
 
 impl Consensus {
     /// Makes this stopped node a cluster of one that keeps everything it has, or with `dry_run` only says what that would
-    /// give. The lock proves that the node is stopped.
+    /// give. The lock proves that the node is stopped. `declared`: who does it, for its event.
     ///
     /// # Errors
     /// Returns why the node was not recovered and what to do, as text for the operator. A repetition after a crash is
     /// safe.
-    pub fn recover(data_dir: &Path, _lock: &DirLock, dry_run: bool) -> Result<RecoverReport, String> {
+    pub fn recover(data_dir: &Path, _lock: &DirLock, declared: &str, dry_run: bool) -> Result<RecoverReport, String> {
         let disk = Arc::new(Disk::open(data_dir).map_err(|OpenError(e)| e)?);
-        let done = recover(&disk, dry_run);
+        let done = recover(&disk, declared, dry_run);
         disk.close();
         done
     }
 }
 
-fn recover(disk: &Arc<Disk>, dry_run: bool) -> Result<RecoverReport, String> {
+fn recover(disk: &Arc<Disk>, declared: &str, dry_run: bool) -> Result<RecoverReport, String> {
     let facts = disk.facts();
     let Some(last) = disk.ends().last else {
         return Err("this node has no log; there is nothing to recover. Start it with --peers or --join".into());
@@ -119,6 +120,12 @@ fn recover(disk: &Arc<Disk>, dry_run: bool) -> Result<RecoverReport, String> {
         id: Uuid(uuid::Uuid::new_v4().as_u128()),
         request_hash: change_hash(&recover),
         at_ms: clock::wall_ms(),
+        author: Author::Request(Requester {
+            actor: "whoever may write the data directory".to_owned(),
+            declared: declared.to_owned(),
+            address: String::new(),
+            node: NodeId(me),
+        }),
         change: recover,
     };
     let entries = [

@@ -13,6 +13,7 @@ use crate::{
     clock::boottime_ns,
     consensus::{Applied, Consensus, Leadership, ProposeError},
     model::{
+        author::Author,
         change::Change,
         ids::{AssignmentId, Epoch, GroupId, MigrationId, NodeId, ProductId, PromotionId, Term, Uuid},
         migration::{EndPhase, MigrationPhase},
@@ -42,11 +43,12 @@ pub trait Log: Send + Sync + 'static {
         &self,
         deadline: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<Term, ProposeError>> + Send + '_>>;
-    /// Appends a change if this node leads, and waits until it is applied here. Never forwards.
+    /// Appends a change that `author` asks for, if this node leads, and waits until it is applied here. Never forwards.
     fn propose(
         &self,
         id: Uuid,
         request_hash: u64,
+        author: Author,
         change: Change,
         deadline: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<Applied, ProposeError>> + Send + '_>>;
@@ -84,10 +86,11 @@ impl Log for Consensus {
         &self,
         id: Uuid,
         request_hash: u64,
+        author: Author,
         change: Change,
         deadline: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<Applied, ProposeError>> + Send + '_>> {
-        Box::pin(self.propose_request(id, request_hash, change, deadline))
+        Box::pin(self.propose_request(id, request_hash, author, change, deadline))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What happened, with its evidence, for people: a bounded list in the replicated state. No decision depends on it.
 
-use super::ids::{Epoch, ProductId};
+use super::ids::{Epoch, NodeId, ProductId};
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,167 +13,203 @@ pub struct Event {
     pub kind: EventKind,
     /// The product it concerns, if any.
     pub product: Option<ProductId>,
+    /// The name of that product, which may be removed since; empty: none, or not recorded.
+    pub product_name: String,
     /// The object it happened to: "migration 17", "group 3".
     pub subject: String,
     /// The evidence.
     pub text: String,
+    /// Who asked for the change, as far as it is proven: "cluster secret", "node 2, leader in term 7". Empty: not recorded.
+    pub actor: String,
+    /// What the client said of itself, without a proof; empty: nothing.
+    pub declared: String,
+    /// IP address and port that the request came from; empty: there was none, or it is not known.
+    pub address: String,
+    /// The node that received the request; `None`: there was none.
+    pub node: Option<NodeId>,
+    /// What has changed, as it was before; "none": it was not there. Empty: nothing has.
+    pub before: String,
+    /// The same after the change.
+    pub after: String,
 }
 
-/// The kinds of events.
+/// The classes of events. Each has a bound of its own, so that what happens often does not displace what was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum EventKind {
-    /// A migration was planned.
-    Planned,
-    /// An attempt began.
-    Started,
-    /// The target is clean, and copying began.
-    Copying,
-    /// The target lacks only the keys that change now.
-    CaughtUp,
-    /// The comparison of source and target has ended.
-    Verified,
-    /// The slots are held.
-    Held,
-    /// The hold ended without a switch.
-    Released,
-    /// The slots changed their owner.
-    Switched,
-    /// The attempt ended; the next one starts from the beginning.
-    Restarted,
-    /// A migration was cancelled; the target is being wiped.
-    Cancelling,
-    /// A migration was paused until an operator resumes it.
-    Paused,
-    /// A paused migration continues.
-    Resumed,
-    /// The limits of a migration changed.
-    LimitsSet,
-    /// A run that deletes leftovers began.
-    RunStarted,
-    /// A migration is done.
-    Done,
-    /// A migration is cancelled and the target is clean.
-    Cancelled,
-    /// A sweep was ended before it was finished.
-    SweepEnded,
-    /// A sweep is finished.
-    Swept,
-    /// A promotion began: a group is to get another primary.
-    PromotionStarted,
-    /// The slots of the group are held for its promotion.
-    PromotionHeld,
-    /// The hold of a promotion ended without a change of primary.
-    PromotionReleased,
-    /// A group has another primary.
-    Promoted,
-    /// A promotion was given up; the group keeps its primary.
-    PromotionGivenUp,
-    /// A primary has a new process or a new replication id: it restarted, was replaced by hand, or got its first
-    /// replica.
-    PrimaryNoted,
-    /// A server that had diverged has copied its primary's data and is a candidate again.
-    Resynced,
-    /// Maintenance began: nothing is changed automatically.
-    MaintenanceOn,
-    /// Maintenance ended.
-    MaintenanceOff,
-    /// A group of a cache was ejected: its slots belong to other groups for now.
-    Ejected,
-    /// An ejected group has its slots again.
-    Reinstated,
-    /// A server was made what the log says: the primary of its group, or a replica of it.
-    Reconciled,
-    /// The guard keeps a group from an automatic failover.
-    FailoverHeldBack,
-    /// A script that kept a server busy for too long was ended.
-    ScriptEnded,
-    /// A primary refuses writes because it cannot write to its disk.
-    WritesRefused,
-    /// A node closes clients because its memory budget is used up.
-    ClientsClosed,
-    /// A group needs another primary, and no server can replace the present one.
-    NotFailedOver,
+pub enum EventClass {
+    /// Somebody asked for it, or it changed who is in the cluster.
+    Asked,
+    /// The cluster did it by itself: the steps of jobs, failovers, starts of nodes, observations.
+    Automatic,
 }
 
-impl EventKind {
-    /// All kinds, in the order of the durable format.
-    pub const ALL: [Self; 35] = [
-        Self::Planned,
-        Self::Started,
-        Self::Copying,
-        Self::CaughtUp,
-        Self::Verified,
-        Self::Held,
-        Self::Released,
-        Self::Switched,
-        Self::Restarted,
-        Self::Cancelling,
-        Self::Paused,
-        Self::Resumed,
-        Self::LimitsSet,
-        Self::RunStarted,
-        Self::Done,
-        Self::Cancelled,
-        Self::SweepEnded,
-        Self::Swept,
-        Self::PromotionStarted,
-        Self::PromotionHeld,
-        Self::PromotionReleased,
-        Self::Promoted,
-        Self::PromotionGivenUp,
-        Self::PrimaryNoted,
-        Self::Resynced,
-        Self::MaintenanceOn,
-        Self::MaintenanceOff,
-        Self::Ejected,
-        Self::Reinstated,
-        Self::Reconciled,
-        Self::FailoverHeldBack,
-        Self::ScriptEnded,
-        Self::WritesRefused,
-        Self::ClientsClosed,
-        Self::NotFailedOver,
-    ];
-
-    /// The name that people and machines read.
+impl Event {
+    /// Its class.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Planned => "planned",
-            Self::Started => "started",
-            Self::Copying => "copying",
-            Self::CaughtUp => "caught-up",
-            Self::Verified => "verified",
-            Self::Held => "held",
-            Self::Released => "released",
-            Self::Switched => "switched",
-            Self::Restarted => "restarted",
-            Self::Cancelling => "cancelling",
-            Self::Paused => "paused",
-            Self::Resumed => "resumed",
-            Self::LimitsSet => "limits-set",
-            Self::RunStarted => "run-started",
-            Self::Done => "done",
-            Self::Cancelled => "cancelled",
-            Self::SweepEnded => "sweep-ended",
-            Self::Swept => "swept",
-            Self::PromotionStarted => "promotion-started",
-            Self::PromotionHeld => "promotion-held",
-            Self::PromotionReleased => "promotion-released",
-            Self::Promoted => "promoted",
-            Self::PromotionGivenUp => "promotion-given-up",
-            Self::PrimaryNoted => "primary-noted",
-            Self::Resynced => "resynced",
-            Self::MaintenanceOn => "maintenance-on",
-            Self::MaintenanceOff => "maintenance-off",
-            Self::Ejected => "ejected",
-            Self::Reinstated => "reinstated",
-            Self::Reconciled => "reconciled",
-            Self::FailoverHeldBack => "failover-held-back",
-            Self::ScriptEnded => "script-ended",
-            Self::WritesRefused => "writes-refused",
-            Self::ClientsClosed => "clients-closed",
-            Self::NotFailedOver => "not-failed-over",
-        }
+    pub const fn class(&self) -> EventClass {
+        let lasting = matches!(
+            self.kind,
+            EventKind::Bootstrapped | EventKind::NodeRemoved | EventKind::MembershipChanged | EventKind::Recovered
+        );
+        if lasting || self.node.is_some() { EventClass::Asked } else { EventClass::Automatic }
     }
 }
+
+/// Calls the macro `$callback` with all kinds, as `Kind = "name"`, in the order of the durable format. This is the only list
+/// of them: the enum, and its messages in proto/state.proto and proto/admin.proto, follow from it.
+macro_rules! for_every_event_kind {
+    ($callback:ident) => {
+        $callback! {
+            /// A migration was planned.
+            Planned = "planned",
+            /// An attempt began.
+            Started = "started",
+            /// The target is clean, and copying began.
+            Copying = "copying",
+            /// The target lacks only the keys that change now.
+            CaughtUp = "caught-up",
+            /// The comparison of source and target has ended.
+            Verified = "verified",
+            /// Slots are held, for a migration or an assignment.
+            Held = "held",
+            /// The hold ended without a change of the owner.
+            Released = "released",
+            /// The slots changed their owner.
+            Switched = "switched",
+            /// The attempt ended; the next one starts from the beginning.
+            Restarted = "restarted",
+            /// A migration was cancelled; the target is being wiped.
+            Cancelling = "cancelling",
+            /// A migration was paused until an operator resumes it.
+            Paused = "paused",
+            /// A paused migration continues.
+            Resumed = "resumed",
+            /// The limits of a migration changed.
+            LimitsSet = "limits-set",
+            /// A run that deletes leftovers began.
+            RunStarted = "run-started",
+            /// A migration is done.
+            Done = "done",
+            /// A migration is cancelled and the target is clean.
+            Cancelled = "cancelled",
+            /// A sweep was ended before it was finished.
+            SweepEnded = "sweep-ended",
+            /// A sweep is finished.
+            Swept = "swept",
+            /// A promotion began: a group is to get another primary.
+            PromotionStarted = "promotion-started",
+            /// The slots of the group are held for its promotion.
+            PromotionHeld = "promotion-held",
+            /// The hold of a promotion ended without a change of primary.
+            PromotionReleased = "promotion-released",
+            /// A group has another primary.
+            Promoted = "promoted",
+            /// A promotion was given up; the group keeps its primary.
+            PromotionGivenUp = "promotion-given-up",
+            /// A primary has a new process or a new replication id: it restarted, was replaced by hand, or got its first
+            /// replica.
+            PrimaryNoted = "primary-noted",
+            /// A server that had diverged has copied its primary's data and is a candidate again.
+            Resynced = "resynced",
+            /// Maintenance began: nothing is changed automatically.
+            MaintenanceOn = "maintenance-on",
+            /// Maintenance ended.
+            MaintenanceOff = "maintenance-off",
+            /// A group of a cache was ejected: its slots belong to other groups for now.
+            Ejected = "ejected",
+            /// An ejected group has its slots again.
+            Reinstated = "reinstated",
+            /// A server was made what the log says: the primary of its group, or a replica of it.
+            Reconciled = "reconciled",
+            /// The guard keeps a group from an automatic failover.
+            FailoverHeldBack = "failover-held-back",
+            /// A script that kept a server busy for too long was ended.
+            ScriptEnded = "script-ended",
+            /// A primary refuses writes because it cannot write to its disk.
+            WritesRefused = "writes-refused",
+            /// A node closes clients because its memory budget is used up.
+            ClientsClosed = "clients-closed",
+            /// A group needs another primary, and no server can replace the present one.
+            NotFailedOver = "not-failed-over",
+            /// The cluster was formed.
+            Bootstrapped = "bootstrapped",
+            /// A node became a member.
+            NodeJoined = "node-joined",
+            /// A member has another address.
+            NodeMoved = "node-moved",
+            /// A start of a member was admitted.
+            NodeStarted = "node-started",
+            /// The removal of a member began.
+            NodeLeaving = "node-leaving",
+            /// A member was removed.
+            NodeRemoved = "node-removed",
+            /// An operator wants another role for a node.
+            NodeSet = "node-set",
+            /// The lines that a node logs were chosen.
+            LogSet = "log-set",
+            /// Raft has other voters or learners.
+            MembershipChanged = "membership-changed",
+            /// A node was made a cluster of one by `pontoon recover`.
+            Recovered = "recovered",
+            /// Settings of the cluster changed.
+            ClusterSet = "cluster-set",
+            /// A product was created.
+            ProductCreated = "product-created",
+            /// Settings of a product changed.
+            ProductSet = "product-set",
+            /// A product was removed.
+            ProductRemoved = "product-removed",
+            /// A group was created.
+            GroupCreated = "group-created",
+            /// Settings of a group changed.
+            GroupSet = "group-set",
+            /// A group was removed.
+            GroupRemoved = "group-removed",
+            /// A group has another data user.
+            DataUserSet = "data-user-set",
+            /// A server was added to a group.
+            ServerAdded = "server-added",
+            /// A server was removed from a group.
+            ServerRemoved = "server-removed",
+            /// Settings of a server changed.
+            ServerSet = "server-set",
+            /// An assignment or a release of slots began.
+            AssignmentStarted = "assignment-started",
+            /// An assignment or a release of slots was given up.
+            AssignmentGivenUp = "assignment-given-up",
+            /// Slots have another owner, without keys.
+            SlotsAssigned = "slots-assigned",
+            /// Slots have no owner any more.
+            SlotsReleased = "slots-released",
+            /// Nodes log in at the servers of a group with other credentials.
+            ControlUserSet = "control-user-set",
+            /// No server of a group accepts its former password any more.
+            FormerRemoved = "former-password-removed",
+        }
+    };
+}
+pub(crate) use for_every_event_kind;
+
+macro_rules! define {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
+        /// The kinds of events.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum EventKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl EventKind {
+            /// All kinds, in the order of the durable format.
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+
+            /// The name that people and machines read.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)*
+                }
+            }
+        }
+    };
+}
+
+for_every_event_kind!(define);

@@ -59,8 +59,13 @@ pub const IDLE_MS: std::ops::RangeInclusive<u32> = 10_000..=3_600_000;
 pub const REPLID_LEN_MAX: usize = 64;
 /// Bytes of a zone's name: tables show it.
 pub const ZONE_LEN_MAX: usize = 64;
-/// Events: some dozens for a migration, so the last migrations are recorded completely; together below half a megabyte.
+/// Events of a class: some dozens for a migration, so the last migrations are recorded completely. An event has some 300
+/// bytes and at most 2.2 KB, so both classes together have half a megabyte, and at most 4.5 MB whatever clients declare.
 pub const EVENTS_MAX: usize = 1000;
+/// Bytes kept of an actor, and of what a client declares: a name of a user, a host and a command.
+pub const ACTOR_LEN_MAX: usize = 128;
+/// Bytes kept of the address of a request: an IPv6 address with a zone and a port has 60.
+pub const ADDRESS_LEN_MAX: usize = 64;
 /// How long a condition (a group that is held back, a node that closes clients) must have been absent to begin anew,
 /// with another event, milliseconds: one that comes and goes must not displace all other events.
 pub const CONDITION_ABSENT_MS: u64 = 60_000;

@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod auth;
+pub mod author;
 pub mod change;
 pub mod check;
 pub mod client_rules;
@@ -18,6 +19,7 @@ pub mod limits;
 pub mod migration;
 pub mod outcome;
 pub mod ports;
+pub mod printable;
 pub mod promotion;
 pub mod reads;
 pub mod reject;

@@ -1,9 +1,13 @@
 //! The replicated state: everything that the log has decided. Changed by `apply` alone.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use super::{
     auth::ProductAuth,
+    author::Author,
     change::Change,
     client_rules::ClientRules,
     data_user::DataUser,
@@ -36,6 +40,8 @@ pub struct ClusterState {
     pub members: BTreeMap<NodeId, Member>,
     /// The last `REMOVED_MAX` nodes that were removed, oldest first. Their uuids never return.
     pub removed: VecDeque<RemovedMember>,
+    /// Raft's membership as the log last noted it. Only shown: no decision depends on it.
+    pub raft_membership: RaftMembership,
     /// Products by id.
     pub products: BTreeMap<ProductId, Product>,
     /// The id the next product gets.
@@ -54,8 +60,8 @@ pub struct ClusterState {
     pub promotions: BTreeMap<PromotionId, Promotion>,
     /// The last `PROMOTIONS_ENDED_MAX` promotions that ended, oldest first.
     pub ended_promotions: VecDeque<EndedPromotion>,
-    /// The last `EVENTS_MAX` events, oldest first.
-    pub events: VecDeque<Event>,
+    /// The last `EVENTS_MAX` events of each class, oldest first. Shared: the state is copied with every entry.
+    pub events: VecDeque<Arc<Event>>,
     /// First results of the last `RESULTS_MAX` changes by change id, so that a repeat returns the first result.
     pub results: BTreeMap<Uuid, Recorded>,
     /// The change ids of `results`, oldest first.
@@ -125,6 +131,15 @@ pub struct RemovedMember {
     pub uuid: Uuid,
     /// Log index of its removal.
     pub at: Epoch,
+}
+
+/// Raft's voters and learners.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RaftMembership {
+    /// The nodes that vote.
+    pub voters: BTreeSet<NodeId>,
+    /// The nodes that only follow.
+    pub learners: BTreeSet<NodeId>,
 }
 
 /// A node that may serve.
@@ -446,6 +461,8 @@ pub struct Entry {
     pub request_hash: u64,
     /// Milliseconds since the Unix epoch, by the clock of the proposing node.
     pub at_ms: u64,
+    /// Who asked for it. A repeat under the same id may have another author: the first one counts.
+    pub author: Author,
     /// The change.
     pub change: Change,
 }

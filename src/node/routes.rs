@@ -41,7 +41,7 @@ mod tests {
     };
 
     fn change(state: &mut ClusterState, index: u64, change: Change) {
-        let entry = Entry { id: Uuid(index.into()), request_hash: 0, at_ms: 0, change };
+        let entry = Entry { id: Uuid(index.into()), request_hash: 0, at_ms: 0, author: Default::default(), change };
         apply(state, &entry, Position { index: Epoch(index), term: Term(1) }).unwrap();
     }
 

@@ -15,11 +15,14 @@ use crate::{
     consensus::{Consensus, ProposeError},
     faults,
     model::{
+        author::{Author, Requester},
         change::{Change, NewMember},
         ids::{HoldId, HostPort, NodeId, Uuid},
     },
     wire::{
         caller::Caller,
+        connection::peer_address,
+        hash::change_hash,
         pb::node::{
             AuthorizeReply, AuthorizeRequest, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest, HelloReply,
             HelloRequest, JoinReply, JoinRequest, Peer, PingReply, PingRequest, node_server,
@@ -88,6 +91,7 @@ impl node_server::Node for NodeService {
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        let address = peer_address(&request);
         let member = member_wire::from_wire(request.into_inner().me).map_err(Status::invalid_argument)?;
         let Some(cluster) = self.consensus.cluster_id() else {
             return Err(Status::failed_precondition(format!(
@@ -99,7 +103,15 @@ impl node_server::Node for NodeService {
         // A new id each time: the change is idempotent, and a recorded refusal must not be repeated forever.
         let change_id = Uuid(uuid::Uuid::new_v4().as_u128());
         let node = member.id;
-        match self.consensus.propose(change_id, Change::AddMember(member), JOIN_WITHIN).await {
+        let author = Author::Request(Requester {
+            actor: self.consensus.actor().to_owned(),
+            declared: format!("node {node}, which asks to join"),
+            address,
+            node: self.me.id,
+        });
+        let change = Change::AddMember(member);
+        let hash = change_hash(&change);
+        match self.consensus.propose_request(change_id, hash, author, change, JOIN_WITHIN).await {
             Ok(applied) => match applied.result {
                 Ok(_) => {
                     info!(%node, "a node joins");

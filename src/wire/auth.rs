@@ -1,13 +1,13 @@
 //! The cluster secret in every call between nodes and from operators: `authorization: Bearer SECRET`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use tonic::{Request, Status, metadata::AsciiMetadataValue, service::Interceptor};
 
-use super::refused::{Because, Refusal, RefusedCalls};
+use super::{
+    connection::ConnectionInfo,
+    refused::{Because, Refusal, RefusedCalls},
+};
 use crate::model::secret::Secret;
 
 /// The cluster secret, or none: then nodes bind everything on loopback only (unless `--insecure`). `Debug` never shows
@@ -54,6 +54,12 @@ impl ClusterSecret {
         authorization.and_then(|value| value.strip_prefix(b"Bearer ")).is_some_and(|given| secret.matches(given))
     }
 
+    /// What a caller that it admits has proven to be, for events: everybody who has the secret is the same.
+    #[must_use]
+    pub fn actor(&self) -> &'static str {
+        if self.is_some() { "cluster secret" } else { "no secret" }
+    }
+
     /// Whether there is one.
     #[must_use]
     pub fn is_some(&self) -> bool {
@@ -77,34 +83,6 @@ impl Interceptor for ClientAuth {
     }
 }
 
-/// The mark of one connection: which of its port's accepted calls was its last one. Clones are the same mark.
-#[derive(Clone, Debug, Default)]
-pub struct CallMark {
-    /// Accepted calls of the port.
-    calls: Arc<AtomicU64>,
-    /// The number of the last one on this connection; 0: there was none.
-    last: Arc<AtomicU64>,
-}
-
-impl CallMark {
-    /// The mark of another connection of the same port.
-    #[must_use]
-    pub fn of_another_connection(&self) -> Self {
-        Self { calls: self.calls.clone(), last: Arc::default() }
-    }
-
-    /// The number of the last accepted call on the connection; `None`: there was none.
-    #[must_use]
-    pub fn last_call(&self) -> Option<u64> {
-        Some(self.last.load(Ordering::Relaxed)).filter(|number| *number > 0)
-    }
-
-    /// A call on the connection was accepted.
-    pub fn accepted(&self) {
-        self.last.store(self.calls.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-}
-
 /// Refuses and counts calls that do not have the secret, and marks the connections of those that have it. The comparison takes constant time, see [`Secret::matches`].
 #[derive(Clone, Debug)]
 pub struct ServerAuth {
@@ -118,8 +96,8 @@ impl Interceptor for ServerAuth {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let given = request.metadata().get("authorization").map(AsciiMetadataValue::as_bytes);
         if self.secret.admits(given) {
-            if let Some(mark) = request.extensions().get::<CallMark>() {
-                mark.accepted();
+            if let Some(connection) = request.extensions().get::<ConnectionInfo>() {
+                connection.mark.accepted();
             }
             return Ok(request);
         }

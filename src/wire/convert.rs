@@ -10,7 +10,7 @@ use crate::model::{
     route::{HoldKind, Isolated, Mode},
     secret::{Credentials, Secret},
     slot::{Layout, runs},
-    state::{Cause, Role, Server},
+    state::{Cause, RaftMembership, Role, Server},
 };
 
 /// The newest feature level that this program understands, and the only one so far. Entries and states carry the level
@@ -252,6 +252,17 @@ pub(super) fn kind_from(kind: i32) -> Result<HoldKind, DecodeError> {
         Ok(pb::HoldKind::Abandon) => Ok(HoldKind::Abandon),
         Ok(pb::HoldKind::Unspecified) | Err(_) => bad("the kind of a hold", kind),
     }
+}
+
+pub(super) fn raft_membership_to(membership: &RaftMembership) -> pb::RaftMembership {
+    let RaftMembership { voters, learners } = membership;
+    let ids = |nodes: &BTreeSet<NodeId>| nodes.iter().map(|node| node.0).collect();
+    pb::RaftMembership { voters: ids(voters), learners: ids(learners) }
+}
+
+pub(super) fn raft_membership_from(membership: pb::RaftMembership) -> RaftMembership {
+    let ids = |nodes: Vec<u64>| nodes.into_iter().map(NodeId).collect();
+    RaftMembership { voters: ids(membership.voters), learners: ids(membership.learners) }
 }
 
 pub(super) fn role_to(role: Role) -> i32 {

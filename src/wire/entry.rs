@@ -8,7 +8,11 @@ use super::{
     convert::{DecodeError, LEVEL, check_level, id_from, id_to, need},
     pb::state as pb,
 };
-use crate::model::state::Entry;
+use crate::model::{
+    author::{Author, Requester},
+    ids::NodeId,
+    state::Entry,
+};
 
 /// The longest encoded entry, in bytes. The largest real one names every second one of 16384 slots and has about 70 KB.
 pub const ENTRY_LEN_MAX: usize = 1 << 20;
@@ -22,6 +26,7 @@ pub fn encode_entry(entry: &Entry) -> Vec<u8> {
         level: LEVEL,
         at_ms: entry.at_ms,
         change: Some(change_to(&entry.change)),
+        author: author_to(&entry.author),
     }
     .encode_to_vec()
 }
@@ -45,6 +50,30 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
         id: id_from(entry.id, "a change id")?,
         request_hash: entry.request_hash,
         at_ms: entry.at_ms,
+        author: author_from(entry.author),
         change: change_from(kind)?,
     })
+}
+
+fn author_to(author: &Author) -> Option<pb::Author> {
+    match author {
+        Author::Unknown => None,
+        Author::Leader(node) => Some(pb::Author { node: node.0, ..pb::Author::default() }),
+        Author::Request(Requester { actor, declared, address, node }) => Some(pb::Author {
+            actor: actor.clone(),
+            declared: declared.clone(),
+            address: address.clone(),
+            node: node.0,
+        }),
+    }
+}
+
+fn author_from(author: Option<pb::Author>) -> Author {
+    match author {
+        None => Author::Unknown,
+        Some(pb::Author { actor, node, .. }) if actor.is_empty() => Author::Leader(NodeId(node)),
+        Some(pb::Author { actor, declared, address, node }) => {
+            Author::Request(Requester { actor, declared, address, node: NodeId(node) })
+        }
+    }
 }

@@ -7,7 +7,7 @@ use super::{
     pb::state as pb,
 };
 use crate::model::{
-    event::{Event, EventKind},
+    event::{Event, EventKind, for_every_event_kind},
     ids::{Epoch, GroupId, HoldId, MigrationId, NodeId, ProductId, Term},
     migration::{
         Counters, EndPhase, EndedMigration, Job, Limits, Migration, MigrationOptions, MigrationPhase, ProgressPhase,
@@ -271,58 +271,43 @@ pub(super) fn event_to(e: &Event) -> pb::Event {
         product: e.product.map_or(0, |id| id.0),
         subject: e.subject.clone(),
         text: e.text.clone(),
+        product_name: e.product_name.clone(),
+        actor: e.actor.clone(),
+        declared: e.declared.clone(),
+        address: e.address.clone(),
+        node: e.node.map_or(0, |id| id.0),
+        before: e.before.clone(),
+        after: e.after.clone(),
     }
 }
 
 pub(super) fn event_from(e: pb::Event) -> Result<Event, DecodeError> {
     let same = |kind: &EventKind| i32::from(kind_to(*kind)) == e.kind;
-    let Some(kind) = EventKind::ALL.into_iter().find(same) else { return bad("the kind of an event", e.kind) };
+    let Some(kind) = EventKind::ALL.iter().copied().find(same) else { return bad("the kind of an event", e.kind) };
     Ok(Event {
         index: Epoch(e.index),
         at_ms: e.at_ms,
         kind,
         product: (e.product != 0).then_some(ProductId(e.product)),
+        product_name: e.product_name,
         subject: e.subject,
         text: e.text,
+        actor: e.actor,
+        declared: e.declared,
+        address: e.address,
+        node: (e.node != 0).then_some(NodeId(e.node)),
+        before: e.before,
+        after: e.after,
     })
 }
 
-const fn kind_to(kind: EventKind) -> pb::EventKind {
-    match kind {
-        EventKind::Planned => pb::EventKind::Planned,
-        EventKind::Started => pb::EventKind::Started,
-        EventKind::Copying => pb::EventKind::Copying,
-        EventKind::CaughtUp => pb::EventKind::CaughtUp,
-        EventKind::Verified => pb::EventKind::Verified,
-        EventKind::Held => pb::EventKind::Held,
-        EventKind::Released => pb::EventKind::Released,
-        EventKind::Switched => pb::EventKind::Switched,
-        EventKind::Restarted => pb::EventKind::Restarted,
-        EventKind::Cancelling => pb::EventKind::Cancelling,
-        EventKind::Paused => pb::EventKind::Paused,
-        EventKind::Resumed => pb::EventKind::Resumed,
-        EventKind::LimitsSet => pb::EventKind::LimitsSet,
-        EventKind::RunStarted => pb::EventKind::RunStarted,
-        EventKind::Done => pb::EventKind::Done,
-        EventKind::Cancelled => pb::EventKind::Cancelled,
-        EventKind::SweepEnded => pb::EventKind::SweepEnded,
-        EventKind::Swept => pb::EventKind::Swept,
-        EventKind::PromotionStarted => pb::EventKind::PromotionStarted,
-        EventKind::PromotionHeld => pb::EventKind::PromotionHeld,
-        EventKind::PromotionReleased => pb::EventKind::PromotionReleased,
-        EventKind::Promoted => pb::EventKind::Promoted,
-        EventKind::PromotionGivenUp => pb::EventKind::PromotionGivenUp,
-        EventKind::PrimaryNoted => pb::EventKind::PrimaryNoted,
-        EventKind::Resynced => pb::EventKind::Resynced,
-        EventKind::MaintenanceOn => pb::EventKind::MaintenanceOn,
-        EventKind::MaintenanceOff => pb::EventKind::MaintenanceOff,
-        EventKind::Ejected => pb::EventKind::Ejected,
-        EventKind::Reinstated => pb::EventKind::Reinstated,
-        EventKind::Reconciled => pb::EventKind::Reconciled,
-        EventKind::FailoverHeldBack => pb::EventKind::FailoverHeldBack,
-        EventKind::ScriptEnded => pb::EventKind::ScriptEnded,
-        EventKind::WritesRefused => pb::EventKind::WritesRefused,
-        EventKind::ClientsClosed => pb::EventKind::ClientsClosed,
-        EventKind::NotFailedOver => pb::EventKind::NotFailedOver,
-    }
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal,)*) => {
+        const fn kind_to(kind: EventKind) -> pb::EventKind {
+            match kind {
+                $(EventKind::$kind => pb::EventKind::$kind,)*
+            }
+        }
+    };
 }
+for_every_event_kind!(kinds);

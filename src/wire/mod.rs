@@ -5,6 +5,7 @@ pub mod caller;
 mod change;
 pub mod channels;
 mod client_auth;
+pub mod connection;
 pub mod convert;
 mod ejection;
 pub mod entry;

@@ -1,7 +1,7 @@
 //! The replicated state to bytes and back: the durable format (proto/state.proto).
 //! Knows nothing of chunks and files.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use prost::Message;
 
@@ -10,7 +10,8 @@ use super::{
     convert::{
         DecodeError, LEVEL, bad, cause_from, cause_to, check_level, credentials_from, credentials_to, data_user_from,
         data_user_to, id_from, id_to, kind_from, kind_to, member_from, member_to, min_acks_from, need, product_from,
-        product_to, role_from, role_to, server_from, server_to, slots_from, slots_to, u8_from,
+        product_to, raft_membership_from, raft_membership_to, role_from, role_to, server_from, server_to, slots_from,
+        slots_to, u8_from,
     },
     ejection::{ejection_from, ejection_to},
     migration::{self, event_from, event_to, migration_from, migration_to, sweep_from, sweep_to},
@@ -26,7 +27,7 @@ use crate::model::{
     reject::Reject,
     state::{
         Admission, Assignment, ClusterState, EndedAssignment, FormerControlUser, Group, Hold, Keys, Leaving, Member,
-        Product, Recorded, RemovedMember, Settings, SlotState,
+        Product, RaftMembership, Recorded, RemovedMember, Settings, SlotState,
     },
 };
 
@@ -53,12 +54,13 @@ pub fn encode_state(state: &ClusterState) -> Vec<u8> {
         results: results.collect(),
         migrations: state.migrations.values().map(migration_to).collect(),
         ended_migrations: state.ended_migrations.iter().map(migration::ended_to).collect(),
-        events: state.events.iter().map(event_to).collect(),
+        events: state.events.iter().map(|event| event_to(event)).collect(),
         maintenance: state.settings.maintenance,
         failover_share_max: u32::from(state.settings.failover_share_max),
         promotions: state.promotions.values().map(promotion_to).collect(),
         ended_promotions: state.ended_promotions.iter().map(promotion::ended_to).collect(),
         removed: state.removed.iter().map(removed_to).collect(),
+        raft_membership: raft_membership_of(state),
     }
     .encode_to_vec()
 }
@@ -93,11 +95,18 @@ pub fn decode_state(bytes: &[u8]) -> Result<ClusterState, DecodeError> {
         results: results.into_iter().collect(),
         migrations: keyed(state.migrations, migration_from, |m| m.id, "two migrations")?,
         ended_migrations: state.ended_migrations.into_iter().map(migration::ended_from).collect::<Result<_, _>>()?,
-        events: state.events.into_iter().map(event_from).collect::<Result<_, _>>()?,
+        events: state.events.into_iter().map(|e| event_from(e).map(Arc::new)).collect::<Result<_, _>>()?,
         promotions: keyed(state.promotions, promotion_from, |p| p.id, "two promotions")?,
         ended_promotions: state.ended_promotions.into_iter().map(promotion::ended_from).collect::<Result<_, _>>()?,
         removed: state.removed.into_iter().map(removed_from).collect::<Result<_, _>>()?,
+        raft_membership: state.raft_membership.map(raft_membership_from).unwrap_or_default(),
     })
+}
+
+/// `None`: none was noted.
+fn raft_membership_of(state: &ClusterState) -> Option<pb::RaftMembership> {
+    let noted = &state.raft_membership;
+    (*noted != RaftMembership::default()).then(|| raft_membership_to(noted))
 }
 
 /// A map of decoded values. Refuses a key that occurs twice.

@@ -117,8 +117,17 @@ impl World {
     }
 
     fn client_with(&self, node: usize, secret: ClusterSecret) -> Client {
-        let channel = Endpoint::from_shared(format!("http://{}", self.addrs[node])).unwrap().connect_lazy();
-        AdminClient::with_interceptor(channel, ClientAuth(secret))
+        AdminClient::with_interceptor(self.endpoint(node).connect_lazy(), ClientAuth(secret))
+    }
+
+    /// A client whose connections come from this address of the machine.
+    pub fn client_from(&self, node: usize, source: std::net::IpAddr) -> Client {
+        let channel = self.endpoint(node).local_address(Some(source)).connect_lazy();
+        AdminClient::with_interceptor(channel, ClientAuth(secret()))
+    }
+
+    fn endpoint(&self, node: usize) -> Endpoint {
+        Endpoint::from_shared(format!("http://{}", self.addrs[node])).unwrap()
     }
 
     pub fn proposals(&self) -> usize {

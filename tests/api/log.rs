@@ -20,6 +20,7 @@ use pontoon::{
     },
     model::{
         apply::{apply, first_index},
+        author::Author,
         change::{Bootstrap, Change, NewMember},
         ids::{Epoch, HostPort, NodeId, Term, Uuid},
         state::{ClusterState, Entry, Position},
@@ -51,16 +52,19 @@ impl Shared {
     }
 
     pub fn append(&self, id: Uuid, change: Change) -> Applied {
-        self.append_request(id, 0, change)
+        self.append_request(id, 0, Author::default(), change)
     }
 
-    fn append_request(&self, id: Uuid, request_hash: u64, change: Change) -> Applied {
+    fn append_request(&self, id: Uuid, request_hash: u64, author: Author, change: Change) -> Applied {
         let mut entries = self.entries.lock().unwrap();
         *entries += 1;
         let index = Epoch(*entries);
         let mut state = ClusterState::clone(&self.state.borrow());
-        let result =
-            apply(&mut state, &Entry { id, request_hash, at_ms: wall_ms(), change }, Position { index, term: Term(1) });
+        let result = apply(
+            &mut state,
+            &Entry { id, request_hash, at_ms: wall_ms(), author, change },
+            Position { index, term: Term(1) },
+        );
         let index = first_index(&state, id).unwrap_or(index);
         self.state.send_replace(Arc::new(state));
         Applied { index, result }
@@ -88,6 +92,7 @@ pub fn member(id: u64, admin: &str) -> NewMember {
 
 /// One node's view of the log.
 pub struct NodeLog {
+    me: u64,
     shared: Arc<Shared>,
     pub leadership: watch::Sender<Leadership>,
     /// Whether a majority confirms that this node leads, if it believes so.
@@ -108,7 +113,15 @@ impl Log for NodeLog {
     }
 
     fn header_for(&self, to: NodeId, uuid: Uuid) -> Header {
-        Header { to_id: to.0, to_uuid: uuid.0.to_be_bytes().to_vec().into(), ..Header::default() }
+        let bytes = |uuid: Uuid| bytes::Bytes::from(uuid.0.to_be_bytes().to_vec());
+        Header {
+            cluster_id: bytes(Uuid(7)),
+            from_id: self.me,
+            from_uuid: bytes(Uuid(u128::from(self.me) + 100)),
+            to_id: to.0,
+            to_uuid: bytes(uuid),
+            admitted: 0,
+        }
     }
 
     fn admit_forwarder(&self, _caller: Result<Caller, String>) -> Result<(), String> {
@@ -136,6 +149,7 @@ impl Log for NodeLog {
         &self,
         id: Uuid,
         request_hash: u64,
+        author: Author,
         change: Change,
         _deadline: Duration,
     ) -> Pin<Box<dyn Future<Output = Result<Applied, ProposeError>> + Send + '_>> {
@@ -145,7 +159,7 @@ impl Log for NodeLog {
                 return Err(ProposeError::NotLeader(who.leader));
             }
             self.shared.proposals.fetch_add(1, Ordering::SeqCst);
-            let applied = self.shared.append_request(id, request_hash, change);
+            let applied = self.shared.append_request(id, request_hash, author, change);
             let lose = |left: usize| left.checked_sub(1);
             match self.shared.lose_answers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose) {
                 Ok(_) => Err(ProposeError::Unknown("the answer was lost".into())),
@@ -168,6 +182,7 @@ pub const LEASE: Duration = Duration::from_millis(300);
 impl Node {
     pub fn new(id: u64, shared: &Arc<Shared>) -> Self {
         let log = Arc::new(NodeLog {
+            me: id,
             shared: shared.clone(),
             leadership: watch::channel(Leadership::default()).0,
             confirmed: AtomicBool::new(true),

@@ -3,6 +3,7 @@
 
 mod admin;
 mod admission;
+mod audit;
 mod client;
 mod connections;
 mod fake;

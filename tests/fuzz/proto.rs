@@ -20,8 +20,8 @@ use pontoon::{
 
 use super::fuzzer::{Target, fuzz};
 
-/// Bytes of the longest input; the longest golden snapshot has 3,000.
-const INPUT_MAX: usize = 6000;
+/// Bytes of the longest input; the longest golden snapshot has 5,400.
+const INPUT_MAX: usize = 12_000;
 /// How deep messages are changed inside messages.
 const DEPTH_MAX: u32 = 6;
 

@@ -6,8 +6,8 @@ use pontoon::model::{
     change::{
         AddServer, Admit, AssignFree, BeginRemove, Bootstrap, CancelMigration, Change, Cleaned, CreateGroup, Eject,
         EndSweep, FinishAssign, FinishPromotion, FinishRemove, ForgetFormer, GiveUpAssign, GiveUpPromotion, GroupNote,
-        MarkResynced, MigrationProgress, NewMember, NewProduct, NodeNote, NoteGroup, NoteNode, NotePrimary,
-        NoteReconciled, OpenHold, PauseMigration, PlanMigration, Recover, Reinstate, Release, RemoveGroup,
+        MarkResynced, MigrationProgress, NewMember, NewProduct, NodeNote, NoteGroup, NoteMembership, NoteNode,
+        NotePrimary, NoteReconciled, OpenHold, PauseMigration, PlanMigration, Recover, Reinstate, Release, RemoveGroup,
         RemoveProduct, RemoveServer, RestartMigration, ResumeMigration, SetAuth, SetCluster, SetControlUser,
         SetDataUser, SetGroup, SetImpaired, SetMigration, SetProduct, SetRole, SetServer, StartAssign, StartMigration,
         StartPromotion, StartRun, Switch,
@@ -23,7 +23,7 @@ use pontoon::model::{
     route::{HoldKind, Isolated, Mode},
     secret::{Credentials, Secret},
     slot::Layout,
-    state::{Cause, Role, Server},
+    state::{Cause, RaftMembership, Role, Server},
 };
 
 /// Changes in the order of a log, each with the name of its golden file, or with [`STEP`].
@@ -665,5 +665,33 @@ pub fn ruled() -> Log {
                 },
             }),
         ),
+    ]
+}
+
+/// Raft's membership, and the log of a node, as somebody has changed them.
+pub fn audited() -> Log {
+    let membership = RaftMembership { voters: [NodeId(1), NodeId(2)].into(), learners: [NodeId(3)].into() };
+    let text = "it logs debug, until it is restarted".to_owned();
+    vec![
+        (STEP, changes().swap_remove(0).1),
+        ("note_membership", Change::NoteMembership(NoteMembership { membership })),
+        ("note_node_log_set", Change::NoteNode(NoteNode { node: NodeId(2), note: NodeNote::LogSet, text })),
+    ]
+}
+
+/// All of them.
+pub fn all() -> [Log; 11] {
+    [
+        changes(),
+        migrations(),
+        promotions(),
+        ejections(),
+        noted(),
+        limited(),
+        group_notes(),
+        node_notes(),
+        rotation(),
+        ruled(),
+        audited(),
     ]
 }

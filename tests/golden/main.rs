@@ -5,17 +5,19 @@
 
 mod logs;
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use pontoon::{
     model::{
         apply::apply,
-        change::{Bootstrap, Change, NewMember, Recover, SetProduct},
+        author::{Author, Requester},
+        change::{Bootstrap, Change, NewMember, Recover, SetCluster, SetProduct},
         client_rules::ClientRules,
-        ids::{Epoch, GroupId, ProductId, Term, Uuid},
+        event::EventKind,
+        ids::{Epoch, GroupId, NodeId, ProductId, Term, Uuid},
         reads::{ReadFrom, ReadPolicy, SetReads},
         reject::Reject,
-        state::{ClusterState, Entry, GroupOptions, Keys, Position, RemovedMember},
+        state::{ClusterState, Entry, GroupOptions, Keys, Position, RaftMembership, RemovedMember},
     },
     wire::{
         convert::DecodeError,
@@ -27,11 +29,12 @@ use pontoon::{
 use prost::Message;
 
 use self::logs::{
-    Log, STEP, changes, ejections, group_notes, limited, migrations, node_notes, noted, promotions, rotation, ruled,
+    Log, STEP, all, audited, changes, ejections, group_notes, limited, migrations, node_notes, noted, promotions,
+    rotation, ruled,
 };
 
 /// The golden files of last states.
-const STATES: [&str; 11] = [
+const STATES: [&str; 13] = [
     "state",
     "state_migrations",
     "state_promotions",
@@ -43,13 +46,48 @@ const STATES: [&str; 11] = [
     "state_node_notes",
     "state_rotation",
     "state_ruled",
+    "state_audited",
+    "state_former",
 ];
+
+/// The golden files of entries that name who asked for them.
+const AUTHORED: [&str; 2] = ["set_cluster_by_request", "set_cluster_by_leader"];
 
 fn numbered(changes: Log) -> Vec<(&'static str, Entry)> {
     let number = |(i, (name, change))| {
-        (name, Entry { id: Uuid(i), request_hash: 0x0123_4567_89ab_cdef ^ i as u64, at_ms: 1_700_000_000_000, change })
+        (
+            name,
+            Entry {
+                id: Uuid(i),
+                request_hash: 0x0123_4567_89ab_cdef ^ i as u64,
+                at_ms: 1_700_000_000_000,
+                author: Default::default(),
+                change,
+            },
+        )
     };
     (1u128..).zip(changes).map(number).collect()
+}
+
+/// The same change as it is asked for by a request, and made by the leader.
+fn authored() -> Vec<(&'static str, Entry)> {
+    let request = Author::Request(Requester {
+        actor: "cluster secret".into(),
+        declared: "alice@desk: pontoon cluster set".into(),
+        address: "10.0.0.7:4711".into(),
+        node: NodeId(2),
+    });
+    let set = |n: u8| {
+        Change::SetCluster(SetCluster {
+            voters: Some(n),
+            hold_ms_max: None,
+            maintenance: None,
+            failover_share_max: None,
+        })
+    };
+    let entries = numbered(vec![(AUTHORED[0], set(3)), (AUTHORED[1], set(4))]);
+    let authors = [request, Author::Leader(NodeId(3))];
+    entries.into_iter().zip(authors).map(|((name, entry), author)| (name, Entry { author, ..entry })).collect()
 }
 
 fn last_state(entries: &[(&str, Entry)]) -> ClusterState {
@@ -85,7 +123,7 @@ fn assert_kept(name: &str, state: &ClusterState) {
 
 fn without_texts(mut state: ClusterState) -> ClusterState {
     for event in &mut state.events {
-        event.text.clear();
+        Arc::make_mut(event).text.clear();
     }
     for result in state.results.values_mut().filter(|result| result.outcome.is_err()) {
         result.outcome = Err(Reject::First(String::new()));
@@ -93,25 +131,11 @@ fn without_texts(mut state: ClusterState) -> ClusterState {
     state
 }
 
-fn all_logs() -> [Log; 10] {
-    [
-        changes(),
-        migrations(),
-        promotions(),
-        ejections(),
-        noted(),
-        limited(),
-        group_notes(),
-        node_notes(),
-        rotation(),
-        ruled(),
-    ]
-}
-
 #[test]
 fn entries_are_read_and_written_as_they_were() {
     let mut names = BTreeSet::new();
-    for (name, entry) in all_logs().into_iter().flat_map(numbered).filter(|(name, _)| *name != STEP) {
+    let all = all().into_iter().flat_map(numbered).filter(|(name, _)| *name != STEP);
+    for (name, entry) in all.chain(authored()) {
         assert!(names.insert(name), "two golden cases are called {name}");
         let bytes = encode_entry(&entry);
         let kept = kept(name, &bytes);
@@ -122,7 +146,7 @@ fn entries_are_read_and_written_as_they_were() {
 
 #[test]
 fn every_change_has_a_golden_case() {
-    let logs = all_logs();
+    let logs = all();
     let kept: BTreeSet<&str> = logs.iter().flatten().filter(|(name, _)| *name != STEP).map(|(_, c)| c.name()).collect();
     let missing: Vec<_> = Change::NAMES.iter().filter(|name| !kept.contains(*name)).collect();
     assert!(missing.is_empty(), "add a golden case of {missing:?} to tests/golden/logs.rs");
@@ -130,8 +154,8 @@ fn every_change_has_a_golden_case() {
 
 #[test]
 fn every_golden_file_has_a_case() {
-    let logs = all_logs();
-    let names: BTreeSet<&str> = logs.iter().flatten().map(|(name, _)| *name).chain(STATES).collect();
+    let logs = all();
+    let names: BTreeSet<&str> = logs.iter().flatten().map(|(name, _)| *name).chain(STATES).chain(AUTHORED).collect();
     for file in std::fs::read_dir(folder()).unwrap() {
         let path = file.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
@@ -194,9 +218,10 @@ fn a_state_with_a_primary_that_restarted_is_read_and_written_as_it_was() {
     assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
     let group = &state.products[&ProductId(1)].groups[&GroupId(1)];
     assert_eq!((group.run_id.as_str(), group.restarted_with), ("cd".repeat(10).as_str(), Some(0)));
-    let texts: Vec<&str> = state.events.iter().map(|e| e.text.as_str()).collect();
-    assert!(texts[0].contains("restarted empty: 0 keys, 7 at the last probe before"), "{texts:?}");
-    assert_eq!(texts[1], "10.0.1.2:6379 follows it");
+    let text = |kind| state.events.iter().find(|e| e.kind == kind).map(|e| e.text.as_str()).unwrap();
+    let restarted = text(EventKind::PrimaryNoted);
+    assert!(restarted.contains("restarted empty: 0 keys, 7 at the last probe before"), "{restarted}");
+    assert_eq!(text(EventKind::Reconciled), "10.0.1.2:6379 follows it");
     assert_kept("state_noted", &state);
 }
 
@@ -244,7 +269,9 @@ fn a_state_with_notes_and_options_about_impaired_servers_is_read_and_written_as_
     assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
     let options = state.products[&ProductId(1)].groups[&GroupId(1)].options.impaired;
     assert_eq!(options.named().map(|(_, ms)| ms), [90_000, 0, 0, 2_000]);
-    assert_eq!(state.events.len(), 4);
+    let notes =
+        [EventKind::FailoverHeldBack, EventKind::ScriptEnded, EventKind::WritesRefused, EventKind::NotFailedOver];
+    assert_eq!(state.events.iter().filter(|e| notes.contains(&e.kind)).count(), 4);
     assert_kept("state_group_notes", &state);
 }
 
@@ -252,7 +279,7 @@ fn a_state_with_notes_and_options_about_impaired_servers_is_read_and_written_as_
 fn a_state_with_notes_about_nodes_is_read_and_written_as_it_was() {
     let state = last_state(&numbered(node_notes()));
     assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
-    assert_eq!(state.events.len(), 1);
+    assert_eq!(state.events.iter().filter(|e| e.kind == EventKind::ClientsClosed).count(), 1);
     assert_kept("state_node_notes", &state);
 }
 
@@ -263,6 +290,33 @@ fn a_state_with_two_passwords_is_read_and_written_as_it_was() {
     let auth = &state.products[&ProductId(1)].auth;
     assert_eq!((auth.version, auth.former.as_ref().unwrap().version), (Epoch(5), Epoch(3)));
     assert_kept("state_rotation", &state);
+}
+
+#[test]
+fn a_state_with_authors_of_events_is_read_and_written_as_it_was() {
+    let mut entries = numbered(audited());
+    entries.extend(authored());
+    for ((_, entry), id) in entries.iter_mut().zip(1..) {
+        entry.id = Uuid(id);
+    }
+    let state = last_state(&entries);
+    assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
+    let actors: Vec<&str> = state.events.iter().map(|e| e.actor.as_str()).collect();
+    assert_eq!(actors, ["", "", "", "cluster secret", "node 3, leader in term 1"]);
+    assert_eq!(state.raft_membership.learners, [NodeId(3)].into());
+    assert_kept("state_audited", &state);
+}
+
+/// A state that was written before events said who asked for a change, and before Raft's membership was noted.
+#[test]
+fn a_state_without_authors_of_events_is_read() {
+    let kept = std::fs::read(folder().join("state_former.bin")).unwrap();
+    let read = decode_state(&kept).unwrap();
+    assert!(encode_state(&read) == kept, "it is written differently");
+    assert!(!read.events.is_empty() && read.events.iter().all(|e| e.actor.is_empty() && e.before.is_empty()));
+    assert_eq!(read.raft_membership, RaftMembership::default());
+    let now = last_state(&numbered(promotions()));
+    assert_eq!((read.products, read.members, read.settings), (now.products, now.members, now.settings));
 }
 
 /// Every setting of SetProduct can be given and left out; what is given is in the state.
@@ -333,7 +387,7 @@ fn settings_of_a_product_are_written_and_read_back() {
 
 #[test]
 fn everything_has_the_first_level() {
-    for log in all_logs() {
+    for log in all() {
         let log = numbered(log);
         for (_, entry) in &log {
             assert_eq!(pb::Entry::decode(&*encode_entry(entry)).unwrap().level, 1);

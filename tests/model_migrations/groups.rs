@@ -158,9 +158,11 @@ fn settings_of_groups_and_servers() {
     }
     let (events, route) = (world.state.events.len(), world.state.route_epoch);
     assert_eq!(world.does(set(Some(500), None)), Outcome::Done);
+    assert_eq!(world.last_event(), (EventKind::GroupSet, "group 1", "settings"));
+    assert_eq!(world.last_change(), ("down-after=3s", "down-after=500ms"));
     assert_eq!(world.does(set(Some(500), Some(false))), Outcome::Unchanged);
     assert_eq!(world.does(set(None, None)), Outcome::Unchanged);
-    assert_eq!(world.state.events.len(), events);
+    assert_eq!(world.state.events.len(), events + 1, "what changes nothing has no event");
     world.does(set(None, Some(true)));
     assert_eq!(
         world.last_event(),
@@ -168,6 +170,7 @@ fn settings_of_groups_and_servers() {
     );
     world.does(set(Some(600_000), Some(false)));
     assert_eq!(world.last_event().0, EventKind::MaintenanceOff);
+    assert_eq!(world.last_change(), ("down-after=500ms, maintenance=on", "down-after=600s, maintenance=off"));
     assert_eq!(world.group(1).options, GroupOptions { down_after_ms: 600_000, ..GroupOptions::default() });
 
     // eject-after of a group of a cache; a store does not eject.
@@ -199,6 +202,8 @@ fn settings_of_groups_and_servers() {
         world.refuses(set(2, Some(1), Some(bad)), "is not a zone: at most 64 letters");
     }
     assert_eq!(world.does(set(2, Some(0), Some("eu-1.A_"))), Outcome::Done);
+    assert_eq!(world.last_event(), (EventKind::ServerSet, "group 1", "10.1.1.2:6379"));
+    assert_eq!(world.last_change(), ("priority=100, zone=none", "priority=0, zone=eu-1.A_"));
     assert_eq!(world.does(set(2, Some(0), None)), Outcome::Unchanged);
     assert_eq!(world.does(set(2, None, Some("eu-1.A_"))), Outcome::Unchanged);
     assert_eq!((world.server(1, 2).priority, world.server(1, 2).zone.as_str()), (0, "eu-1.A_"));

@@ -87,6 +87,12 @@ impl World {
         (event.kind, &event.subject, &event.text)
     }
 
+    /// What the last event says that has changed.
+    pub fn last_change(&self) -> (&str, &str) {
+        let event = self.state.events.back().unwrap();
+        (&event.before, &event.after)
+    }
+
     pub fn epoch(&self, slot: u16) -> Epoch {
         self.state.products[&PRODUCT].slots[usize::from(slot)].epoch
     }
@@ -361,7 +367,8 @@ fn finish_checks_its_group_again() {
     let refused = |state: &ClusterState| {
         assert_ne!(check(state), []);
         let at = Position { index: Epoch(state.applied.0 + 1), term: TERM };
-        let entry = Entry { id: Uuid(99), request_hash: 0, at_ms: 0, change: finish(id, hold) };
+        let entry =
+            Entry { id: Uuid(99), request_hash: 0, at_ms: 0, author: Default::default(), change: finish(id, hold) };
         apply(&mut state.clone(), &entry, at).unwrap_err().to_string()
     };
     let group = |state: &mut ClusterState, edit: &dyn Fn(&mut Group)| {
@@ -384,7 +391,7 @@ fn a_dry_run_returns_the_change_summary() {
     let id = world.starts(1, FAILOVER);
     assert_eq!(dry_run(&world.state, &world.promote(1, FAILOVER)).unwrap_err(), {
         let change = world.promote(1, FAILOVER);
-        let entry = Entry { id: Uuid(99), request_hash: 0, at_ms: 0, change };
+        let entry = Entry { id: Uuid(99), request_hash: 0, at_ms: 0, author: Default::default(), change };
         let at = Position { index: Epoch(world.state.applied.0 + 1), term: TERM };
         apply(&mut world.state.clone(), &entry, at).unwrap_err()
     });

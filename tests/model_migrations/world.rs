@@ -56,7 +56,13 @@ impl World {
     pub fn act_in(&mut self, change: Change, term: Term) -> Result<Outcome, String> {
         let index = self.state.applied.0 + 1;
         let before = self.state.clone();
-        let entry = Entry { id: Uuid(u128::from(index)), request_hash: 0, at_ms: 1000 * index, change };
+        let entry = Entry {
+            id: Uuid(u128::from(index)),
+            request_hash: 0,
+            at_ms: 1000 * index,
+            author: Default::default(),
+            change,
+        };
         let result = apply(&mut self.state, &entry, Position { index: Epoch(index), term });
         assert_eq!(check(&self.state), [], "after {entry:?}");
         if result.is_err() || result == Ok(Outcome::Unchanged) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod ejections;
+mod events;
 mod migrations;
 mod promotions;
 
@@ -12,8 +13,8 @@ use pontoon::{
         apply::{apply, dry_run, first_index, note_applied},
         change::{
             AddServer, Admit, AssignFree, BeginRemove, Bootstrap, Change, CreateGroup, FinishAssign, FinishRemove,
-            GiveUpAssign, NewMember, NewProduct, OpenHold, Recover, Release, RemoveGroup, RemoveProduct, RemoveServer,
-            SetAuth, SetCluster, SetProduct, SetRole, StartAssign,
+            GiveUpAssign, NewMember, NewProduct, NodeNote, NoteMembership, NoteNode, OpenHold, Recover, Release,
+            RemoveGroup, RemoveProduct, RemoveServer, SetAuth, SetCluster, SetProduct, SetRole, StartAssign,
         },
         check::check,
         client_rules::SetClientRules,
@@ -25,7 +26,7 @@ use pontoon::{
         route::{HoldKind, Isolated, Mode, RouteTable},
         secret::{Credentials, Secret},
         slot::Layout,
-        state::{Assignment, Cause, ClusterState, Entry, Position, Role, Server},
+        state::{Assignment, Cause, ClusterState, Entry, Position, RaftMembership, Role, Server},
     },
     wire::{
         entry::{decode_entry, encode_entry},
@@ -102,10 +103,21 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
                 term,
             })
         }
+        6 if d % 3 == 0 => Change::NoteNode(NoteNode {
+            node: NodeId(u64::from(a % 6)),
+            note: NodeNote::LogSet,
+            text: "debug".to_owned(),
+        }),
         6 => {
             let role = [Role::Auto, Role::Voter, Role::Learner][usize::from(b % 3)];
             Change::SetRole(SetRole { node: NodeId(u64::from(a % 6)), role })
         }
+        7 if a % 4 == 1 => Change::NoteMembership(NoteMembership {
+            membership: RaftMembership {
+                voters: (0..1 + b % 4).map(|n| NodeId(u64::from(n + c % 3))).collect(),
+                learners: (0..d % 3).map(|n| NodeId(u64::from(10 + n))).collect(),
+            },
+        }),
         7 if a % 4 == 0 => Change::Recover(Recover { keep: NodeId(u64::from(b % 6)) }),
         7 | 8 => Change::CreateProduct(NewProduct {
             name: ["one", "two", "three", "-bad", "default"][usize::from(a % 5)].to_owned(),
@@ -247,6 +259,7 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
                 id: Uuid(1000 + i as u128),
                 request_hash: i as u64,
                 at_ms: 7,
+                author: events::author(raw.1[4]),
                 change: if n % 9 != 0 { opening(i) } else { None }.unwrap_or_else(|| resolve(*raw, &state, at)),
             },
         };
@@ -268,6 +281,7 @@ fn run(raws: &[Raw]) -> (Vec<(Entry, Position)>, Vec<ClusterState>) {
             let other_term = matches!(result, Err(Reject::OtherTerm { .. }));
             assert!(other_term || summary.is_ok() == result.is_ok(), "dry run and act differ: {entry:?}");
             assert_eq!(first_index(&state, entry.id), Some(at.index));
+            events::check(&before, &state, &entry, at);
         }
         epochs_advance(&before, &state, at);
         let admission = matches!(entry.change, Change::Admit(_));
@@ -394,7 +408,7 @@ fn entries_without_a_change_advance_applied() {
     let mut state = ClusterState::default();
     note_applied(&mut state, Epoch(5));
     assert_eq!(state.applied, Epoch(5));
-    let entry = Entry { id: Uuid(1), request_hash: 0, at_ms: 0, change: bootstrap() };
+    let entry = Entry { id: Uuid(1), request_hash: 0, at_ms: 0, author: Default::default(), change: bootstrap() };
     let old = apply(&mut state, &entry, Position { index: Epoch(5), term: Term(1) });
     assert_eq!(old, Err(Reject::OldEntry { index: Epoch(5), applied: Epoch(5) }));
     assert!(apply(&mut state, &entry, Position { index: Epoch(6), term: Term(1) }).is_ok());
@@ -404,7 +418,7 @@ fn entries_without_a_change_advance_applied() {
 fn a_repeated_request_gets_the_first_result_and_another_request_is_refused() {
     let mut state = ClusterState::default();
     let at = |index| Position { index: Epoch(index), term: Term(1) };
-    let first = Entry { id: Uuid(1), request_hash: 7, at_ms: 0, change: bootstrap() };
+    let first = Entry { id: Uuid(1), request_hash: 7, at_ms: 0, author: Default::default(), change: bootstrap() };
     assert_eq!(apply(&mut state, &first, at(1)), Ok(Outcome::Done));
     // The same request, evaluated to another change at another node.
     let evaluated = Entry { change: Change::Recover(Recover { keep: NodeId(1) }), ..first.clone() };

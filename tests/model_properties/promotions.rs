@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use pontoon::model::{
     change::{
         Change, FinishPromotion, GiveUpPromotion, GroupNote, MarkResynced, NodeNote, NoteGroup, NoteNode, NotePrimary,
-        NoteReconciled, OpenHold, Release, SetGroup, SetImpaired, SetServer, StartPromotion,
+        NoteReconciled, OpenHold, Release, SetDataUser, SetGroup, SetImpaired, SetServer, StartPromotion,
     },
+    data_user::DataUser,
     ids::{Epoch, GroupId, HostPort, NodeId, ProductId, PromotionId, Term},
     promotion::{Promotion, PromotionKind, ReplicationOffset},
     route::HoldKind,
+    secret::{Credentials, Secret},
     state::{Cause, ClusterState, Group, Position, Product},
 };
 
@@ -65,6 +67,17 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
             node: NodeId(u64::from(c % 5)),
             note: NodeNote::ClientsClosed,
             text: "c".repeat(usize::from(d % 700)),
+        }),
+        2 if e % 3 == 1 && f % 4 == 1 => Change::SetDataUser(SetDataUser {
+            product,
+            group,
+            data_user: DataUser {
+                credentials: Credentials {
+                    username: Some(["app", "data"][usize::from(c % 2)].to_owned()),
+                    password: Secret::new(format!("secret{}", d % 3)),
+                },
+                managed: c % 7 == 0,
+            },
         }),
         2 if e % 3 == 1 => Change::NoteGroup(NoteGroup {
             product,

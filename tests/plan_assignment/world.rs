@@ -175,7 +175,13 @@ impl World {
 
     pub fn apply(&mut self, change: Change) -> Result<Outcome, String> {
         self.index += 1;
-        let entry = Entry { id: Uuid(u128::from(self.index) << 64), request_hash: 0, at_ms: self.now_ns / MS, change };
+        let entry = Entry {
+            id: Uuid(u128::from(self.index) << 64),
+            request_hash: 0,
+            at_ms: self.now_ns / MS,
+            author: Default::default(),
+            change,
+        };
         let at = Position { index: Epoch(self.index), term: self.term };
         let result = apply(&mut self.state, &entry, at).map_err(|reject| reject.to_string());
         let wrong = pontoon::model::check::check(&self.state);

@@ -80,7 +80,13 @@ impl World {
 
     pub fn try_make(&mut self, change: Change) -> Result<Outcome, Reject> {
         self.index += 1;
-        let entry = Entry { id: Uuid(self.index.into()), request_hash: 0, at_ms: self.index, change };
+        let entry = Entry {
+            id: Uuid(self.index.into()),
+            request_hash: 0,
+            at_ms: self.index,
+            author: Default::default(),
+            change,
+        };
         let at = Position { index: Epoch(self.index), term: Term(1) };
         apply(&mut self.state, &entry, at)
     }

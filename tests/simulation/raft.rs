@@ -217,7 +217,8 @@ impl World {
         let index = self.raft.log.len() as u64;
         let before = &self.raft.log[self.raft.last()];
         let mut state = (*before.state).clone();
-        let entry = Entry { id: Uuid(u128::from(index)), request_hash: 0, at_ms: 0, change };
+        let entry =
+            Entry { id: Uuid(u128::from(index)), request_hash: 0, at_ms: 0, author: Default::default(), change };
         let at = Position { index: Epoch(index), term };
         let result = apply(&mut state, &entry, at).map_err(|reject| reject.to_string());
         let table = if state.route_epoch == before.state.route_epoch {

@@ -13,7 +13,7 @@ use tonic::{Code, Response, Status, service::interceptor::InterceptedService, tr
 use uuid::Uuid;
 
 use self::nodes::{Nodes, Unreached};
-use super::{CliError, Common, DEFAULT_PRODUCT, Output, duration, error::failed};
+use super::{CliError, Common, DEFAULT_PRODUCT, Output, declared, duration, error::failed};
 use crate::{
     config::secret_file,
     wire::{
@@ -46,6 +46,8 @@ pub struct Remote {
     pub common: Common,
     nodes: Nodes,
     secret: ClusterSecret,
+    /// What the command says of itself.
+    declared: String,
 }
 
 /// A change, which may be sent several times.
@@ -89,7 +91,14 @@ impl Remote {
             Some(path) => secret_file::cluster_secret(path).map_err(failed)?,
             None => ClusterSecret::none(),
         };
-        Ok(Self { common, nodes, secret })
+        let declared = declared::text(&common.typed);
+        Ok(Self { common, nodes, secret, declared })
+    }
+
+    /// What the command says of itself.
+    #[must_use]
+    pub fn declared(&self) -> &str {
+        &self.declared
     }
 
     /// Whether answers are JSON.
@@ -195,7 +204,8 @@ impl Remote {
             let options = || {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
-                ChangeOptions { change_id: id.as_bytes().to_vec().into(), dry_run, wait, timeout_ms }
+                let declared = self.declared.clone();
+                ChangeOptions { change_id: id.as_bytes().to_vec().into(), dry_run, wait, timeout_ms, declared }
             };
             let why = match self.call_once(deadline, |client| call(client, options())).await {
                 Ok(reply) => return Ok(reply),

@@ -180,6 +180,7 @@ fn remote(layout: &PlaygroundLayout, node: u16) -> Result<Remote, CliError> {
         wait: true,
         timeout: Some(Duration::from_secs(30)),
         secret_file: None,
+        typed: "playground".into(),
     })
 }
 

@@ -116,6 +116,7 @@ calls! {
     remove_node(RemoveNodeRequest) -> ChangeReply, options;
     set_node_role(SetNodeRoleRequest) -> ChangeReply, options;
     set_node_log(SetNodeLogRequest) -> SetNodeLogReply = dry_run;
+    note_node_log(NoteNodeLogRequest) -> ChangeReply, options;
     list_products(ListProductsRequest) -> ListProductsReply;
     create_product(CreateProductRequest) -> ChangeReply, options;
     set_product(SetProductRequest) -> ChangeReply, options;

@@ -275,8 +275,24 @@ fn events_and_changes() {
         product: Some("shop".into()),
         subject: "group 3".into(),
         text: "failover".into(),
+        actor: Some("cluster secret".into()),
+        declared: Some("alice@desk: pontoon group promote".into()),
+        origin: Some("10.0.0.7:4711".into()),
+        node: Some(2),
+        before: Some("promotion=none".into()),
+        after: Some("promotion=41 to 10.0.0.1:7001".into()),
     };
-    let of_the_cluster = Event { kind: EventKind::MaintenanceOn.into(), product: None, ..event.clone() };
+    let of_the_cluster = Event {
+        index: 41,
+        at_ms: AT_MS,
+        kind: EventKind::MembershipChanged.into(),
+        subject: "cluster".into(),
+        text: "Raft has other voters or learners".into(),
+        actor: Some("node 2, leader in term 7".into()),
+        before: Some("voters=1".into()),
+        after: Some("voters=1 2".into()),
+        ..Event::default()
+    };
     check(&vec![event, of_the_cluster], include_str!("golden/events.json"));
     let reply = ChangeReply {
         index: 41,

@@ -1,8 +1,6 @@
 //! Tests of the command line: what clap accepts.
 #![allow(clippy::unwrap_used)]
 
-use clap::CommandFactory;
-
 use super::*;
 
 mod dry_run;

@@ -445,7 +445,7 @@ async fn a_node_with_an_impossible_term_says_so_and_can_be_recovered() {
     assert!(refused.contains("term 18446744073709551615") && refused.contains("pontoon recover"), "{refused}");
 
     let lock = directory::lock(&site.dir).unwrap();
-    let report = Consensus::recover(&site.dir, &lock, false).unwrap();
+    let report = Consensus::recover(&site.dir, &lock, "root: pontoon recover", false).unwrap();
     drop(lock);
     assert!(report.last >= kept.index, "{report}");
     let node = site.start().await;
@@ -468,9 +468,9 @@ async fn a_survivor_recovers_alone() {
     let survivor = &sites[1];
     let report = {
         let lock = directory::lock(&survivor.dir).unwrap();
-        let tried = Consensus::recover(&survivor.dir, &lock, true).unwrap();
+        let tried = Consensus::recover(&survivor.dir, &lock, "root: pontoon recover", true).unwrap();
         assert!(tried.cluster_id.is_none() && tried.to_string().contains("would be a cluster of one"), "{tried}");
-        let done = Consensus::recover(&survivor.dir, &lock, false).unwrap();
+        let done = Consensus::recover(&survivor.dir, &lock, "root: pontoon recover", false).unwrap();
         // The dry run has changed nothing.
         assert_eq!(crate::consensus::RecoverReport { cluster_id: None, ..done.clone() }, tried);
         done

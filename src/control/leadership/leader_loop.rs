@@ -20,7 +20,7 @@ use crate::{
     },
     counters, faults, files,
     model::{
-        change::{Bootstrap, Change, FinishRemove, NewMember},
+        change::{Bootstrap, Change, FinishRemove, NewMember, NoteMembership},
         ids::{AssignmentId, NodeId, Term, Uuid},
         migration::Job,
         state::ClusterState,
@@ -145,6 +145,7 @@ impl LeaderLoop {
         if let Err(error) = self.membership(&state, &leadership).await {
             waiting.push(format!("Raft's membership could not be changed yet: {error}"));
         }
+        self.note_membership(&state).await;
         let (ready, why_not) = self.leases.removable(leadership.term);
         waiting.extend(why_not);
         for member in ready {
@@ -203,6 +204,17 @@ impl LeaderLoop {
             info!(voters = ?wanted.voters, learners = ?wanted.learners, "Raft's membership changes");
         }
         Ok(())
+    }
+
+    /// Notes a change of Raft's membership, which has an entry of its own without an event.
+    async fn note_membership(&self, state: &ClusterState) {
+        let Some(membership) = self.consensus.settled_membership() else { return };
+        if membership == state.raft_membership {
+            return;
+        }
+        if let Err(why) = self.propose(Change::NoteMembership(NoteMembership { membership })).await {
+            warn!(%why, "an event about Raft's membership could not be written; it is tried again");
+        }
     }
 
     async fn propose(&self, change: Change) -> Result<(), String> {

@@ -153,7 +153,7 @@ impl Apply for RemoveGroup {
 
         product_mut(state, product_id)?.groups.remove(&id);
         if let Some(text) = left_behind {
-            events::push(state, when, EventKind::SweepEnded, Some(product_id), subject(id), &text);
+            events::push(state, when, EventKind::GroupRemoved, Some(product_id), subject(id), &text);
         }
         routed(state, at);
         Ok(Outcome::Done)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Apply, common::routed, events::When, guard::same_term, product};
 use crate::model::{
-    change::{Admit, BeginRemove, Bootstrap, FinishRemove, NewMember, NewProduct, Recover, SetRole},
+    change::{Admit, BeginRemove, Bootstrap, FinishRemove, NewMember, NewProduct, NoteMembership, Recover, SetRole},
     ids::{HostPort, Incarnation, NodeId, Term, Uuid},
     limits::{MEMBERS_MAX, REMOVED_MAX},
     outcome::Outcome,
@@ -13,7 +13,7 @@ use crate::model::{
     reject::Reject,
     route::{Isolated, Mode},
     slot::Layout,
-    state::{Admission, ClusterState, Leaving, Member, RemovedMember, Role},
+    state::{Admission, ClusterState, Leaving, Member, RaftMembership, RemovedMember, Role},
 };
 
 /// Databases of the product `default`: the default of redis-server.
@@ -54,6 +54,8 @@ impl Apply for Bootstrap {
         };
         check_listeners(members.iter().map(NodePorts::from), &[(&default.name, port)], std::iter::empty())?;
 
+        // Raft's first membership has no learners.
+        state.raft_membership = RaftMembership { voters: first.keys().copied().collect(), learners: BTreeSet::new() };
         state.members = first;
         product::insert(state, &default, at);
         routed(state, at);
@@ -192,6 +194,19 @@ impl Apply for Recover {
             member.role = Role::Voter;
             member.leaving = None;
         }
+        state.raft_membership = RaftMembership { voters: [keep].into(), learners: BTreeSet::new() };
+        Ok(Outcome::Done)
+    }
+}
+
+/// Refuses nothing: the proposer would propose it again and again.
+impl Apply for NoteMembership {
+    fn apply(&self, state: &mut ClusterState, _when: When) -> Result<Outcome, Reject> {
+        if state.raft_membership == self.membership {
+            return Ok(Outcome::Unchanged);
+        }
+
+        state.raft_membership = self.membership.clone();
         Ok(Outcome::Done)
     }
 }

@@ -8,9 +8,11 @@ mod assignment;
 mod attempt;
 mod cluster;
 mod common;
+mod default_event;
 mod describe;
 mod ejection;
 mod events;
+mod facts;
 mod group;
 mod guard;
 mod hold;
@@ -21,8 +23,12 @@ mod product;
 mod promotion;
 mod run;
 mod slot;
+mod subject;
 
-use self::{common::clipped, events::When};
+use self::{
+    common::clipped,
+    events::{Before, When},
+};
 use super::{
     change::{Change, for_every_change},
     ids::{Epoch, Term, Uuid},
@@ -51,7 +57,12 @@ pub fn apply(state: &mut ClusterState, entry: &Entry, at: Position) -> Result<Ou
         }
         return first.outcome.clone();
     }
-    let result = change(state, &entry.change, When { at, ms: entry.at_ms });
+    let when = When { at, ms: entry.at_ms };
+    let before = Before::of(entry, state);
+    let result = change(state, &entry.change, when);
+    if let Ok(outcome) = &result {
+        events::record(state, entry, when, &before, outcome);
+    }
     record(
         state,
         entry.id,

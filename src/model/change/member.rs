@@ -2,7 +2,7 @@
 
 use crate::model::{
     ids::{HostPort, NodeId, Term, Uuid},
-    state::Role,
+    state::{RaftMembership, Role},
 };
 
 /// The first change of a cluster: creates its members, and the product `default` on `port`. Refused when there are
@@ -75,4 +75,12 @@ pub struct SetRole {
 pub struct Recover {
     /// The member that is left.
     pub keep: NodeId,
+}
+
+/// Notes Raft's membership, which changes by entries of its own that have neither a time nor an author. Adds an event and
+/// changes nothing that is decided upon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoteMembership {
+    /// The membership.
+    pub membership: RaftMembership,
 }

@@ -73,6 +73,7 @@ macro_rules! for_every_change {
             SetDataUser(SetDataUser),
             SetControlUser(SetControlUser),
             ForgetFormer(ForgetFormer),
+            NoteMembership(NoteMembership),
         }
     };
 }

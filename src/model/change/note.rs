@@ -85,14 +85,14 @@ impl GroupNote {
     }
 }
 
-/// Notes what the leader has observed at a node. Adds an event and changes nothing else.
+/// Notes what the leader has observed at a node, or an operator has changed there. Adds an event and changes nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoteNode {
     /// The node.
     pub node: NodeId,
     /// What it is about.
     pub note: NodeNote,
-    /// What was observed, why, and what the operator can do, for people.
+    /// What was observed or changed, why, and what the operator can do, for people.
     pub text: String,
 }
 
@@ -101,6 +101,8 @@ pub struct NoteNode {
 pub enum NodeNote {
     /// It closes clients because its memory budget is used up.
     ClientsClosed,
+    /// Somebody has chosen which lines it logs.
+    LogSet,
 }
 
 impl NodeNote {
@@ -109,6 +111,7 @@ impl NodeNote {
     pub const fn event_kind(self) -> EventKind {
         match self {
             Self::ClientsClosed => EventKind::ClientsClosed,
+            Self::LogSet => EventKind::LogSet,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Found;
 use crate::model::{
     ids::{GroupId, ProductId, SlotId},
-    limits::{ATTEMPTS_PER_TARGET_MAX, ENDED_MIGRATIONS_MAX, EVENTS_MAX, MIGRATIONS_MAX, TEXT_LEN_MAX},
+    limits::{ATTEMPTS_PER_TARGET_MAX, ENDED_MIGRATIONS_MAX, MIGRATIONS_MAX, TEXT_LEN_MAX},
     migration::{Migration, MigrationPhase, RunKind},
     state::{Cause, ClusterState},
 };
@@ -130,14 +130,4 @@ fn receives(state: &ClusterState, product: ProductId, group: GroupId) -> bool {
         .values()
         .filter(to)
         .any(|m| m.phase.attempting() || (m.phase == MigrationPhase::Cancelling && m.run.is_some()))
-}
-
-pub(super) fn events(state: &ClusterState, found: &mut Found) {
-    let events = &state.events;
-    found.unless(events.len() <= EVENTS_MAX, || format!("{} events", events.len()));
-    let ascending = events.iter().zip(events.iter().skip(1)).all(|(a, b)| a.index < b.index);
-    found.unless(ascending && events.back().is_none_or(|e| e.index <= state.applied), || "events out of order".into());
-    for event in events.iter().filter(|e| e.text.len() > TEXT_LEN_MAX || e.subject.is_empty()) {
-        found.unless(false, || format!("event {} has a text that is too long, or no subject", event.index));
-    }
 }

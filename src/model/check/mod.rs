@@ -2,6 +2,7 @@
 //! Knows nothing of changes: it checks one state.
 
 mod ejection;
+mod event;
 mod migration;
 mod promotion;
 
@@ -53,7 +54,7 @@ pub fn check(state: &ClusterState) -> Vec<Violation> {
     assignments(state, &mut moving, &mut found);
     migration::migrations(state, &mut moving, &mut found);
     migration::sweeps(state, &mut found);
-    migration::events(state, &mut found);
+    event::events(state, &mut found);
     promotion::promotions(state, &mut found);
     promotion::groups(state, &mut found);
     ejection::ejections(state, &mut found);

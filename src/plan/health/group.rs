@@ -1,7 +1,10 @@
 //! What an operator should know of a group: whether its slots are served, and what threatens them.
 //! Knows nothing of nodes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{Warning, WarningKind, listed, unserved};
 use crate::{
@@ -254,7 +257,7 @@ impl GroupJudgement<'_> {
     /// When the present primary last began another history.
     fn new_history_at_ms(&self) -> Option<u64> {
         let subject = format!("group {}", self.group.id);
-        let of = |e: &&Event| {
+        let of = |e: &&Arc<Event>| {
             e.kind == EventKind::PrimaryNoted && e.product == Some(self.product.id) && e.subject == subject
         };
         // Events before the group epoch are about an earlier primary.

@@ -73,7 +73,13 @@ impl World {
 
     fn make(&mut self, change: Change) {
         self.log += 1;
-        let entry = Entry { id: Uuid(self.log.into()), request_hash: 0, at_ms: self.now_ms, change };
+        let entry = Entry {
+            id: Uuid(self.log.into()),
+            request_hash: 0,
+            at_ms: self.now_ms,
+            author: Default::default(),
+            change,
+        };
         let at = Position { index: Epoch(self.log), term: Term(1) };
         apply(&mut self.state, &entry, at).unwrap();
     }

@@ -2,11 +2,14 @@
 
 use super::Encode;
 use crate::model::{
-    change::{Admit, BeginRemove, Bootstrap, FinishRemove, NewMember, Recover, SetRole},
+    change::{Admit, BeginRemove, Bootstrap, FinishRemove, NewMember, NoteMembership, Recover, SetRole},
     ids::{NodeId, Term},
 };
 use crate::wire::{
-    convert::{DecodeError, id_from, id_to, member_from, member_to, need, role_from, role_to, u16_from},
+    convert::{
+        DecodeError, id_from, id_to, member_from, member_to, need, raft_membership_from, raft_membership_to, role_from,
+        role_to, u16_from,
+    },
     pb::state as pb,
 };
 
@@ -97,5 +100,17 @@ impl Encode for Recover {
 
     fn from_message(message: pb::Recover) -> Result<Self, DecodeError> {
         Ok(Self { keep: NodeId(message.keep) })
+    }
+}
+
+impl Encode for NoteMembership {
+    type Message = pb::NoteMembership;
+
+    fn to_message(&self) -> pb::NoteMembership {
+        pb::NoteMembership { membership: Some(raft_membership_to(&self.membership)) }
+    }
+
+    fn from_message(message: pb::NoteMembership) -> Result<Self, DecodeError> {
+        Ok(Self { membership: raft_membership_from(need(message.membership, "Raft's membership")?) })
     }
 }

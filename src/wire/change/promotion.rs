@@ -160,6 +160,7 @@ impl Encode for NoteNode {
     fn to_message(&self) -> pb::NoteNode {
         let note = match self.note {
             NodeNote::ClientsClosed => pb::NodeNote::ClientsClosed,
+            NodeNote::LogSet => pb::NodeNote::LogSet,
         };
         pb::NoteNode { node: self.node.0, note: note.into(), text: self.text.clone() }
     }
@@ -167,6 +168,7 @@ impl Encode for NoteNode {
     fn from_message(message: pb::NoteNode) -> Result<Self, DecodeError> {
         let note = match pb::NodeNote::try_from(message.note) {
             Ok(pb::NodeNote::ClientsClosed) => NodeNote::ClientsClosed,
+            Ok(pb::NodeNote::LogSet) => NodeNote::LogSet,
             Ok(pb::NodeNote::Unspecified) | Err(_) => return bad("what a note is about", message.note),
         };
         Ok(Self { node: NodeId(message.node), note, text: message.text })

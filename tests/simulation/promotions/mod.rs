@@ -205,7 +205,13 @@ impl World {
         self.index += 1;
         let index = self.index;
         self.note(format_args!("entry {index}: {change:?}"));
-        let entry = Entry { id: Uuid(u128::from(self.index) << 64), request_hash: 0, at_ms: self.now / MS, change };
+        let entry = Entry {
+            id: Uuid(u128::from(self.index) << 64),
+            request_hash: 0,
+            at_ms: self.now / MS,
+            author: Default::default(),
+            change,
+        };
         let at = Position { index: Epoch(self.index), term: self.term };
         let finishes = matches!(entry.change, Change::FinishPromotion(_)).then(|| self.primary());
         let result = apply(&mut self.state, &entry, at).map_err(|reject| reject.to_string());

@@ -289,7 +289,7 @@ fn named(state: &mut ClusterState, servers: &[HostPort]) {
     let server = |addr: &HostPort| Server::new(addr.clone(), "run".into(), 0);
     let servers = servers.iter().map(server).collect();
     let mut make = |index: u64, change| {
-        let entry = Entry { id: Uuid(index.into()), request_hash: 0, at_ms: 0, change };
+        let entry = Entry { id: Uuid(index.into()), request_hash: 0, at_ms: 0, author: Default::default(), change };
         apply(state, &entry, Position { index: Epoch(index), term: Term(3) }).unwrap()
     };
     let Outcome::Product(product) = make(50, Change::CreateProduct(product)) else { panic!("another outcome") };

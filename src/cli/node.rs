@@ -2,7 +2,11 @@
 
 use clap::{Subcommand, ValueEnum};
 
-use super::{Remote, change, error::CliError, output, product, product_show, setting};
+use super::{
+    Remote, change,
+    error::{CliError, ErrorCode},
+    output, product, product_show, setting,
+};
 use crate::wire::pb::admin::{
     ListNodesRequest, Node, NodeRole, Product, RemoveNodeRequest, SetNodeLogReply, SetNodeLogRequest,
     SetNodeRoleRequest, StatusRequest,
@@ -134,8 +138,9 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
 
 async fn show(remote: &Remote, id: u64) -> Result<(), CliError> {
     let nodes = remote.read(|mut c| async move { c.list_nodes(ListNodesRequest {}).await }).await?.nodes;
-    let missing =
-        || CliError::Refused("not-found", format!("there is no node {id}; `pontoon node ls` shows the members"));
+    let missing = || {
+        CliError::Refused(ErrorCode::NotFound, format!("there is no node {id}; `pontoon node ls` shows the members"))
+    };
     let found = nodes.into_iter().find(|n| n.id == id).ok_or_else(missing)?;
     if remote.json() {
         return output::print_json(&found);

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod change;
 pub mod check;
 pub mod client_rules;
+pub mod cluster_secret;
 pub mod data_user;
 pub mod derive;
 pub mod ejection;

@@ -13,7 +13,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cluster_tests::{
@@ -232,6 +232,7 @@ fn a_rotation_under_load_shows_nobody_an_error() {
     let load = Load::start(&ports, &keys);
     let (old, new) = (cluster.secret_file("old", OLD), cluster.secret_file("new", NEW));
     let users = Users::start(&cluster, OLD, old.clone());
+    let began = Instant::now();
     users.wait_more(6);
 
     let with_old = Cli::new(cluster.node(1).admin(), Some(old.clone()));
@@ -266,7 +267,7 @@ fn a_rotation_under_load_shows_nobody_an_error() {
     let errors: Vec<&String> = seen.iter().flat_map(|seen| &seen.errors).collect();
     assert!(errors.is_empty(), "clients saw errors: {errors:?}");
     let requests: u64 = seen.iter().map(|seen| seen.answered).sum();
-    println!("{requests} requests, {commands} commands, {scrapes} scrapes");
+    println!("{:?}: {requests} requests, {commands} commands, {scrapes} scrapes", began.elapsed());
     // No call between nodes was refused, so no node was lost.
     for node in &cluster.nodes {
         assert_eq!(counter(node, "pontoon_calls_refused_total{reason=\"secret\"}", NEW), 0, "node {}", node.id);

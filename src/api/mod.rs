@@ -9,6 +9,7 @@
 //!                  forward to the leader, one hop; repeat under the same change id while the leader changes
 //! ```
 
+mod bounded;
 pub mod call;
 pub mod change;
 pub mod cluster;

@@ -91,7 +91,7 @@ impl Remote {
     pub fn new(common: Common) -> Result<Self, CliError> {
         let nodes = Nodes::parse(&common.node)?;
         let secret = match &common.secret_file {
-            Some(path) => secret_file::cluster_secret(path).map_err(failed)?,
+            Some(path) => secret_file::cluster_secrets(path).map(ClusterSecret::of).map_err(failed)?,
             None => ClusterSecret::none(),
         };
         let declared = declared::text(&common.typed);

@@ -42,6 +42,8 @@ pub fn node() -> Node {
         route_epoch: 40,
         applied: 44,
         version: "0.1.0".into(),
+        secrets_accepted: Some(2),
+        secrets_age_ms: Some(12_000),
     }
 }
 

@@ -58,8 +58,9 @@ fn with_json(mut builder: Builder, set: &prost_types::FileDescriptorSet) -> Buil
         }
     }
     builder
-        // src/wire/redacted.rs implements `Debug` for them, without the passwords.
+        // src/wire/redacted.rs implements `Debug` for them, without passwords and tags.
         .skip_debug(["CreateProductRequest", "SetProductRequest", "CreateGroupRequest", "SetGroupRequest"].map(full))
+        .skip_debug([".pontoon.node.v1.SecretTags"])
         .field_attribute(full("ShowGroupReply.group"), "#[serde(flatten)]")
         .field_attribute(full("Product.listeners"), "#[serde(skip)]")
 }

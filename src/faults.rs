@@ -55,6 +55,8 @@ pub enum Point {
     /// Leader: the primary of an ejected group is empty and the group's slots are held; the primary is not probed again
     /// yet.
     Reinstating,
+    /// Leader: all servers of a group accept its new credentials; the former ones are not removed yet.
+    FormerCredentials,
 }
 
 impl Point {
@@ -81,6 +83,7 @@ impl Point {
             Self::PromotionFinished => "promotion-finished",
             Self::Reconciliation => "reconciliation",
             Self::Reinstating => "reinstating",
+            Self::FormerCredentials => "former-credentials",
         }
     }
 }

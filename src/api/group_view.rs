@@ -52,6 +52,7 @@ pub fn group(state: &ClusterState, product: &Product, group: &Group) -> admin::G
         ejection: group.ejection.as_ref().map(|ejected| ejection(product, group, ejected)),
         impaired: Some(impaired(group.options.impaired)),
         data_user: group.data_user.as_ref().and_then(|user| user.credentials.username.clone()),
+        former_password: group.former.is_some(),
         warnings: Vec::new(),
     }
 }

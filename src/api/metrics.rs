@@ -35,13 +35,15 @@ pub struct Counted {
     pub refused: Arc<RefusedCalls>,
     /// Clients that the node accepts.
     pub clients_max: usize,
+    /// The cluster secret, which requests must have. It counts those with the other one.
+    pub secret: ClusterSecret,
 }
 
 /// The route.
-pub fn routes(secret: ClusterSecret, counted: Counted) -> Router {
+pub fn routes(counted: Counted) -> Router {
     let metrics = move |headers: HeaderMap| {
         let given = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
-        let reply = if secret.admits(given) {
+        let reply = if counted.secret.admits(given) {
             (StatusCode::OK, [(header::CONTENT_TYPE, CONTENT_TYPE)], page(&counted))
         } else {
             let text = "this cluster has a secret: send the header `authorization: Bearer SECRET`\n";
@@ -56,7 +58,8 @@ fn page(counted: &Counted) -> String {
     let mut registry = Registry::with_prefix("pontoon");
     let report = counted.report.borrow().clone();
     let refused = counted.refused.by_reason();
-    registry.register_collector(Box::new(Snapshot { report, refused, clients_max: counted.clients_max }));
+    let (clients_max, other_secret) = (counted.clients_max, counted.secret.other_used());
+    registry.register_collector(Box::new(Snapshot { report, refused, clients_max, other_secret }));
     let mut page = String::new();
     // Writing into a string cannot fail.
     let _ = text::encode(&mut page, &registry);
@@ -69,6 +72,7 @@ struct Snapshot {
     report: Arc<ProxyReport>,
     refused: [(&'static str, u64); 11],
     clients_max: usize,
+    other_secret: u64,
 }
 
 impl Collector for Snapshot {
@@ -81,6 +85,9 @@ impl Collector for Snapshot {
             result = result.and(written);
         };
         self.report.stats.for_each(&mut count);
+        let help =
+            "Calls and requests to the admin port with the other cluster secret, the second line of the secret file";
+        count("calls_other_secret", help, self.other_secret);
         for counter in counters::ALL {
             count(counter.name, counter.help, counter.get());
         }
@@ -136,6 +143,7 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{
         model::ids::ProductId,
@@ -161,7 +169,9 @@ mod tests {
         let refused = Arc::new(RefusedCalls::default());
         refused.count(Because::Term);
         let (_, report) = watch::channel(Arc::new(report));
-        let page = page(&Counted { report, refused, clients_max: 50_000 });
+        let secret = ClusterSecret::new("0123456789abcdef\nfedcba9876543210").unwrap();
+        assert!(secret.admits(Some(b"Bearer fedcba9876543210")) && secret.admits(Some(b"Bearer 0123456789abcdef")));
+        let page = page(&Counted { report, refused, clients_max: 50_000, secret });
         for line in [
             "# TYPE pontoon_transactions_refused counter",
             "pontoon_transactions_refused_total 42",
@@ -169,6 +179,7 @@ mod tests {
             "pontoon_memory_used_bytes 1000",
             "pontoon_calls_refused_total{reason=\"term\"} 1",
             "pontoon_calls_refused_total{reason=\"size\"} 0",
+            "pontoon_calls_other_secret_total 1",
             "pontoon_clients{product=\"shop\"} 7",
             "pontoon_clients_former_password{product=\"shop\"} 5",
             "pontoon_logins_failed_total{product=\"shop\"} 4",

@@ -9,10 +9,12 @@
 //!                  forward to the leader, one hop; repeat under the same change id while the leader changes
 //! ```
 
+mod bounded;
 pub mod call;
 pub mod change;
 pub mod cluster;
 mod connections;
+mod control_user;
 mod data_user;
 pub mod error;
 pub mod events;

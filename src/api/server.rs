@@ -27,6 +27,7 @@ use tracing::info;
 
 use super::{
     Api,
+    bounded::Bounded,
     connections::Connections,
     forward::{ForwardedAuth, Leaders},
     gate::{Gate, hosts::HostNames, layer::Guard},
@@ -60,6 +61,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const HEADERS_MAX: u32 = 16 << 10;
 /// Largest request of reflection: it has the name of a service, message or file.
 const REFLECTION_MAX: usize = 64 << 10;
+/// Longest call of reflection, the only calls without an end of their own. A program asks all it wants within a second.
+const REFLECTION_MAX_TIME: Duration = Duration::from_secs(60);
 /// Longest time until the first bytes of a connection tell what it speaks: clients send them at once.
 const OPENING_MAX_TIME: Duration = Duration::from_secs(10);
 /// HTTP/2 connections that wait to be served. They are taken at once; more wait in their tasks.
@@ -73,7 +76,7 @@ pub struct Services<R, N> {
     pub raft: R,
     /// Heartbeats, hello, join.
     pub node: N,
-    /// Required in every gRPC call, also of reflection.
+    /// Required in every gRPC call, also of reflection, and for /metrics. It may be replaced meanwhile.
     pub secret: ClusterSecret,
     /// Counts calls without the secret.
     pub refused: Arc<RefusedCalls>,
@@ -111,8 +114,8 @@ where
     let leadership = control.log.leadership();
     let forwarded = ForwardedAuth(control.log.clone());
     let api = Api { control, leaders: Leaders::new(secret.clone()).calling_from(source) };
-    let counted = metrics::Counted { report, refused: refused.clone(), clients_max };
-    let monitoring = health::routes(leased, leadership).merge(metrics::routes(secret.clone(), counted));
+    let counted = metrics::Counted { report, refused: refused.clone(), clients_max, secret: secret.clone() };
+    let monitoring = health::routes(leased, leadership).merge(metrics::routes(counted));
     let auth = ServerAuth { secret, refused: refused.clone() };
     let admin = AdminServer::new(api).max_decoding_message_size(REQUEST_MAX);
     let mut calls = Calls::default();
@@ -120,10 +123,10 @@ where
     calls.add(InterceptedService::new(raft, auth.clone()));
     calls.add(InterceptedService::new(node, auth.clone()));
     let v1 = reflection().build_v1()?.max_decoding_message_size(REFLECTION_MAX);
-    calls.add(InterceptedService::new(v1, auth.clone()));
+    calls.add(InterceptedService::new(Bounded::new(v1, REFLECTION_MAX_TIME), auth.clone()));
     // Older clients (grpcurl before 1.9, grpcio-reflection) use the old name.
     let v1alpha = reflection().build_v1alpha()?.max_decoding_message_size(REFLECTION_MAX);
-    calls.add(InterceptedService::new(v1alpha, auth));
+    calls.add(InterceptedService::new(Bounded::new(v1alpha, REFLECTION_MAX_TIME), auth));
     let guard = Guard::new(Gate { services: calls.names, hosts }, refused);
     let routes = guard.before(calls.routes.prepare().into_axum_router().merge(monitoring.clone()));
     let address = listener.local_addr()?;

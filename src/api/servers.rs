@@ -4,7 +4,7 @@ use super::{
     Api,
     call::MutationCall,
     change::{self, ChangeSummary, MutationHandler, forwardable, product_id},
-    data_user,
+    control_user, data_user,
     error::CallFailure,
     validate,
 };
@@ -25,6 +25,9 @@ impl MutationHandler for SetGroupRequest {
         if self.new_data_user || !self.data_username.is_empty() {
             return data_user::renew(self, api, call).await;
         }
+        if !self.password.is_empty() || !self.username.is_empty() {
+            return control_user::rotate(self, api, call).await;
+        }
         let group = validate::group(self.id)?;
         let down_after_ms = self.down_after_ms.map(validate::down_after_ms).transpose()?;
         let maintenance = self.maintenance;
@@ -33,8 +36,8 @@ impl MutationHandler for SetGroupRequest {
         let none = down_after_ms.is_none() && maintenance.is_none() && eject_after_ms.is_none();
         if none && impaired == SetImpaired::default() {
             let all = "down-after=3s, busy-failover-after=1m|off, loading-failover-after=1m|off, \
-                       misconf-failover-after=1m|off, script-kill-after=10s|off, maintenance=on|off, data-user=new or, in a \
-                       cache, eject-after=10s|off";
+                       misconf-failover-after=1m|off, script-kill-after=10s|off, maintenance=on|off, data-user=new, a password \
+                       (--password-file) or, in a cache, eject-after=10s|off";
             return Err(CallFailure::Bad(format!("nothing to set; give {all}")));
         }
         let state = api.state();

@@ -82,6 +82,8 @@ pub fn live(node: &mut admin::Node, control: &Control, view: &LeaderView, now_ns
     node.route_epoch = seen.route_epoch.0;
     node.applied = seen.applied.0;
     node.version.clone_from(&seen.version);
+    node.secrets_accepted = seen.secrets.as_ref().map(|report| report.tags.map_or(0, |tags| tags.accepted()));
+    node.secrets_age_ms = seen.secrets.as_ref().filter(|report| report.tags.is_some()).map(|report| report.age_ms);
 }
 
 /// Copies what only the leader knows from the leader's answer.
@@ -93,6 +95,8 @@ pub fn overlay(nodes: &mut [admin::Node], leaders: &[admin::Node]) {
         node.route_epoch = seen.route_epoch;
         node.applied = seen.applied;
         node.version.clone_from(&seen.version);
+        node.secrets_accepted = seen.secrets_accepted;
+        node.secrets_age_ms = seen.secrets_age_ms;
     }
 }
 

@@ -162,8 +162,8 @@ fn voters(state: &ClusterState, leadership: &Leadership) -> BTreeMap<NodeId, Str
 
 /// A node as the leader knows it, for the judgement. `node` has its live fields.
 fn observed_node(node: &Node, state: &ClusterState, view: &LeaderView) -> ObservedNode {
-    let listeners = view.nodes.get(&NodeId(node.id)).map(|seen| &seen.listeners);
-    let failed = listeners.into_iter().flatten().filter(|(_, listener)| !listener.error.is_empty());
+    let seen = view.nodes.get(&NodeId(node.id));
+    let failed = seen.into_iter().flat_map(|seen| &seen.listeners).filter(|(_, listener)| !listener.error.is_empty());
     let named = failed.filter_map(|(product, listener)| {
         let name = state.products.get(product)?.name.clone();
         Some((name, listener.address.clone(), listener.error.clone()))
@@ -173,5 +173,6 @@ fn observed_node(node: &Node, state: &ClusterState, view: &LeaderView) -> Observ
         admin: node.admin.clone(),
         silent: (node.state() == NodeState::Silent).then_some(node.heartbeat_age_ms),
         failed_listeners: named.collect(),
+        secrets: seen.and_then(|seen| seen.secrets.clone()),
     }
 }

@@ -73,7 +73,8 @@ pub struct Common {
     /// Give up after this time, for example 500ms, 10s or 5m [default: 10s; 5m with --wait]
     #[arg(long, global = true, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
-    /// File with the cluster secret, mode 0600
+    /// File with the cluster secret, mode 0600: its first line; a node also accepts the second one, and reads the file
+    /// again on SIGHUP
     #[arg(long, global = true, env = "PONTOON_SECRET_FILE", value_name = "FILE")]
     secret_file: Option<PathBuf>,
     /// The names of the command, as "group set".

@@ -2,7 +2,11 @@
 
 use clap::{Subcommand, ValueEnum};
 
-use super::{Remote, change, error::CliError, output, product, product_show, setting};
+use super::{
+    Remote, change,
+    error::{CliError, ErrorCode},
+    output, product, product_show, setting,
+};
 use crate::wire::pb::admin::{
     ListNodesRequest, Node, NodeRole, Product, RemoveNodeRequest, SetNodeLogReply, SetNodeLogRequest,
     SetNodeRoleRequest, StatusRequest,
@@ -134,8 +138,9 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
 
 async fn show(remote: &Remote, id: u64) -> Result<(), CliError> {
     let nodes = remote.read(|mut c| async move { c.list_nodes(ListNodesRequest {}).await }).await?.nodes;
-    let missing =
-        || CliError::Refused("not-found", format!("there is no node {id}; `pontoon node ls` shows the members"));
+    let missing = || {
+        CliError::Refused(ErrorCode::NotFound, format!("there is no node {id}; `pontoon node ls` shows the members"))
+    };
     let found = nodes.into_iter().find(|n| n.id == id).ok_or_else(missing)?;
     if remote.json() {
         return output::print_json(&found);
@@ -160,6 +165,7 @@ fn to_text(n: &Node, leader: Option<u64>, products: &[Product]) -> String {
         ("route epoch", n.route_epoch.to_string()),
         ("applied", format!("entry {}", n.applied)),
         ("version", n.version.clone()),
+        ("cluster secrets", secrets(n)),
     ];
     let mut out: String = lines.into_iter().map(|(name, value)| format!("{name:15} {value}\n")).collect();
     for p in products {
@@ -176,6 +182,17 @@ fn role(n: &Node, leader: Option<u64>) -> String {
 
 fn state(n: &Node) -> String {
     if n.leaving { "being removed".into() } else { output::name(n.state()) }
+}
+
+fn secrets(n: &Node) -> String {
+    let accepted = match n.secrets_accepted {
+        None => return "not known".into(),
+        Some(0) => return "none".into(),
+        Some(1) => "accepts one".to_owned(),
+        Some(accepted) => format!("accepts {accepted}, sends the first"),
+    };
+    let since = n.secrets_age_ms.map_or_else(String::new, |ms| format!(", for {} s", ms / 1000));
+    format!("{accepted}{since}")
 }
 
 /// Nodes as a table.
@@ -195,9 +212,11 @@ pub(super) fn to_table(nodes: &[Node], leader: Option<u64>) -> String {
             heartbeat,
             n.route_epoch.to_string(),
             n.version.clone(),
+            n.secrets_accepted.map_or_else(|| "-".to_owned(), |accepted| accepted.to_string()),
         ]
     };
-    let headings = ["node", "admin", "advertise", "ports", "role", "state", "last heartbeat", "route epoch", "version"];
+    let headings =
+        ["node", "admin", "advertise", "ports", "role", "state", "last heartbeat", "route epoch", "version", "secrets"];
     output::table(&headings, &nodes.iter().map(row).collect::<Vec<_>>())
 }
 
@@ -245,10 +264,15 @@ mod tests {
         let product = Product { name: "shop".into(), listeners: vec![here, elsewhere], ..Product::default() };
         let node =
             Node { id: 3, uuid: "0011".into(), version: "0.1.0".into(), incarnation: Some(9), ..Node::default() };
+        let node = Node { secrets_accepted: Some(2), secrets_age_ms: Some(12_345), ..node };
         let text = to_text(&node, Some(3), &[product]);
-        for part in
-            ["uuid            0011", "role            leader", "by log entry 9", "shop: node 3 on a:19013: listens"]
-        {
+        for part in [
+            "uuid            0011",
+            "role            leader",
+            "by log entry 9",
+            "shop: node 3 on a:19013: listens",
+            "cluster secrets accepts 2, sends the first, for 12 s",
+        ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         assert!(!text.contains("node 4"), "{text}");

@@ -65,6 +65,10 @@ pub fn print_text(text: &str) {
 }
 
 fn print_or_end(text: &str, code: i32) {
+    #[cfg(test)]
+    if capture::add(text) {
+        return;
+    }
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => {}
@@ -73,6 +77,28 @@ fn print_or_end(text: &str, code: i32) {
             note(&format!("standard output cannot be written: {error}"));
             std::process::exit(code)
         }
+    }
+}
+
+/// What a test lets a command print.
+#[cfg(test)]
+pub mod capture {
+    use std::cell::RefCell;
+
+    thread_local!(static PRINTED: RefCell<Option<String>> = const { RefCell::new(None) });
+
+    /// From now on this thread prints into memory.
+    pub fn begin() {
+        PRINTED.set(Some(String::new()));
+    }
+
+    /// What was printed; from now on it goes to standard output.
+    pub fn take() -> String {
+        PRINTED.take().unwrap_or_default()
+    }
+
+    pub(super) fn add(text: &str) -> bool {
+        PRINTED.with_borrow_mut(|printed| printed.as_mut().map(|all| all.push_str(text)).is_some())
     }
 }
 

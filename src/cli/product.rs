@@ -9,7 +9,7 @@ use super::{
     Remote, change,
     client::Client,
     duration,
-    error::{CliError, failed},
+    error::{CliError, ErrorCode, failed},
     output,
     product_show::{self, acks, password_of, reads, rules},
     setting,
@@ -332,8 +332,9 @@ pub(super) async fn asked(remote: &Remote) -> Result<Vec<String>, CliError> {
 }
 
 async fn show(name: &str, remote: &Remote) -> Result<(), CliError> {
-    let missing =
-        || CliError::Refused("not-found", format!("there is no product '{name}'; `pontoon product ls` shows all"));
+    let missing = || {
+        CliError::Refused(ErrorCode::NotFound, format!("there is no product '{name}'; `pontoon product ls` shows all"))
+    };
     let found = fetch(remote).await?.into_iter().find(|p| p.name == name).ok_or_else(missing)?;
     if remote.json() {
         return output::print_json(&found);

@@ -31,7 +31,7 @@ pub struct Config {
 }
 
 /// The settings that a running node takes over on SIGHUP. The others need a restart: they are in every thread, or other
-/// nodes know them.
+/// nodes know them. (The content of `secret_file` is read again, too.)
 pub const RELOADED: [&str; 2] = ["log.level", "log.file"];
 
 /// Prefix of variables of the environment; the section and the key follow, in capitals.
@@ -90,9 +90,10 @@ impl Config {
     /// The cluster secret from its file; none if there is no file.
     ///
     /// # Errors
-    /// As [`secret_file::cluster_secret`].
+    /// As [`secret_file::cluster_secrets`].
     pub fn secret(&self) -> Result<ClusterSecret, String> {
-        self.node.secret_file.as_deref().map_or_else(|| Ok(ClusterSecret::none()), secret_file::cluster_secret)
+        let Some(path) = &self.node.secret_file else { return Ok(ClusterSecret::none()) };
+        secret_file::cluster_secrets(path).map(ClusterSecret::of)
     }
 
     /// Raft's part of the clocks.

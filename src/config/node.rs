@@ -37,7 +37,7 @@ section! {
         zone "zone": String = String::new(), "rack-1";
         /// Directory of this node's log, created with mode 0700. Never copy it.
         data_dir "data_dir": Option<PathBuf> = None, "/var/lib/pontoon";
-        /// File with the cluster secret, mode 0600. Needed if anything is bound beyond loopback.
+        /// File with the cluster secret, mode 0600; a second line is another secret that is accepted too. Read again on SIGHUP. Needed if anything is bound beyond loopback.
         secret_file "secret_file": Option<PathBuf> = None, "/etc/pontoon/secret";
         /// Serve beyond loopback without a cluster secret, and products without a password. Only where the network is trusted.
         insecure "insecure": bool = false, "false";

@@ -10,24 +10,24 @@ use std::{
 
 use secrecy::zeroize::Zeroizing;
 
-use crate::{model::secret::Secret, wire::auth::ClusterSecret};
+use crate::{model::secret::Secret, wire::secrets::Secrets};
 
-/// Longest secret file that is read; several times the longest secret.
+/// Longest secret file that is read; several times two of the longest secrets.
 const FILE_LEN_MAX: u64 = 4096;
 /// Bits of a file's mode that give access to others than the owner.
 const MODE_OTHERS: u32 = 0o077;
 
-/// The cluster secret in `path`: its first and only line.
+/// The cluster secrets in `path`: one line, or two while the secret is replaced.
 ///
 /// # Errors
 /// Returns why, as text for the operator, if the file cannot be read, others may read it (with the command that changes
-/// this), or its content cannot be a cluster secret.
-pub fn cluster_secret(path: &Path) -> Result<ClusterSecret, String> {
+/// this), or its content cannot be cluster secrets.
+pub fn cluster_secrets(path: &Path) -> Result<Secrets, String> {
     let show = path.display();
     let file = File::open(path).map_err(|e| format!("secret file {show} cannot be read: {e}"))?;
     closed_to_others(&file, path, "secret")?;
-    let text = line(file.take(FILE_LEN_MAX)).map_err(|e| format!("secret file {show}: {e}"))?;
-    ClusterSecret::new(&text).map_err(|e| format!("secret file {show}: {e}"))
+    let text = text(file.take(FILE_LEN_MAX)).map_err(|e| format!("secret file {show}: {e}"))?;
+    Secrets::parse(&text).map_err(|e| format!("secret file {show}: {e}"))
 }
 
 /// A password from a file, or from standard input if `path` is `-`.
@@ -60,8 +60,8 @@ fn closed_to_others(file: &File, path: &Path, what: &str) -> Result<(), String> 
     Ok(())
 }
 
-/// The only line of a text, without its end. Its memory is erased when it is dropped.
-fn line<R: Read>(mut from: Take<R>) -> Result<Zeroizing<String>, String> {
+/// A whole text. Its memory is erased when it is dropped.
+fn text<R: Read>(mut from: Take<R>) -> Result<Zeroizing<String>, String> {
     // With room for all of it, so that it does not move while it grows.
     let mut text = Zeroizing::new(String::with_capacity(FILE_LEN_MAX as usize));
     from.read_to_string(&mut text).map_err(|e| match e.kind() {
@@ -71,6 +71,12 @@ fn line<R: Read>(mut from: Take<R>) -> Result<Zeroizing<String>, String> {
     if from.limit() == 0 {
         return Err(format!("it is longer than {FILE_LEN_MAX} bytes"));
     }
+    Ok(text)
+}
+
+/// The only line of a text, without its end.
+fn line<R: Read>(from: Take<R>) -> Result<Zeroizing<String>, String> {
+    let text = text(from)?;
     let text = text.strip_suffix('\n').unwrap_or(text.as_str());
     let text = text.strip_suffix('\r').unwrap_or(text);
     match text {
@@ -93,10 +99,10 @@ mod tests {
         let path = dir.path().join("secret");
         fs::write(&path, "0123456789abcdef\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let refused = cluster_secret(&path).unwrap_err();
+        let refused = cluster_secrets(&path).unwrap_err();
         assert!(refused.contains("chmod 600") && !refused.contains("0123"), "{refused}");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(cluster_secret(&path).unwrap().is_some());
+        assert_eq!(cluster_secrets(&path).unwrap().sent().reveal(), "0123456789abcdef");
         assert_eq!(password(&path).unwrap().reveal(), "0123456789abcdef");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
         let refused = password(&path).unwrap_err();
@@ -106,14 +112,17 @@ mod tests {
         for (content, part) in [
             ("", "empty"),
             ("\n", "empty"),
-            ("a\nb\n", "one line"),
+            ("a\nb\n", "line 1: the cluster secret has 1 characters"),
             (&*"x".repeat(5000), "longer"),
             ("short\n", "characters"),
         ] {
             fs::write(&path, content).unwrap();
-            let refused = cluster_secret(&path).unwrap_err();
+            let refused = cluster_secrets(&path).unwrap_err();
             assert!(refused.contains(part), "{content:.9}: {refused}");
         }
-        assert!(cluster_secret(&dir.path().join("none")).unwrap_err().contains("cannot be read"));
+        fs::write(&path, "0123456789abcdef\nfedcba9876543210\n").unwrap();
+        assert_eq!(cluster_secrets(&path).unwrap().tags().accepted(), 2);
+        assert!(password(&path).unwrap_err().contains("one line"), "a password is one line");
+        assert!(cluster_secrets(&dir.path().join("none")).unwrap_err().contains("cannot be read"));
     }
 }

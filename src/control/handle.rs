@@ -15,7 +15,7 @@ use crate::{
     model::{
         author::Author,
         change::Change,
-        ids::{AssignmentId, Epoch, MigrationId, NodeId, ProductId, PromotionId, Term, Uuid},
+        ids::{AssignmentId, Epoch, GroupId, MigrationId, NodeId, ProductId, PromotionId, Term, Uuid},
         migration::{EndPhase, MigrationPhase},
         state::{ClusterState, EndedAssignment},
     },
@@ -293,6 +293,27 @@ impl Control {
             each.collect::<Vec<_>>().join(", ") + &self.waiting_on()
         };
         self.wait_state(settled, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
+    }
+
+    /// Waits until the servers of a group accept no former credentials any more.
+    ///
+    /// # Errors
+    /// The deadline, with what the control loops wait for.
+    pub async fn wait_former_removed(
+        &self,
+        (product, group): (ProductId, GroupId),
+        deadline: Instant,
+    ) -> Result<(), WaitError> {
+        let removed = |state: &ClusterState| {
+            let group = state.products.get(&product).and_then(|product| product.groups.get(&group));
+            group.is_none_or(|group| group.former.is_none()).then_some(())
+        };
+        self.wait_state(removed, deadline).await.ok_or_else(|| {
+            WaitError::Deadline(format!(
+                "servers of group {group} still accept the former password{}",
+                self.waiting_on()
+            ))
+        })
     }
 
     /// Waits until a migration has ended in whatever way.

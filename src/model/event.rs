@@ -180,6 +180,10 @@ macro_rules! for_every_event_kind {
             SlotsAssigned = "slots-assigned",
             /// Slots have no owner any more.
             SlotsReleased = "slots-released",
+            /// Nodes log in at the servers of a group with other credentials.
+            ControlUserSet = "control-user-set",
+            /// No server of a group accepts its former password any more.
+            FormerRemoved = "former-password-removed",
         }
     };
 }

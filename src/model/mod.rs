@@ -10,6 +10,7 @@ pub mod author;
 pub mod change;
 pub mod check;
 pub mod client_rules;
+pub mod cluster_secret;
 pub mod data_user;
 pub mod derive;
 pub mod ejection;

@@ -238,6 +238,8 @@ pub struct Group {
     pub servers: Vec<Server>,
     /// The credentials that nodes log in with at the servers: those of the control user.
     pub credentials: Option<Credentials>,
+    /// Those before, while servers still accept them.
+    pub former: Option<FormerControlUser>,
     /// The user with which nodes carry out what clients ask for. `None`: the control user, so that scripts of clients may do
     /// whatever it may.
     pub data_user: Option<DataUser>,
@@ -261,6 +263,15 @@ pub struct Group {
     pub required_offset: Option<ReplicationOffset>,
     /// Its ejection, if it is ejected; caches only.
     pub ejection: Option<Ejection>,
+}
+
+/// Credentials of a group that others have replaced, and that its servers still accept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormerControlUser {
+    /// The credentials; `None`: the servers accepted everybody.
+    pub credentials: Option<Credentials>,
+    /// Log index of the entry that replaced them.
+    pub at: Epoch,
 }
 
 /// The options of a group.

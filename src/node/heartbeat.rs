@@ -24,7 +24,11 @@ use crate::{
         state::ClusterState,
     },
     proxy::{ProxyReport, permit::Permit},
-    wire::pb::node::{HeartbeatReply, HeartbeatRequest, HelloReply, HoldAck, ListenerReport, MemoryReport},
+    wire::{
+        auth::ClusterSecret,
+        pb::node::{HeartbeatReply, HeartbeatRequest, HelloReply, HoldAck, ListenerReport, MemoryReport},
+        secret_report,
+    },
 };
 
 /// How long the answer to a heartbeat is awaited. A lease counts from the send, so a later answer would grant little
@@ -46,6 +50,8 @@ pub struct HeartbeatSender {
     pub peers: Peers,
     /// Answers heartbeats when this node is the leader.
     pub leader_service: LeaderService,
+    /// What it reports of its secrets is in heartbeats.
+    pub secret: ClusterSecret,
     /// What the workers have reached.
     pub report: watch::Receiver<Arc<ProxyReport>>,
     /// The runs this node works on.
@@ -239,6 +245,7 @@ impl HeartbeatSender {
                 clients_closed: report.stats.over_budget,
                 budget: u64::try_from(report.memory_max).unwrap_or(u64::MAX),
             }),
+            secrets: Some(secret_report::to_wire(self.secret.report())),
         }
     }
 

@@ -12,7 +12,10 @@ use crate::{
     },
     model::ids::{Epoch, HoldId, Incarnation, ProductId},
     plan::closings::MemoryReport,
-    wire::pb::node::{AuthorizeReply, AuthorizeRequest, HeartbeatReply, HeartbeatRequest, ListenerReport},
+    wire::{
+        pb::node::{AuthorizeReply, AuthorizeRequest, HeartbeatReply, HeartbeatRequest, ListenerReport},
+        secret_report,
+    },
 };
 
 /// Holds, listeners or runs that one heartbeat may name. A node has one listener for each product.
@@ -92,6 +95,7 @@ fn heartbeat_from(request: HeartbeatRequest) -> Result<Heartbeat, String> {
             clients_closed: m.clients_closed,
             budget: m.budget,
         }),
+        secrets: request.secrets.as_ref().map(secret_report::from_wire).transpose()?,
     })
 }
 

@@ -23,6 +23,7 @@ pub mod reads;
 pub mod reload;
 pub mod routes;
 pub mod running;
+pub mod secret_file;
 pub mod service;
 pub mod stop;
 pub mod tasks;
@@ -43,9 +44,10 @@ pub async fn run(config: Config, read: impl Fn() -> Result<Config, String>) -> a
     // Before anything else: until then these signals end the process.
     let reload = Reload::new(&config, read).context("signals cannot be caught")?;
     let mut node = OpenNode::open(&config).await?.start(&config)?;
+    let secret_file = node.secret_file.take();
     let why = tokio::select! {
         why = node.wait() => why,
-        never = reload.run() => match never {},
+        never = reload.run(secret_file) => match never {},
     };
     node.stop(&why).await;
     why.into_result()

@@ -1,10 +1,11 @@
-//! SIGHUP: the node opens its log file again, reads its settings again, and takes over those that may change while it
-//! runs. Settings with a mistake are refused, and the node goes on with the former ones.
+//! SIGHUP: the node opens its log file again, reads its settings again, takes over those that may change while it runs, and
+//! reads its secret file again. Settings and secrets with a mistake are refused, and the node goes on with the former ones.
 //! Knows nothing of where settings come from.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
+use super::secret_file::SecretFile;
 use crate::{
     config::{Config, RELOADED},
     logging,
@@ -37,13 +38,17 @@ impl<R: Fn() -> Result<Config, String>> Reload<R> {
         })
     }
 
-    /// Obeys signals. It never returns.
-    pub async fn run(mut self) -> std::convert::Infallible {
+    /// Obeys signals. It never returns. `secret_file`: `None` if the node has no cluster secret.
+    pub async fn run(mut self, secret_file: Option<SecretFile>) -> std::convert::Infallible {
         loop {
             let [(first, usr1), (second, usr2)] = &mut self.unused;
             let unused = tokio::select! {
                 _ = self.hangup.recv() => {
                     self.reload();
+                    // A mistake in the settings does not keep the secret from being replaced.
+                    if let Some(file) = &secret_file {
+                        file.read_again().await;
+                    }
                     continue;
                 }
                 _ = usr1.recv() => first,

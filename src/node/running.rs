@@ -22,6 +22,7 @@ use super::{
     probe::{Prober, misrouted},
     proxy_config::{self, ProxyLinks},
     reads, routes,
+    secret_file::SecretFile,
     service::NodeService,
     stop::{StopReason, log_stopped, signalled},
     tasks::{End, TaskEnds, Tasks, UnexpectedEnd},
@@ -49,6 +50,8 @@ const CAUSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// A node whose tasks run.
 pub struct RunningNode {
+    /// The file of its cluster secret, which SIGHUP makes it read again; `None`: it has no secret, or the file was taken.
+    pub secret_file: Option<SecretFile>,
     _lock: DirLock,
     log: Consensus,
     permit: Arc<Permit>,
@@ -141,6 +144,7 @@ impl OpenNode {
         let leading = starting.leading(leader.clone());
         let (followers, last_heartbeat, heartbeat_end) = starting.followers(&leader, &proxy, &movers, unmanaged);
         Ok(RunningNode {
+            secret_file: starting.secret_file(),
             _lock: lock,
             log: starting.log,
             permit: starting.permit,
@@ -212,6 +216,7 @@ impl Starting<'_> {
             consensus: self.log.clone(),
             leader_service: leader.service.clone(),
             movers: movers.clone(),
+            secret: self.secret.clone(),
         };
         let control = Control {
             log: Arc::new(self.log.clone()),
@@ -242,6 +247,11 @@ impl Starting<'_> {
             }
         });
         Calls { stop, ended }
+    }
+
+    fn secret_file(&self) -> Option<SecretFile> {
+        let (path, secret) = (self.config.node.secret_file.clone()?, self.secret.clone());
+        Some(SecretFile { path, secret, me: self.me.id, peers: self.peers.clone(), log: self.log.clone() })
     }
 
     /// Forms or joins a cluster, if this node belongs to none.
@@ -287,6 +297,7 @@ impl Starting<'_> {
             consensus: self.log.clone(),
             peers: self.peers.clone(),
             leader_service: leader.service.clone(),
+            secret: self.secret.clone(),
             report: proxy.report(),
             movers: movers.clone(),
             prober: self.prober.clone(),

@@ -19,15 +19,18 @@ use crate::{
         change::{Change, NewMember},
         ids::{HoldId, HostPort, NodeId, Uuid},
     },
+    plan::secret_rotation::PeerAnswer,
     wire::{
+        auth::ClusterSecret,
         caller::Caller,
         connection::peer_address,
         hash::change_hash,
         pb::node::{
             AuthorizeReply, AuthorizeRequest, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest, HelloReply,
-            HelloRequest, JoinReply, JoinRequest, Peer, PingReply, PingRequest, node_server,
+            HelloRequest, JoinReply, JoinRequest, Peer, PingReply, PingRequest, SecretAnswer, node_server,
         },
         refused::{Because, Refusal},
+        secret_report,
     },
 };
 
@@ -46,6 +49,8 @@ pub struct NodeService {
     pub leader_service: LeaderService,
     /// The runs this node works on.
     pub movers: Movers,
+    /// Its cluster secrets.
+    pub secret: ClusterSecret,
 }
 
 impl NodeService {
@@ -155,8 +160,16 @@ impl node_server::Node for NodeService {
     }
 
     async fn ping(&self, request: Request<PingRequest>) -> Result<Response<PingReply>, Status> {
-        self.consensus.callers().admit(Caller::of(request.metadata()))?;
-        Ok(Response::new(PingReply {}))
+        let (callers, caller) = (self.consensus.callers(), Caller::of(request.metadata()));
+        // Anybody with the secret may learn that this node answers; what it has besides is for members.
+        let asked = match request.into_inner().secrets {
+            None => callers.admit(caller).map(|_| None)?,
+            Some(asked) => callers.admit_member(caller).map(|_| Some(asked))?,
+        };
+        let theirs = asked.as_ref().map(secret_report::tags_from).transpose().map_err(Status::invalid_argument)?;
+        let answer = theirs.and_then(|theirs| PeerAnswer::to(&theirs, &self.secret.report()));
+        let secrets = answer.map(|PeerAnswer { accepts, accepted, age_ms }| SecretAnswer { accepts, accepted, age_ms });
+        Ok(Response::new(PingReply { secrets }))
     }
 
     async fn authorize(&self, request: Request<AuthorizeRequest>) -> Result<Response<AuthorizeReply>, Status> {

@@ -139,6 +139,7 @@ mod tests {
             id: GroupId(1),
             servers: (1..=servers).map(|port| Server::new(addr(port), String::new(), 0)).collect(),
             credentials: None,
+            former: None,
             data_user: None,
             epoch: Epoch(1),
             given_away: Default::default(),

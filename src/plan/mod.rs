@@ -27,5 +27,6 @@ pub mod rebalance;
 pub mod replication;
 pub mod restart;
 pub mod scripts;
+pub mod secret_rotation;
 pub mod sweep;
 pub mod timing;

@@ -11,6 +11,7 @@ use super::{
 use crate::model::{
     ids::{Epoch, GroupId, HostPort, NodeId, ProductId},
     route::Mode,
+    secret::Credentials,
     state::{ClusterState, Group, Product, Server},
 };
 
@@ -78,6 +79,12 @@ pub enum ReplicationAction {
         /// The log index of the entry that made it the primary.
         promoted: Epoch,
     },
+    /// Servers of the group still accept credentials that others have replaced: let all of them use the new ones, remove the
+    /// former, and note that in the log. The server of this fix is the primary; the action is one of the whole group.
+    RemoveFormer {
+        /// Log index of the entry that replaced them. No node may use them any more.
+        replaced_at: Epoch,
+    },
 }
 
 /// For which processes the credentials of a replica are set.
@@ -89,6 +96,8 @@ pub struct LoginProcesses {
     pub primary: String,
     /// The replica logs in with the replication user, see [`is_protected`].
     pub protected: bool,
+    /// The credentials of the group.
+    pub credentials: Option<Credentials>,
 }
 
 /// A [`ReplicationAction::SetLogin`] for each replica that answers and follows its primary, if the primary is the process
@@ -116,6 +125,7 @@ pub fn logins(state: &ClusterState, seen: &Observation) -> Vec<ReplicationFix> {
                 replica: theirs.run_id.clone(),
                 primary: probe.run_id.clone(),
                 protected: is_protected(product),
+                credentials: group.credentials.clone(),
             };
             fixes.push(ReplicationFix {
                 product: product.id,
@@ -144,6 +154,18 @@ fn configs_to_save<'a>(state: &'a ClusterState, seen: &'a Observation) -> impl I
         let action = ReplicationAction::SaveConfig { promoted: last.at };
         let fix = ReplicationFix { product, group: group.id, epoch: group.epoch, addr: primary.clone(), action };
         (answers && !promoted).then_some(fix)
+    })
+}
+
+/// A [`ReplicationAction::RemoveFormer`] for each group whose servers may still accept former credentials. Also in
+/// maintenance, since it completes what an operator has begun.
+fn former_to_remove(state: &ClusterState) -> impl Iterator<Item = ReplicationFix> + '_ {
+    let groups = state.products.values().flat_map(|p| p.groups.values().map(move |g| (p.id, g)));
+    let open = move |product, group| state.promotion_of(product, group).is_some();
+    groups.filter(move |(product, group)| !open(*product, group.id)).filter_map(|(product, group)| {
+        let (former, primary) = (group.former.as_ref()?, group.servers.first()?);
+        let action = ReplicationAction::RemoveFormer { replaced_at: former.at };
+        Some(ReplicationFix { product, group: group.id, epoch: group.epoch, addr: primary.addr.clone(), action })
     })
 }
 
@@ -267,7 +289,8 @@ fn lost_keys(began: u64, keys: u64) -> bool {
 /// What is done in all groups, and texts about differences that are left to the operator.
 #[must_use]
 pub fn reconcile(state: &ClusterState, seen: &Observation) -> (Vec<ReplicationFix>, Vec<String>) {
-    let (mut fixes, mut left): (Vec<ReplicationFix>, _) = (configs_to_save(state, seen).collect(), Vec::new());
+    let (mut fixes, mut left): (Vec<ReplicationFix>, _) =
+        (configs_to_save(state, seen).chain(former_to_remove(state)).collect(), Vec::new());
     if state.settings.maintenance {
         return (fixes, left);
     }

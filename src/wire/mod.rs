@@ -16,6 +16,8 @@ mod promotion;
 mod reads;
 mod redacted;
 pub mod refused;
+pub mod secret_report;
+pub mod secrets;
 pub mod snapshot;
 
 /// Name of the metadata of a status that says what became of the change. `none`: not executed. `made`: the change was

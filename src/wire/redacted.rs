@@ -1,8 +1,11 @@
-//! `Debug` of the admin requests that contain a password: it leaves the password out.
+//! `Debug` of messages that contain a password, or what identifies a secret: it leaves these out.
 
 use std::fmt;
 
-use super::pb::admin::{CreateGroupRequest, CreateProductRequest, SetGroupRequest, SetProductRequest};
+use super::pb::{
+    admin::{CreateGroupRequest, CreateProductRequest, SetGroupRequest, SetProductRequest},
+    node::SecretTags,
+};
 
 macro_rules! redacted {
     ($($type:ident { $($field:ident)* })*) => {$(
@@ -24,8 +27,10 @@ redacted! {
     }
     SetGroupRequest {
         product id down_after_ms maintenance eject_after_ms options impaired new_data_user data_username
+        username
     }
     CreateGroupRequest { product id primary replicas username options data_username accept_shared_risk }
+    SecretTags { }
 }
 
 #[cfg(test)]

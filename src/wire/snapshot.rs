@@ -26,8 +26,8 @@ use crate::model::{
     outcome::Outcome,
     reject::Reject,
     state::{
-        Admission, Assignment, ClusterState, EndedAssignment, Group, Hold, Keys, Leaving, Member, Product,
-        RaftMembership, Recorded, RemovedMember, Settings, SlotState,
+        Admission, Assignment, ClusterState, EndedAssignment, FormerControlUser, Group, Hold, Keys, Leaving, Member,
+        Product, RaftMembership, Recorded, RemovedMember, Settings, SlotState,
     },
 };
 
@@ -259,6 +259,10 @@ fn group_to(g: &Group) -> pb::Group {
         id: g.id.0,
         servers: g.servers.iter().map(server_to).collect(),
         credentials: g.credentials.as_ref().map(credentials_to),
+        former: g.former.as_ref().map(|former| pb::FormerControlUser {
+            credentials: former.credentials.as_ref().map(credentials_to),
+            at: former.at.0,
+        }),
         data_user: g.data_user.as_ref().map(data_user_to),
         epoch: g.epoch.0,
         given_away: slots_to(&g.given_away),
@@ -277,6 +281,10 @@ fn group_from(g: pb::Group) -> Result<Group, DecodeError> {
         id: GroupId(g.id),
         servers: g.servers.into_iter().map(server_from).collect::<Result<_, _>>()?,
         credentials: g.credentials.map(credentials_from),
+        former: g.former.map(|former| FormerControlUser {
+            credentials: former.credentials.map(credentials_from),
+            at: Epoch(former.at),
+        }),
         data_user: g.data_user.map(data_user_from).transpose()?,
         epoch: Epoch(g.epoch),
         given_away: slots_from(&g.given_away)?,

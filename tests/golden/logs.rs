@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use pontoon::model::{
     change::{
         AddServer, Admit, AssignFree, BeginRemove, Bootstrap, CancelMigration, Change, Cleaned, CreateGroup, Eject,
-        EndSweep, FinishAssign, FinishPromotion, FinishRemove, GiveUpAssign, GiveUpPromotion, GroupNote, MarkResynced,
-        MigrationProgress, NewMember, NewProduct, NodeNote, NoteGroup, NoteMembership, NoteNode, NotePrimary,
-        NoteReconciled, OpenHold, PauseMigration, PlanMigration, Recover, Reinstate, Release, RemoveGroup,
-        RemoveProduct, RemoveServer, RestartMigration, ResumeMigration, SetAuth, SetCluster, SetDataUser, SetGroup,
-        SetImpaired, SetMigration, SetProduct, SetRole, SetServer, StartAssign, StartMigration, StartPromotion,
-        StartRun, Switch,
+        EndSweep, FinishAssign, FinishPromotion, FinishRemove, ForgetFormer, GiveUpAssign, GiveUpPromotion, GroupNote,
+        MarkResynced, MigrationProgress, NewMember, NewProduct, NodeNote, NoteGroup, NoteMembership, NoteNode,
+        NotePrimary, NoteReconciled, OpenHold, PauseMigration, PlanMigration, Recover, Reinstate, Release, RemoveGroup,
+        RemoveProduct, RemoveServer, RestartMigration, ResumeMigration, SetAuth, SetCluster, SetControlUser,
+        SetDataUser, SetGroup, SetImpaired, SetMigration, SetProduct, SetRole, SetServer, StartAssign, StartMigration,
+        StartPromotion, StartRun, Switch,
     },
     client_rules::SetClientRules,
     data_user::DataUser,
@@ -420,6 +420,10 @@ pub fn noted() -> Log {
             keys_before,
         })
     };
+    let control_user = |password: &str| {
+        let credentials = Credentials { username: None, password: Secret::new(password.into()) };
+        Change::SetControlUser(SetControlUser { product, group, credentials })
+    };
     let servers = vec![server(1), server(2)];
     vec![
         (STEP, Change::Bootstrap(Bootstrap { members: vec![member(1), member(2), member(3)], port: 19000 })),
@@ -437,6 +441,9 @@ pub fn noted() -> Log {
             let credentials = Credentials { username: Some("tenant".into()), password: Secret::new("secret".into()) };
             Change::SetDataUser(SetDataUser { product, group, data_user: DataUser { credentials, managed: false } })
         }),
+        ("set_control_user", control_user("second")),
+        ("forget_former", Change::ForgetFormer(ForgetFormer { product, group, replaced_at: Epoch(7) })),
+        (STEP, control_user("third")),
     ]
 }
 

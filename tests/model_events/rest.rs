@@ -2,13 +2,14 @@
 
 use pontoon::model::{
     change::{
-        AddServer, AssignFree, BeginRemove, Bootstrap, Change, CreateGroup, FinishRemove, GiveUpAssign,
+        AddServer, AssignFree, BeginRemove, Bootstrap, Change, CreateGroup, FinishRemove, ForgetFormer, GiveUpAssign,
         MigrationProgress, NewMember, NewProduct, NoteMembership, Recover, RemoveGroup, RemoveProduct, RemoveServer,
-        SetAuth, SetCluster, SetDataUser, SetGroup, SetImpaired, SetProduct, SetRole, SetServer, StartAssign,
+        SetAuth, SetCluster, SetControlUser, SetDataUser, SetGroup, SetImpaired, SetProduct, SetRole, SetServer,
+        StartAssign,
     },
     client_rules::SetClientRules,
     data_user::DataUser,
-    ids::{AssignmentId, GroupId, HostPort, NodeId, ProductId, SlotId, Term, Uuid},
+    ids::{AssignmentId, Epoch, GroupId, HostPort, NodeId, ProductId, SlotId, Term, Uuid},
     migration::Counters,
     reads::{ReadFrom, SetReads},
     route::{Isolated, Mode},
@@ -153,6 +154,8 @@ pub fn audited() -> Log {
         ("assign", Change::AssignFree(AssignFree { product, slots: slots(0, 9), to: group })),
         ("release", Change::StartAssign(StartAssign { product, slots: slots(0, 1023), to: None, abandon: true })),
         ("give up", Change::GiveUpAssign(GiveUpAssign { assignment: AssignmentId(15), why: "too late".into() })),
+        ("server password", Change::SetControlUser(SetControlUser { product, group, credentials: login(None, 7) })),
+        ("former removed", Change::ForgetFormer(ForgetFormer { product, group, replaced_at: Epoch(17) })),
         ("remove server", Change::RemoveServer(RemoveServer { product, group, addr: server(2).addr })),
         (
             STEP,
@@ -214,6 +217,13 @@ pub const SAID: &[(&str, &str, &str, &str)] = &[
     ("assign", "slots-assigned", "owner=none (10 slots)", "owner=group 1 (10 slots)"),
     ("release", "assignment-started", "assignment=none", "assignment=15 to no owner"),
     ("give up", "assignment-given-up", "assignment=15 to no owner", "assignment=none"),
+    (
+        "server password",
+        "control-user-set",
+        "password=set, former-password=none",
+        "password=changed, former-password=set",
+    ),
+    ("former removed", "former-password-removed", "former-password=set", "former-password=none"),
     ("remove server", "server-removed", "servers=10.0.1.1:6379 10.0.1.2:6379", "servers=10.0.1.1:6379"),
     (
         "remove group",

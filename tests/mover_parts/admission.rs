@@ -34,6 +34,7 @@ fn group(id: GroupId, servers: &[&HostPort], credentials: Option<Credentials>) -
         id,
         servers: servers.iter().map(server).collect(),
         credentials,
+        former: None,
         data_user: None,
         epoch: Epoch(1),
         given_away: BTreeSet::new(),

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use pontoon::{
     model::{
-        change::{Change, GiveUpPromotion},
+        change::{Change, ForgetFormer, GiveUpPromotion, SetControlUser},
         ids::{GroupId, NodeId},
+        reject::Reject,
         route::Mode,
         secret::{Credentials, Secret},
     },
@@ -56,6 +57,39 @@ fn servers_that_do_not_follow_the_primary_are_repointed() {
     assert_eq!(empty.actions(), [], "it is the old primary, and no other server has its keys");
     empty.state.products.get_mut(&PRODUCT).unwrap().mode = Mode::Cache;
     assert_eq!(empty.actions(), [(7002, repoint("it is a primary".into()))], "a cache may lose them");
+}
+
+#[test]
+fn former_credentials_are_removed_unless_a_promotion_is_open() {
+    let credentials = |password: &str| Credentials { username: None, password: Secret::new(password.into()) };
+    let mut world = World::up();
+    let (product, group) = (PRODUCT, GROUP);
+    let set =
+        |password: &str| Change::SetControlUser(SetControlUser { product, group, credentials: credentials(password) });
+    world.make(set("first"));
+    let replaced_at = world.state.applied;
+    let remove = [(PRIMARY, ReplicationAction::RemoveFormer { replaced_at })];
+    assert_eq!(world.actions(), remove);
+    world.edit(|g| g.options.maintenance = true);
+    assert_eq!(world.actions(), remove, "maintenance does not end what an operator has begun");
+    let open = || {
+        let mut open = World::up();
+        open.make(set("first"));
+        open.start(7002, false);
+        open.actions()
+    };
+    assert_eq!(open(), []);
+
+    // Servers know two passwords at most.
+    assert!(matches!(world.try_make(set("second")), Err(Reject::FormerPassword { .. })));
+    world.make(Change::ForgetFormer(ForgetFormer { product, group, replaced_at }));
+    assert_eq!(world.actions(), []);
+    world.make(set("second"));
+    let now = world.state.products[&PRODUCT].groups[&GROUP].clone();
+    assert_eq!(
+        (now.credentials, now.former.unwrap().credentials),
+        (Some(credentials("second")), Some(credentials("first")))
+    );
 }
 
 /// 7002 is the old primary, with 10 keys; the present one was promoted, and restarted empty since.

@@ -1,7 +1,11 @@
 //! Tables: a primary of a group with `min-acks` that answers as another process than the log knows.
 
 use pontoon::{
-    model::{ids::NodeId, route::Mode},
+    model::{
+        ids::NodeId,
+        route::Mode,
+        secret::{Credentials, Secret},
+    },
     plan::{
         observation::ReportedRole,
         replication::{LoginProcesses, ReplicationAction, logins},
@@ -191,8 +195,15 @@ fn replicas_get_the_credentials_of_the_known_primary() {
     let mut world = World::up();
     let login = |port: u16, protected| {
         let (replica, primary) = (format!("run{port}"), format!("run{PRIMARY}"));
-        (port, ReplicationAction::SetLogin(LoginProcesses { replica, primary, protected }))
+        (port, ReplicationAction::SetLogin(LoginProcesses { replica, primary, protected, credentials: None }))
     };
+    let mut other = World::up();
+    let password = Credentials { username: None, password: Secret::new("second".into()) };
+    other.edit(|group| group.credentials = Some(password.clone()));
+    let all = of(&other).into_iter().map(|(_, action)| action);
+    let again = |action| matches!(action, ReplicationAction::SetLogin(LoginProcesses { credentials: Some(c), .. }) if c == password);
+    assert!(all.map(again).eq([true; 2]), "other credentials are set, too");
+
     assert_eq!(of(&world), [login(7002, false), login(7003, false)]);
     world.state.products.get_mut(&PRODUCT).unwrap().min_acks = 1;
     assert_eq!(of(&world), [login(7002, true), login(7003, true)]);

@@ -9,6 +9,7 @@ use pontoon::{
         ids::{Epoch, GroupId, HoldId, HostPort, NodeId, ProductId, PromotionId, Term, Uuid},
         outcome::Outcome,
         promotion::PromotionKind,
+        reject::Reject,
         route::HoldKind,
         state::{Cause, ClusterState, Entry, Group, Position, Server},
     },
@@ -74,6 +75,10 @@ impl World {
     }
 
     pub fn make(&mut self, change: Change) -> Outcome {
+        self.try_make(change).unwrap()
+    }
+
+    pub fn try_make(&mut self, change: Change) -> Result<Outcome, Reject> {
         self.index += 1;
         let entry = Entry {
             id: Uuid(self.index.into()),
@@ -83,7 +88,7 @@ impl World {
             change,
         };
         let at = Position { index: Epoch(self.index), term: Term(1) };
-        apply(&mut self.state, &entry, at).unwrap()
+        apply(&mut self.state, &entry, at)
     }
 
     pub fn group(&mut self, id: u32, ports: &[u16]) {

@@ -131,6 +131,7 @@ impl World {
             movers: heartbeat.movers.clone(),
             servers: Vec::new(),
             memory: MemoryReport::default(),
+            secrets: None,
         }
     }
 

@@ -1,8 +1,9 @@
 //! Forged calls beside Raft, with the secret: heartbeats, pings, authorizations, orders to finish, forwarded calls.
 
+use bytes::Bytes;
 use pontoon::wire::pb::{
     admin::SetClusterRequest,
-    node::{AuthorizeRequest, FinishRequest, HeartbeatRequest, NodeInfo, PingRequest},
+    node::{AuthorizeRequest, FinishRequest, HeartbeatRequest, NodeInfo, PingRequest, SecretTags},
     raft::Header,
 };
 use tonic::{
@@ -21,7 +22,13 @@ fn heartbeat(peer: &Peer, me: NodeInfo) -> Result<pontoon::wire::pb::node::Heart
 }
 
 fn ping(peer: &Peer) -> Result<pontoon::wire::pb::node::PingReply, tonic::Status> {
-    peer.node(|mut client| async move { client.ping(PingRequest {}).await })
+    peer.node(|mut client| async move { client.ping(PingRequest::default()).await })
+}
+
+/// Asks whether a secret with this tag is that of the node.
+fn ask_about_secret(peer: &Peer, tag: Bytes) -> Result<pontoon::wire::pb::node::PingReply, tonic::Status> {
+    let asked = PingRequest { secrets: Some(SecretTags { sent: tag, other: Bytes::new() }) };
+    peer.node(|mut client| async move { client.ping(asked).await })
 }
 
 fn authorize(peer: &Peer, node: u64) -> Result<pontoon::wire::pb::node::AuthorizeReply, tonic::Status> {
@@ -72,11 +79,13 @@ fn forged_calls_are_refused_and_change_nothing() {
     ping(&peer).unwrap();
     let stranger = NodeInfo { id: good.from_id, uuid: good.from_uuid.clone(), ..other.clone() };
     assert!(heartbeat(&peer, stranger).unwrap().not_a_member);
+    refused("a question about the secret", ask_about_secret(&peer, uuid(1)), Refused, "is not a member");
     refused("an authorization", authorize(&peer, good.from_id), Refused, "is not a member");
     refused("an order to finish", finish(&peer), Refused, "is not a member");
     refused("a forwarded call", forward(&peer, Some(good)), Unavailable, "is not a member");
     // A member that speaks for another one.
     peer.header = as_other;
+    refused("a tag of 3 bytes", ask_about_secret(&peer, Bytes::from_static(b"tag")), Bad, "has 16 bytes");
     let for_leader = peer.target.clone();
     refused("a heartbeat", heartbeat(&peer, for_leader), Refused, "is not that of the node that sends it");
     refused("an authorization", authorize(&peer, peer.target.id), Refused, "asks for an authorization of node");

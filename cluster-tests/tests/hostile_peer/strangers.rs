@@ -36,7 +36,7 @@ fn calls_without_the_secret_are_refused_and_change_nothing() {
         refused("an append", peer.append(append), Unauthenticated, part);
         refused("a snapshot", peer.install(Default::default()), Unauthenticated, part);
         refused("an election", peer.stand(), Unauthenticated, part);
-        let ping = peer.node(|mut client| async move { client.ping(PingRequest {}).await });
+        let ping = peer.node(|mut client| async move { client.ping(PingRequest::default()).await });
         refused("a ping", ping, Unauthenticated, part);
     }
     assert!(victim.quiet(1) == before, "a refused call has changed the data directory");

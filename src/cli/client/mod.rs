@@ -13,7 +13,10 @@ use tonic::{Code, Response, Status, service::interceptor::InterceptedService, tr
 use uuid::Uuid;
 
 use self::nodes::{Nodes, Unreached};
-use super::{CliError, Common, DEFAULT_PRODUCT, Output, declared, duration, error::failed};
+use super::{
+    CliError, Common, DEFAULT_PRODUCT, Output, declared, duration,
+    error::{ErrorCode, failed},
+};
 use crate::{
     config::secret_file,
     wire::{
@@ -75,7 +78,7 @@ enum CallError {
     /// Outcome unknown.
     Unknown(String),
     /// Refused, with the code in JSON; a repeat would be refused too.
-    Refused(&'static str, String),
+    Refused(ErrorCode, String),
     /// The change was made; what the call waited for failed.
     Made(String),
 }
@@ -88,7 +91,7 @@ impl Remote {
     pub fn new(common: Common) -> Result<Self, CliError> {
         let nodes = Nodes::parse(&common.node)?;
         let secret = match &common.secret_file {
-            Some(path) => secret_file::cluster_secret(path).map_err(failed)?,
+            Some(path) => secret_file::cluster_secrets(path).map(ClusterSecret::of).map_err(failed)?,
             None => ClusterSecret::none(),
         };
         let declared = declared::text(&common.typed);
@@ -159,7 +162,7 @@ impl Remote {
             };
             if Instant::now() + pause >= deadline {
                 let text = format!("no answer within {}: {why}", duration::show(self.timeout()));
-                return Err(CliError::Refused("no-answer", text));
+                return Err(CliError::Refused(ErrorCode::NoAnswer, text));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -237,7 +240,10 @@ impl Remote {
                     Some(before) if !dry_run => {
                         CliError::Unknown(format!("outcome unknown after {within}: {before}\ncheck with: {check}"))
                     }
-                    _ => CliError::Refused("not-executed", format!("not executed, gave up after {within}: {why}")),
+                    _ => CliError::Refused(
+                        ErrorCode::NotExecuted,
+                        format!("not executed, gave up after {within}: {why}"),
+                    ),
                 });
             }
             tokio::time::sleep(pause).await;
@@ -248,7 +254,7 @@ impl Remote {
 
 fn no_node(unreached: &Unreached) -> CliError {
     let advice = "start one (pontoon serve, or pontoon playground), or name another with --node HOST:PORT";
-    CliError::Refused("no-node", format!("{}; {advice}", unreached.why))
+    CliError::Refused(ErrorCode::NoNode, format!("{}; {advice}", unreached.why))
 }
 
 /// Whether the call was executed, according to its status. proto/admin.proto has the rules, at `ChangeReply`.
@@ -290,14 +296,14 @@ fn judge(status: &Status) -> CallError {
 }
 
 /// The code of a refusal in JSON.
-fn code(status: &Status) -> &'static str {
+fn code(status: &Status) -> ErrorCode {
     match status.code() {
-        Code::InvalidArgument | Code::OutOfRange => "invalid-argument",
-        Code::NotFound => "not-found",
-        Code::Unauthenticated | Code::PermissionDenied => "unauthenticated",
-        Code::ResourceExhausted => "resource-exhausted",
-        Code::Unimplemented => "other-version",
-        _ => "refused",
+        Code::InvalidArgument | Code::OutOfRange => ErrorCode::InvalidArgument,
+        Code::NotFound => ErrorCode::NotFound,
+        Code::Unauthenticated | Code::PermissionDenied => ErrorCode::Unauthenticated,
+        Code::ResourceExhausted => ErrorCode::ResourceExhausted,
+        Code::Unimplemented => ErrorCode::OtherVersion,
+        _ => ErrorCode::Refused,
     }
 }
 

@@ -85,14 +85,21 @@ pub enum GroupCommand {
     },
     /// Change a group: down-after=500ms..10m (until a failing server counts as down), maintenance=on|off,
     /// eject-after=500ms..10m|off (in a cache: until a group that is down, and has no replica to promote, is ejected),
-    /// data-user=new (another user and password for what clients ask for)
+    /// data-user=new (another user and password for what clients ask for), or a password for its servers
     Set {
         /// The group
         #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]
         id: u32,
         /// For example down-after=5s or maintenance=on
-        #[arg(required_unless_present = "data_username", value_name = "KEY=VALUE")]
+        #[arg(required_unless_present_any = ["data_username", "password_file"], value_name = "KEY=VALUE")]
         settings: Vec<String>,
+        /// File with another password with which nodes log in at the servers; - is standard input. Pontoon adds it there,
+        /// lets the nodes change to it, and removes the former one
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["settings", "data_username"])]
+        password_file: Option<PathBuf>,
+        /// The user of that password, if it is another one, which you have made at the servers
+        #[arg(long, value_name = "USER", requires = "password_file")]
+        username: Option<String>,
         /// Let nodes change to this user, which you have made at the servers, for what clients ask for
         #[arg(long, value_name = "USER", requires = "data_password_file", conflicts_with = "settings")]
         data_username: Option<String>,
@@ -127,9 +134,11 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
         GroupCommand::Ls => return ls(remote).await,
         GroupCommand::Show { id } => return show(remote, id).await,
         GroupCommand::Promote { id, address, force } => promote(remote, id, &address, force).await,
-        GroupCommand::Set { id, settings, data_username, data_password_file } => {
+        GroupCommand::Set { id, settings, password_file, username, data_username, data_password_file } => {
             let wanted = SetGroupRequest {
                 product: product.to_owned(),
+                username: username.unwrap_or_default(),
+                password: password(password_file)?.unwrap_or_default(),
                 data_username: data_username.unwrap_or_default(),
                 data_password: password(data_password_file)?.unwrap_or_default(),
                 ..parse(id, &settings).map_err(CliError::Usage)?

@@ -151,6 +151,9 @@ fn settings(g: &Group, product: &str) -> Vec<(&'static str, String)> {
         ("maintenance", setting::show_switch(g.maintenance).to_owned()),
         ("data user", g.data_user.clone().unwrap_or_else(|| "none: scripts may do what the nodes' user may".into())),
     ];
+    if g.former_password {
+        lines.push(("former password", "servers still accept it; it is being removed".to_owned()));
+    }
     let or_off = |ms: u32| if ms == 0 { "off".into() } else { duration(ms) };
     if let Some(ms) = g.eject_after_ms {
         lines.push(("eject-after", or_off(ms)));

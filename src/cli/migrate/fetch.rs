@@ -1,7 +1,11 @@
 //! Asks for migrations.
 
 use crate::{
-    cli::{Remote, client::Client, error::CliError},
+    cli::{
+        Remote,
+        client::Client,
+        error::{CliError, ErrorCode},
+    },
     wire::pb::admin::{ListMigrationsReply, ListMigrationsRequest, Migration},
 };
 
@@ -19,7 +23,8 @@ pub(super) async fn fetch(remote: &Remote, ids: Vec<u64>) -> Result<ListMigratio
 pub(super) async fn one(remote: &Remote, id: u64) -> Result<(Migration, Option<String>), CliError> {
     let reply = fetch(remote, vec![id]).await?;
     let missing = || {
-        CliError::Failed(format!("there is no migration {id}, or it ended long ago; `pontoon migrate ls` shows them"))
+        let why = format!("there is no migration {id}, or it ended long ago; `pontoon migrate ls` shows them");
+        CliError::Refused(ErrorCode::NotFound, why)
     };
     let found = reply.migrations.into_iter().find(|m| m.id == id).ok_or_else(missing)?;
     Ok((found, reply.not_observed_because))

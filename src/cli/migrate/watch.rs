@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cli::{
         Remote,
-        error::{CliError, failed},
+        error::{CliError, ErrorCode, failed},
         output, setting,
     },
     wire::pb::admin::{Migration, MigrationState},
@@ -48,7 +48,7 @@ pub(super) async fn run(remote: &Remote, id: Option<u64>) -> Result<(), CliError
         };
         screen.show(&now);
         if now.iter().all(|m| is_over(m) || m.state() == MigrationState::Paused) {
-            return end(&now, id.is_none());
+            return end(&now, id.is_none() && !remote.json());
         }
         if let Some(deadline) = deadline.filter(|deadline| Instant::now() + POLL >= *deadline) {
             tokio::time::sleep(deadline.saturating_duration_since(Instant::now())).await;
@@ -89,19 +89,20 @@ pub(crate) fn goes_on(ids: &[u64], product: &str) -> String {
 }
 
 /// The result, when all watched migrations have ended or are paused.
-fn end(all: &[Migration], of_product: bool) -> Result<(), CliError> {
-    if all.is_empty() && of_product {
+fn end(all: &[Migration], says_none: bool) -> Result<(), CliError> {
+    if all.is_empty() && says_none {
         output::print_text("no migration runs or waits; `pontoon migrate ls` shows those that ended\n");
     }
     let not_done = |m: &&Migration| m.state() != MigrationState::Done;
     let Some(m) = all.iter().find(not_done) else { return Ok(()) };
     let why = m.why.as_deref().unwrap_or("no reason is known");
-    Err(CliError::Failed(match m.state() {
+    let text = match m.state() {
         MigrationState::Paused => {
             format!("migration {} is paused: {why}; to resume it: pontoon migrate resume {}", m.id, m.id)
         }
         _ => format!("migration {} was cancelled: {why}", m.id),
-    }))
+    };
+    Err(CliError::Refused(ErrorCode::NotDone, text))
 }
 
 /// The output, and what is on it.
@@ -272,10 +273,10 @@ mod tests {
     fn the_result_says_what_went_wrong() {
         assert_eq!(end(&[at(MigrationState::Done, 1)], false), Ok(()));
         assert!(
-            matches!(end(&[at(MigrationState::Done, 1), at(MigrationState::Paused, 1)], true), Err(CliError::Failed(why)) if why.contains("resume 17"))
+            matches!(end(&[at(MigrationState::Done, 1), at(MigrationState::Paused, 1)], true), Err(CliError::Refused(ErrorCode::NotDone, why)) if why.contains("resume 17"))
         );
         assert!(
-            matches!(end(&[at(MigrationState::Cancelled, 1)], false), Err(CliError::Failed(why)) if why.contains("was cancelled"))
+            matches!(end(&[at(MigrationState::Cancelled, 1)], false), Err(CliError::Refused(ErrorCode::NotDone, why)) if why.contains("was cancelled"))
         );
     }
 }

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// A command line for each command.
-const LINES: &[&str] = &[
+pub const LINES: &[&str] = &[
     "serve",
     "recover --data-dir /nowhere --from-survivor --the-others-are-gone",
     "playground",
@@ -68,7 +68,7 @@ fn parsed(line: &str) -> Result<Cli, clap::Error> {
 }
 
 /// The names of all commands below this one that have none below them, as they are typed.
-fn leaves(command: &clap::Command, name: &str, all: &mut Vec<String>) {
+pub fn leaves(command: &clap::Command, name: &str, all: &mut Vec<String>) {
     let mut below = command.get_subcommands().filter(|c| c.get_name() != "help").peekable();
     if below.peek().is_none() {
         all.push(name.trim().to_owned());

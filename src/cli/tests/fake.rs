@@ -15,6 +15,7 @@ use tonic::{
     },
 };
 
+use super::json;
 use crate::wire::{
     OUTCOME,
     pb::admin::{
@@ -46,6 +47,8 @@ pub struct Fake {
     /// Where it listens.
     pub address: String,
     script: Arc<Mutex<Script>>,
+    /// Its replies have something in every field; else they are empty.
+    samples: bool,
     // Never sent: silent calls wait for it.
     end: Arc<watch::Sender<()>>,
 }
@@ -53,10 +56,20 @@ pub struct Fake {
 impl Fake {
     /// Answers with these, in order; the last one again and again.
     pub async fn start(answers: &[FakeAnswer]) -> Self {
+        Self::serve(answers, false).await
+    }
+
+    /// As [`Fake::start`], with replies that have something in every field.
+    pub async fn with_samples(answers: &[FakeAnswer]) -> Self {
+        Self::serve(answers, true).await
+    }
+
+    async fn serve(answers: &[FakeAnswer], samples: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let script = Script { answers: answers.iter().cloned().collect(), asked: Vec::new() };
-        let fake = Self { address, script: Arc::new(Mutex::new(script)), end: Arc::new(watch::channel(()).0) };
+        let (script, end) = (Arc::new(Mutex::new(script)), Arc::new(watch::channel(()).0));
+        let fake = Self { address, script, samples, end };
         let server = Server::builder().add_service(AdminServer::new(fake.clone()));
         tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
         fake
@@ -94,6 +107,33 @@ impl Fake {
     }
 }
 
+/// A reply with something in every field.
+trait Sample {
+    fn sample() -> Self;
+}
+
+macro_rules! samples {
+    ($($reply:ident: $sample:expr;)*) => { $(impl Sample for $reply { fn sample() -> Self { $sample } })* };
+}
+
+samples! {
+    StatusReply: json::status();
+    ListNodesReply: ListNodesReply { nodes: vec![Node { id: 3, ..json::node() }] };
+    SetNodeLogReply: json::levels();
+    ListProductsReply: ListProductsReply { products: vec![json::product()] };
+    ListGroupsReply: ListGroupsReply {
+        groups: vec![Group { maintenance: true, ..json::group() }],
+        not_observed_because: Some("no leader is known".into()),
+    };
+    ShowGroupReply: json::shown_group();
+    ListSlotsReply: ListSlotsReply { ranges: json::ranges(), in_progress: vec!["migration 17".into()] };
+    LocateKeyReply: json::located();
+    ShowClusterReply: json::settings();
+    ListMigrationsReply: ListMigrationsReply { migrations: vec![json::migration()], not_observed_because: None };
+    ListEventsReply: ListEventsReply { events: json::events() };
+    ChangeReply: json::change();
+}
+
 macro_rules! calls {
     ($($rpc:ident($request:ident) -> $reply:ident $(, $options:ident)? $(= $dry_run:ident)?;)*) => {
         #[tonic::async_trait]
@@ -104,7 +144,7 @@ macro_rules! calls {
                 let options = None $(.or(request.get_ref().$options.clone()))?
                     $(.or(Some(ChangeOptions { dry_run: request.get_ref().$dry_run, ..ChangeOptions::default() })))?;
                 self.answer(options).await?;
-                Ok(Response::new($reply::default()))
+                Ok(Response::new(if self.samples { $reply::sample() } else { $reply::default() }))
             })*
         }
     };

@@ -1,6 +1,8 @@
 //! The JSON that commands print: its names and values are part of the interface, and scripts depend on them.
 //! A change of a file in `golden/` is a change of the interface.
 
+use std::path::Path;
+
 use super::{
     fake,
     maintenance::{GroupName, Maintenance},
@@ -13,12 +15,18 @@ use crate::{cli::output::Changed, wire::pb::admin::*};
 
 const AT_MS: u64 = 1_700_000_000_123;
 
+/// Compares a value with the golden file of this name; writes it first with `PONTOON_GOLDEN_WRITE`.
 #[track_caller]
 fn check<T: serde::Serialize>(value: &T, golden: &str) {
-    assert_eq!(to_json(value).unwrap(), golden);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/tests/golden").join(golden).with_extension("json");
+    let json = to_json(value).unwrap();
+    if std::env::var_os("PONTOON_GOLDEN_WRITE").is_some() {
+        std::fs::write(&path, &json).unwrap();
+    }
+    assert_eq!(json, std::fs::read_to_string(&path).unwrap(), "{golden}");
 }
 
-fn node() -> Node {
+pub fn node() -> Node {
     Node {
         id: 1,
         uuid: "00112233445566778899aabbccddeeff".into(),
@@ -34,10 +42,12 @@ fn node() -> Node {
         route_epoch: 40,
         applied: 44,
         version: "0.1.0".into(),
+        secrets_accepted: Some(2),
+        secrets_age_ms: Some(12_000),
     }
 }
 
-fn server() -> Server {
+pub fn server() -> Server {
     let observed = ServerObservation {
         state: ServerState::Suspect.into(),
         role: Some(ServerRole::Replica.into()),
@@ -72,7 +82,7 @@ fn server() -> Server {
     }
 }
 
-fn promotion() -> Promotion {
+pub fn promotion() -> Promotion {
     Promotion {
         id: 27,
         product: "shop".into(),
@@ -91,11 +101,14 @@ fn promotion() -> Promotion {
     }
 }
 
-fn group() -> Group {
+pub fn group() -> Group {
     let owner = TemporaryOwner { group: 2, slots: "0-255,300".into(), slot_count: 257 };
     Group {
         id: 3,
-        servers: vec![Server { address: "10.0.0.1:7001".into(), ..Server::default() }, server()],
+        servers: vec![
+            Server { address: "10.0.0.1:7001".into(), role: ServerRole::Primary.into(), ..Server::default() },
+            server(),
+        ],
         slot_count: 512,
         has_password: true,
         username: Some("app".into()),
@@ -113,6 +126,7 @@ fn group() -> Group {
             script_kill_after_ms: 10_000,
         }),
         data_user: Some("pontoon-data".into()),
+        former_password: true,
         warnings: vec![Warning {
             code: "no-replica".into(),
             severity: Severity::Advice.into(),
@@ -122,7 +136,7 @@ fn group() -> Group {
     }
 }
 
-fn migration() -> Migration {
+pub fn migration() -> Migration {
     Migration {
         id: 17,
         product: "shop".into(),
@@ -161,7 +175,7 @@ fn migration() -> Migration {
     }
 }
 
-fn product() -> Product {
+pub fn product() -> Product {
     Product {
         id: 1,
         name: "shop".into(),
@@ -172,7 +186,7 @@ fn product() -> Product {
         databases: 16,
         has_password: true,
         former_password_valid: true,
-        username: None,
+        username: Some("app".into()),
         group_count: 2,
         slot_count: 16_384,
         assigned_slot_count: 16_000,
@@ -193,9 +207,9 @@ fn product() -> Product {
     }
 }
 
-#[test]
-fn status_and_nodes() {
-    let status = StatusReply {
+/// What a status may have.
+pub fn status() -> StatusReply {
+    StatusReply {
         cluster_id: Some("00112233445566778899aabbccddeeff".into()),
         leader: Some(1),
         term: 4,
@@ -213,27 +227,50 @@ fn status_and_nodes() {
         }],
         health: Severity::Warning.into(),
         headline: "maintenance is on".into(),
-    };
-    check(&status, include_str!("golden/status.json"));
-    let unknown = Node { id: 2, state: NodeState::Unknown.into(), ..Node::default() };
-    check(&vec![node(), unknown], include_str!("golden/node-ls.json"));
-    check(&node(), include_str!("golden/node-show.json"));
+    }
+}
+
+/// Levels of a node's log.
+pub fn levels() -> SetNodeLogReply {
+    SetNodeLogReply { id: 3, levels: "pontoon=debug".into(), chosen: true }
+}
+
+/// Settings of the cluster.
+pub fn settings() -> ShowClusterReply {
+    ShowClusterReply { voters: 5, hold_max_ms: 250, maintenance: false, failover_share_max_percent: 50 }
+}
+
+#[test]
+fn status_and_nodes() {
+    check(&status(), "status");
+    let (learner, auto) = (NodeRole::Learner.into(), NodeRole::Auto.into());
+    let unknown =
+        Node { id: 2, role: learner, desired_role: auto, state: NodeState::Unknown.into(), ..Node::default() };
+    check(&vec![node(), unknown], "node-ls");
+    check(&levels(), "node-set");
+    check(&node(), "node-show");
     let nodes = vec![NodeVersion { id: 1, version: "0.1.0".into() }];
-    let versions = Versions { version: "0.1.0", nodes, nodes_missing_because: None };
-    check(&versions, include_str!("golden/version.json"));
+    // Never both: it shows the types.
+    let versions = Versions { version: "0.1.0", nodes, nodes_missing_because: Some("no node at a:1".into()) };
+    check(&versions, "version");
     let groups = vec![GroupName { product: "shop".into(), group: 3 }];
-    check(&Maintenance { cluster: false, groups }, include_str!("golden/maintenance-status.json"));
-    let settings = ShowClusterReply { voters: 5, hold_max_ms: 250, maintenance: false, failover_share_max_percent: 50 };
-    check(&settings, include_str!("golden/cluster-show.json"));
+    check(&Maintenance { cluster: false, groups }, "maintenance-status");
+    check(&settings(), "cluster-show");
 }
 
 #[test]
 fn products_and_groups() {
-    check(&vec![product()], include_str!("golden/product-ls.json"));
-    check(&product(), include_str!("golden/product-show.json"));
+    check(&vec![product()], "product-ls");
+    check(&product(), "product-show");
     let listed = ListedServer { product: "shop".into(), group: 3, server: server() };
-    check(&vec![listed], include_str!("golden/server-ls.json"));
-    check(&vec![group(), Group::default()], include_str!("golden/group-ls.json"));
+    check(&vec![listed], "server-ls");
+    let bare = Group { impaired: Some(ImpairedOptions::default()), ..Group::default() };
+    check(&vec![group(), bare], "group-ls");
+    check(&shown_group(), "group-show");
+}
+
+/// Everything about a group.
+pub fn shown_group() -> ShowGroupReply {
     let ended = Promotion {
         kind: PromotionKind::Failover.into(),
         state: PromotionState::GivenUp.into(),
@@ -242,31 +279,38 @@ fn products_and_groups() {
         given_up_because: Some("the primary is back".into()),
         ..promotion()
     };
-    let shown = ShowGroupReply {
+    ShowGroupReply {
         group: Some(group()),
         not_observed_because: Some("no leader is known".into()),
         waiting_on: vec!["the barrier".into()],
         ended_promotions: vec![ended],
-    };
-    check(&shown, include_str!("golden/group-show.json"));
+    }
+}
+
+/// Ranges of slots.
+pub fn ranges() -> Vec<SlotRange> {
+    vec![
+        SlotRange { first: 0, last: 511, group: Some(1), held: true, epoch: 40 },
+        SlotRange { first: 512, last: 512, group: None, held: false, epoch: 0 },
+    ]
+}
+
+/// The place of a key.
+pub fn located() -> LocateKeyReply {
+    LocateKeyReply { slot: 7, group: Some(1), server: Some("10.0.0.1:7001".into()) }
 }
 
 #[test]
 fn slots_and_migrations() {
-    let ranges = vec![
-        SlotRange { first: 0, last: 511, group: Some(1), held: true, epoch: 40 },
-        SlotRange { first: 512, last: 512, group: None, held: false, epoch: 0 },
-    ];
-    check(&ranges, include_str!("golden/slot-ls.json"));
-    let reply = LocateKeyReply { slot: 7, group: Some(1), server: Some("10.0.0.1:7001".into()) };
-    check(&LocatedKey { key: "user:1", reply: &reply }, include_str!("golden/slot-key.json"));
+    check(&ranges(), "slot-ls");
+    check(&LocatedKey { key: "user:1", reply: &located() }, "slot-key");
     let ended = Migration { id: 16, state: MigrationState::Done.into(), ..Migration::default() };
-    check(&vec![ended, migration()], include_str!("golden/migrate-ls.json"));
-    check(&migration(), include_str!("golden/migrate-show.json"));
+    check(&vec![ended, migration()], "migrate-ls");
+    check(&migration(), "migrate-show");
 }
 
-#[test]
-fn events_and_changes() {
+/// Events.
+pub fn events() -> Vec<Event> {
     let event = Event {
         index: 41,
         at_ms: AT_MS,
@@ -292,18 +336,27 @@ fn events_and_changes() {
         after: Some("voters=1 2".into()),
         ..Event::default()
     };
-    check(&vec![event, of_the_cluster], include_str!("golden/events.json"));
-    let reply = ChangeReply {
+    vec![event, of_the_cluster]
+}
+
+/// What a change did.
+pub fn change() -> ChangeReply {
+    ChangeReply {
         index: 41,
         route_epoch: 40,
         done: vec!["voters: 5".into()],
         warnings: vec!["4 voters survive 1 failure(s)".into()],
         unchanged: false,
         migrations: vec![17, 18],
-        promotion: None,
+        promotion: Some(27),
         moves: vec![SlotMove { from: 1, to: 2, slots: "0-255, 600".into(), slot_count: 257 }],
-    };
-    check(&Changed { reply: &reply, dry_run: false }, include_str!("golden/change.json"));
+    }
+}
+
+#[test]
+fn events_and_changes() {
+    check(&events(), "events");
+    check(&Changed { reply: &change(), dry_run: false }, "change");
 }
 
 /// The commands that read, with the values above: each prints JSON, whatever is present.

@@ -7,9 +7,11 @@ mod dry_run;
 mod fake;
 mod group;
 mod json;
+mod json_doc;
 mod migrate;
 mod nodes;
 mod retries;
+mod schema;
 
 #[test]
 fn the_definition_is_valid() {

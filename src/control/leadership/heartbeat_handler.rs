@@ -11,6 +11,7 @@ use super::view::{LeaderView, ListenerView, NodeView};
 use crate::{
     model::{
         change::NewMember,
+        cluster_secret::SecretReport,
         ids::{Epoch, HoldId, HostPort, Incarnation, NodeId, ProductId, Term, Uuid},
         migration::Job,
         route::Isolated,
@@ -63,6 +64,8 @@ pub struct Heartbeat {
     pub servers: Vec<(HostPort, ProbeReport)>,
     /// What its memory budget did to its clients.
     pub memory: MemoryReport,
+    /// Its cluster secrets; `None`: a node of an earlier version.
+    pub secrets: Option<SecretReport>,
 }
 
 /// The answer to a heartbeat.
@@ -346,6 +349,7 @@ impl HeartbeatHandler {
             version: heartbeat.version.clone(),
             listeners: heartbeat.listeners.clone(),
             memory: heartbeat.memory,
+            secrets: heartbeat.secrets.clone(),
         };
     }
 

@@ -22,7 +22,7 @@ use crate::{
     consensus::Consensus,
     model::{
         change::{Admit, Change},
-        ids::{NodeId, Term, Uuid},
+        ids::{Epoch, NodeId, Term, Uuid},
         migration::Job,
         route::Isolated,
         state::{ClusterState, Hold, Member},
@@ -151,6 +151,15 @@ impl Leases {
         let voters = self.consensus.leadership().borrow().voters.clone();
         let view = self.view.borrow().clone();
         view.alive(voters, self.timing.lease_at_leader(), now_ns)
+    }
+
+    /// A node that may be serving and has not reported that it serves by `epoch`.
+    #[must_use]
+    pub fn behind(&self, epoch: Epoch) -> Option<NodeId> {
+        let members: Vec<NodeId> = self.state().members.keys().copied().collect();
+        let view = self.view.borrow().clone();
+        let alive = view.alive(members, self.timing.lease_at_leader(), boottime_ns());
+        alive.into_iter().find(|id| view.nodes.get(id).is_none_or(|seen| seen.route_epoch < epoch))
     }
 
     /// Whether the barrier of a hold has passed in `term`. `Waiting` also when this node no longer leads in that term.

@@ -8,9 +8,11 @@ use tonic::{Request, Status, service::interceptor::InterceptedService, transport
 use crate::{
     consensus::{Consensus, Leadership},
     model::{
+        cluster_secret::SecretTags,
         ids::{NodeId, Uuid},
         state::Member,
     },
+    plan::secret_rotation::PeerAnswer,
     wire::{
         auth::{ClientAuth, ClusterSecret},
         caller::NodeAuth,
@@ -22,6 +24,7 @@ use crate::{
             },
             raft::Header,
         },
+        secret_report,
     },
 };
 
@@ -120,7 +123,23 @@ impl Peers {
     /// As `hello`.
     pub async fn ping(&self, to: &PeerAddress, deadline: Duration) -> Result<(), Status> {
         let mut client = self.client(to)?;
-        within(deadline, client.ping(request(PingRequest {}, deadline))).await.map(|_| ())
+        within(deadline, client.ping(request(PingRequest::default(), deadline))).await.map(|_| ())
+    }
+
+    /// Asks a node whether cluster secrets that this node is about to take over fit its own. `None`: it cannot tell.
+    ///
+    /// # Errors
+    /// As `hello`.
+    pub async fn ask_about_secrets(
+        &self,
+        to: &PeerAddress,
+        secrets: &SecretTags,
+        deadline: Duration,
+    ) -> Result<Option<PeerAnswer>, Status> {
+        let ask = PingRequest { secrets: Some(secret_report::tags_to(secrets)) };
+        let mut client = self.client(to)?;
+        let reply = within(deadline, client.ping(request(ask, deadline))).await?;
+        Ok(reply.secrets.map(|a| PeerAnswer { accepts: a.accepts, accepted: a.accepted, age_ms: a.age_ms }))
     }
 
     /// Asks the leader to authorize connections of a run.

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     model::{
+        cluster_secret::SecretReport,
         ids::{Epoch, HostPort, Incarnation, NodeId, ProductId, Term},
         migration::Job,
         state::ClusterState,
@@ -133,6 +134,8 @@ pub struct NodeView {
     pub listeners: BTreeMap<ProductId, ListenerView>,
     /// What its memory budget did to its clients.
     pub memory: MemoryReport,
+    /// Its cluster secrets; `None`: a node of an earlier version.
+    pub secrets: Option<SecretReport>,
 }
 
 /// A product's listener on a node.

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeSet;
 
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tracing::info;
 
 use super::{
+    control_user::password_hash,
     fence::{ControlTarget, Fence, FenceError},
     replication_user::rewrite_config,
 };
@@ -106,8 +106,7 @@ async fn offered(client: &mut Client, deadline: Instant) -> Result<BTreeSet<Stri
 /// The arguments of ACL SETUSER. The server gets a hash of the password: what it shows to its operators, and writes to its
 /// files, does not let anybody in.
 fn rules(user: &DataUser, offered: &BTreeSet<String>, complete: bool) -> Vec<String> {
-    let hash = Sha256::digest(user.credentials.password.reveal());
-    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = password_hash(&user.credentials.password);
     let mut rules = vec!["reset".to_owned(), "on".into(), format!("#{hash}"), "~*".into()];
     if complete {
         rules.extend(["resetchannels".to_owned(), "&*".into(), "sanitize-payload".into()]);

@@ -14,12 +14,15 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{fence::ControlTarget, replication_commands::host_and_port, replication_user::login_at_primary};
+use super::{
+    control_user::remove_former, fence::ControlTarget, replication_commands::host_and_port,
+    replication_user::login_at_primary,
+};
 use crate::{
     control::leadership::context::LeaderContext,
     faults::{self, Point},
     model::{
-        change::{Change, MarkResynced, NotePrimary, NoteReconciled},
+        change::{Change, ForgetFormer, MarkResynced, NotePrimary, NoteReconciled},
         ids::{Epoch, GroupId, HostPort, ProductId},
         migration::{Job, Run},
         state::{ClusterState, Group},
@@ -67,6 +70,8 @@ enum ActionKind {
     Credentials,
     /// Its configuration file.
     Config,
+    /// The credentials with which nodes log in.
+    ControlUser,
 }
 
 impl ActionKind {
@@ -74,6 +79,7 @@ impl ActionKind {
         match action {
             ReplicationAction::SaveConfig { .. } => Self::Config,
             ReplicationAction::Login | ReplicationAction::SetLogin(_) => Self::Credentials,
+            ReplicationAction::RemoveFormer { .. } => Self::ControlUser,
             ReplicationAction::Repoint { .. }
             | ReplicationAction::Note { .. }
             | ReplicationAction::Resynced { .. }
@@ -154,6 +160,11 @@ impl ReplicationReconciler {
                 let failed = self.not_before.get(&key).and_then(|(_, failed)| failed.as_ref());
                 let failed = failed.map_or_else(String::new, |failed| format!("; it could not be done yet: {failed}"));
                 waiting.push(format!("{} should follow {to}, but {why}{failed}", fix.addr));
+            }
+            if let ReplicationAction::RemoveFormer { .. } = &fix.action
+                && let Some((_, Some(failed))) = self.not_before.get(&key)
+            {
+                waiting.push(former_is_left(state, &fix, failed));
             }
             if let ReplicationAction::RestorePrimary { .. } = &fix.action
                 && let Some((_, Some(failed))) = self.not_before.get(&key)
@@ -334,6 +345,10 @@ async fn action(ctx: &LeaderContext, fix: &ReplicationFix, context: &ActionConte
                 .map(|_| ActionOutcome::NoEvent)
                 .map_err(|error| error.to_string());
         }
+        ReplicationAction::RemoveFormer { replaced_at } => {
+            remove_former(ctx, found, replaced_at).await?;
+            Change::ForgetFormer(ForgetFormer { product, group, replaced_at })
+        }
         ReplicationAction::Note { replid, run_id, keys } => Change::NotePrimary(NotePrimary {
             product,
             group,
@@ -358,6 +373,16 @@ async fn action(ctx: &LeaderContext, fix: &ReplicationFix, context: &ActionConte
         }
     };
     ctx.propose(change).await.map(|()| ActionOutcome::NoEvent)
+}
+
+/// Says that the former credentials of a group are not removed yet.
+fn former_is_left(state: &ClusterState, fix: &ReplicationFix, failed: &str) -> String {
+    let product = state.products.get(&fix.product).map_or("", |product| product.name.as_str());
+    let id = fix.group;
+    format!(
+        "servers of group {id} of product '{product}' accept the former password besides the new one, since {failed}; it is \
+         removed as soon as all of them answer (or leave the group: pontoon group remove-server)"
+    )
 }
 
 /// Makes this process a primary again, if its data is still what the decision was made for, and saves that in its

@@ -197,6 +197,22 @@ fn auth(old: &ProductAuth, new: &ProductAuth) -> Option<&'static str> {
     }
 }
 
+/// How nodes log in at the servers of a group.
+fn users(name: &str, old: &Group, new: &Group, lines: &mut Vec<String>) {
+    let group = format!("product '{name}': group {}", new.id);
+    if old.credentials != new.credentials {
+        lines.push(format!("{group}: nodes log in at its servers with other credentials"));
+    }
+    if new.former.is_none() && old.former.is_some() {
+        lines.push(format!("{group}: its servers do not accept the former credentials any more"));
+    }
+    if old.data_user != new.data_user {
+        lines.push(format!(
+            "{group}: nodes carry out what its clients ask for as another user, or with another password"
+        ));
+    }
+}
+
 fn product(old: &Product, new: &Product, lines: &mut Vec<String>) {
     let name = &new.name;
     if old.port != new.port {
@@ -238,7 +254,10 @@ fn product(old: &Product, new: &Product, lines: &mut Vec<String>) {
     }
     for group in new.groups.values() {
         match old.groups.get(&group.id) {
-            Some(before) => servers(name, before, group, lines),
+            Some(before) => {
+                users(name, before, group, lines);
+                servers(name, before, group, lines);
+            }
             None => lines.push(format!(
                 "product '{name}': group {} is created of {}",
                 group.id,

@@ -186,6 +186,7 @@ pub(super) fn of_group(group: &Group) -> Facts {
         id: _,
         servers,
         credentials,
+        former,
         data_user,
         epoch: _,
         given_away: _,
@@ -201,6 +202,7 @@ pub(super) fn of_group(group: &Group) -> Facts {
     let servers: Vec<&str> = servers.iter().map(|server| server.addr.as_str()).collect();
     let mut facts = vec![fact("servers", servers.join(" "))];
     facts.extend(of_credentials(credentials.as_ref(), "username", "password"));
+    facts.push(password("former-password", former.as_ref().and_then(|former| former.credentials.as_ref())));
     facts.extend(of_credentials(data_user.as_ref().map(|user| &user.credentials), "data-user", "data-password"));
     facts.extend([
         fact("down-after", time(*down_after_ms)),

@@ -10,7 +10,10 @@ use super::{
     guard::{credentials_usable, no_promotion_open},
 };
 use crate::model::{
-    change::{AddServer, CreateGroup, RemoveGroup, RemoveServer, SetDataUser, SetGroup, SetServer},
+    change::{
+        AddServer, CreateGroup, ForgetFormer, RemoveGroup, RemoveServer, SetControlUser, SetDataUser, SetGroup,
+        SetServer,
+    },
     event::EventKind,
     ids::{GroupId, SlotId},
     limits::{DOWN_AFTER_MS, EJECT_AFTER_MS, GROUPS_MAX, RUN_ID_LEN_MAX, SERVERS_MAX, ZONE_LEN_MAX},
@@ -19,7 +22,7 @@ use crate::model::{
     ports::{NodePorts, addr_key, check_listeners, products, servers},
     reject::{EjectionReject, MigrationReject, PromotionReject, Reject},
     route::Mode,
-    state::{ClusterState, Group, GroupOptions, Server},
+    state::{ClusterState, FormerControlUser, Group, GroupOptions, Server},
 };
 
 impl Apply for CreateGroup {
@@ -61,6 +64,7 @@ impl Apply for CreateGroup {
             id,
             servers: new.iter().map(fresh).collect(),
             credentials: credentials.clone(),
+            former: None,
             data_user: data_user.clone(),
             epoch: at.index,
             given_away: BTreeSet::new(),
@@ -210,6 +214,42 @@ impl Apply for SetDataUser {
             group.data_user = Some(data_user.clone());
         }
         routed(state, when.at);
+        Ok(Outcome::Done)
+    }
+}
+
+impl Apply for SetControlUser {
+    fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
+        let Self { product: product_id, group: id, ref credentials } = *self;
+        credentials_usable(credentials)?;
+        let product = product(state, product_id)?;
+        let before = group(product, id)?;
+        if before.credentials.as_ref() == Some(credentials) {
+            return Ok(Outcome::Unchanged);
+        }
+        if before.former.is_some() {
+            return Err(Reject::FormerPassword { product: product.name.clone(), group: id });
+        }
+
+        if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
+            let former = group.credentials.replace(credentials.clone());
+            group.former = Some(FormerControlUser { credentials: former, at: when.at.index });
+        }
+        routed(state, when.at);
+        Ok(Outcome::Done)
+    }
+}
+
+impl Apply for ForgetFormer {
+    fn apply(&self, state: &mut ClusterState, _when: When) -> Result<Outcome, Reject> {
+        let Self { product: product_id, group: id, replaced_at } = *self;
+        if group(product(state, product_id)?, id)?.former.as_ref().is_none_or(|former| former.at != replaced_at) {
+            return Ok(Outcome::Unchanged);
+        }
+
+        if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&id) {
+            group.former = None;
+        }
         Ok(Outcome::Done)
     }
 }

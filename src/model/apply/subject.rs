@@ -61,6 +61,8 @@ impl Subject {
             Change::RemoveGroup(c) => Self::Group(c.product, c.group),
             Change::SetGroup(c) => Self::Group(c.product, c.group),
             Change::SetDataUser(c) => Self::Group(c.product, c.group),
+            Change::SetControlUser(c) => Self::Group(c.product, c.group),
+            Change::ForgetFormer(c) => Self::Group(c.product, c.group),
             Change::SetServer(c) => Self::Server(c.product, c.group, c.addr.clone()),
             Change::AssignFree(c) => Self::Slots(c.product, c.slots.clone()),
             Change::StartAssign(c) => Self::Slots(c.product, c.slots.clone()),

@@ -2,7 +2,7 @@
 
 use crate::model::{
     data_user::DataUser,
-    ids::{GroupId, HostPort, ProductId},
+    ids::{Epoch, GroupId, HostPort, ProductId},
     secret::Credentials,
     state::{ImpairedOptions, Server},
 };
@@ -20,6 +20,28 @@ pub struct CreateGroup {
     pub credentials: Option<Credentials>,
     /// The user with which nodes carry out what clients ask for; `None`: the control user.
     pub data_user: Option<DataUser>,
+}
+
+/// Gives a group other credentials for its servers, which accept them already. Those until now become the former ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetControlUser {
+    /// Product of the group.
+    pub product: ProductId,
+    /// The group.
+    pub group: GroupId,
+    /// The credentials that nodes log in with at the servers: those of the control user.
+    pub credentials: Credentials,
+}
+
+/// No server of the group accepts the former credentials any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForgetFormer {
+    /// Product of the group.
+    pub product: ProductId,
+    /// The group.
+    pub group: GroupId,
+    /// Log index of the entry that replaced them.
+    pub replaced_at: Epoch,
 }
 
 /// Gives a group another data user. It is at the group's servers already.

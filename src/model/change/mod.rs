@@ -71,6 +71,8 @@ macro_rules! for_every_change {
             NoteGroup(NoteGroup),
             NoteNode(NoteNode),
             SetDataUser(SetDataUser),
+            SetControlUser(SetControlUser),
+            ForgetFormer(ForgetFormer),
             NoteMembership(NoteMembership),
         }
     };

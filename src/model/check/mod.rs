@@ -114,6 +114,14 @@ fn members(state: &ClusterState, found: &mut Found) {
 
 fn product(state: &ClusterState, p: &Product, found: &mut Found) {
     let name = &p.name;
+    for (group, former) in p.groups.values().filter_map(|group| Some((group, group.former.as_ref()?))) {
+        found.unless(former.credentials != group.credentials && group.credentials.is_some(), || {
+            format!("the former credentials of group {} of '{name}' are the present ones", group.id)
+        });
+        found.unless(former.at <= state.applied, || {
+            format!("credentials of group {} of '{name}' are of an entry that is not applied", group.id)
+        });
+    }
     found.unless(p.slots.len() == usize::from(p.layout.slots()), || format!("'{name}' has {} slots", p.slots.len()));
     let lag = p.reads.max_lag_ms;
     found.unless(lag == 0 || MAX_LAG_MS.contains(&lag), || format!("replicas of '{name}' may be {lag} ms behind"));

@@ -231,6 +231,17 @@ pub enum Reject {
         /// The group.
         group: GroupId,
     },
+    /// Servers of the group still accept the former password.
+    #[error(
+        "servers of group {group} of product '{product}' still accept the password before the present one; wait until it is \
+         removed there (`pontoon status` says what that waits for), and repeat this then"
+    )]
+    FormerPassword {
+        /// The product.
+        product: String,
+        /// The group.
+        group: GroupId,
+    },
     /// Group ids start at 1.
     #[error("0 is not a group id; choose one from 1")]
     GroupIdZero,

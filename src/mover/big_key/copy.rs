@@ -48,7 +48,7 @@ enum CopyStage {
     /// Nothing was requested.
     New,
     /// Type and memory were requested or are known.
-    Gate,
+    Sizing,
     /// The length was requested.
     Open,
     /// Reading; the cursor of the next page.
@@ -232,7 +232,7 @@ impl BigCopy {
 
     /// Before a part of the value has been requested, an event adds nothing to what the reply will contain.
     fn has_begun(&self) -> bool {
-        !matches!(self.stage, CopyStage::New | CopyStage::Gate | CopyStage::Open | CopyStage::NotBig(_))
+        !matches!(self.stage, CopyStage::New | CopyStage::Sizing | CopyStage::Open | CopyStage::NotBig(_))
     }
 
     fn mark_stale(&mut self) {
@@ -275,9 +275,9 @@ impl BigCopy {
                 source.push(&[b"TYPE", &self.key]);
                 source.push(&[b"MEMORY", b"USAGE", &self.key]);
                 self.awaited.extend([ReadRequest::Type, ReadRequest::Memory]);
-                self.stage = CopyStage::Gate;
+                self.stage = CopyStage::Sizing;
             }
-            CopyStage::Gate => {
+            CopyStage::Sizing => {
                 if let Some(kind) = self.kind {
                     self.awaited.extend(request_length(kind, &self.key, source));
                     self.stage = CopyStage::Open;

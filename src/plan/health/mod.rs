@@ -4,6 +4,7 @@
 mod advice;
 mod group;
 mod quorum;
+mod secrets;
 mod warning;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ pub use self::{
 };
 use super::liveness::Watchers;
 use crate::model::{
+    cluster_secret::SecretReport,
     ids::NodeId,
     state::{ClusterState, Product},
 };
@@ -60,6 +62,8 @@ pub struct ObservedNode {
     pub silent: Option<Option<u64>>,
     /// Products whose port it cannot listen on: name, address, error.
     pub failed_listeners: Vec<(String, String, String)>,
+    /// Its cluster secrets; `None`: it has not reported them.
+    pub secrets: Option<SecretReport>,
 }
 
 /// All warnings about the cluster, the worst first; without advice.
@@ -77,7 +81,10 @@ pub fn judge(facts: &HealthFacts<'_>) -> Vec<Warning> {
         }
     }
     match &facts.observed {
-        Ok(observed) => all.extend(observed.nodes.iter().flat_map(node_warnings)),
+        Ok(observed) => {
+            all.extend(observed.nodes.iter().flat_map(node_warnings));
+            all.extend(secrets::warnings(&observed.nodes));
+        }
         Err(why) => all.push(Warning::new(
             WarningKind::NotObserved,
             format!("what nodes observe of each other and of the servers is not known: {why}"),
@@ -156,7 +163,7 @@ fn slots_without_owner(product: &Product) -> Option<Warning> {
 }
 
 fn node_warnings(node: &ObservedNode) -> Vec<Warning> {
-    let ObservedNode { id, admin, silent, failed_listeners } = node;
+    let ObservedNode { id, admin, silent, failed_listeners, secrets: _ } = node;
     let mut warnings = Vec::new();
     if let Some(age_ms) = silent {
         let heartbeat = match age_ms {

@@ -6,6 +6,7 @@ use crate::{
     model::{
         apply::apply,
         change::{AssignFree, Bootstrap, Change, CreateGroup, NewMember, NotePrimary, SetCluster, SetGroup},
+        cluster_secret::{SecretTag, SecretTags},
         data_user::DataUser,
         ids::{Epoch, GroupId, HostPort, ProductId, SlotId, Term, Uuid},
         secret::Secret,
@@ -155,6 +156,13 @@ impl World {
 }
 
 type Edit = fn(&mut World);
+
+/// Node `id` reports that it sends this secret, and accepts the other one, too.
+fn secrets(world: &mut World, id: usize, sent: u8, other: Option<u8>) {
+    let tag = |n| SecretTag::new([n; SecretTag::LEN]);
+    let tags = SecretTags { sent: tag(sent), other: other.map(tag) };
+    world.nodes[id - 1].secrets = Some(SecretReport { tags: Some(tags), age_ms: 0, refused: None });
+}
 
 fn fails(world: &mut World, port: u16) {
     world.report(port, |report| (report.failing_ms, report.error) = (Some(9_000), "no answer".into()));
@@ -306,6 +314,42 @@ const TABLE: &[(WarningKind, Edit, &str, Edit)] = &[
         |w| w.nodes[1].failed_listeners.push(("default".into(), "0.0.0.0:7000".into(), "address in use".into())),
         "node 2 does not listen on 0.0.0.0:7000 for product 'default': address in use",
         |w| w.nodes[1].failed_listeners.clear(),
+    ),
+    (
+        WarningKind::SecretFileRefused,
+        |w| {
+            let refused = Some("secret file /etc/pontoon/secret: it is empty".into());
+            w.nodes[1].secrets = Some(SecretReport { refused, ..SecretReport::default() });
+        },
+        "node 2 keeps the cluster secrets that it had: secret file /etc/pontoon/secret: it is empty",
+        |w| w.nodes[1].secrets = Some(SecretReport::default()),
+    ),
+    (
+        WarningKind::SecretsDiffer,
+        |w| {
+            secrets(w, 1, 1, Some(2));
+            secrets(w, 2, 1, None);
+            secrets(w, 3, 1, Some(2));
+        },
+        "the nodes differ in their cluster secrets: nodes 1, 3 send A and accept B; node 2 sends A",
+        |w| secrets(w, 2, 1, Some(2)),
+    ),
+    (
+        WarningKind::SecretsDiffer,
+        |w| {
+            secrets(w, 1, 1, Some(2));
+            secrets(w, 2, 2, Some(1));
+            w.nodes[2].secrets = Some(SecretReport::default());
+        },
+        "node 1 sends A and accepts B; node 2 sends B and accepts A; node 3 has none",
+        // The others are not alive: what they last reported does not count.
+        |w| w.nodes[1..].iter_mut().for_each(|node| node.silent = Some(None)),
+    ),
+    (
+        WarningKind::TwoSecrets,
+        |w| (1..=3).for_each(|id| secrets(w, id, 2, Some(1))),
+        "two cluster secrets are valid",
+        |w| (1..=3).for_each(|id| secrets(w, id, 2, None)),
     ),
     (
         WarningKind::ServerDown,

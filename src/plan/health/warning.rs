@@ -99,6 +99,12 @@ kinds! {
     NodeBlind "node-blind" Warning,
     /// A node cannot listen on a product's port.
     ListenerFailed "listener-failed" Warning,
+    /// A node did not take over its secret file when it read it again.
+    SecretFileRefused "secret-file-refused" Warning,
+    /// Nodes do not send and accept the same cluster secrets.
+    SecretsDiffer "secrets-differ" Warning,
+    /// All nodes accept the same two cluster secrets.
+    TwoSecrets "two-secrets" Warning,
     /// A server is down that is not the primary of slots.
     ServerDown "server-down" Warning,
     /// A server answers, and refuses to be probed.

@@ -3,10 +3,10 @@
 //! handles one.
 
 mod connections;
-mod gate;
 mod idle;
 mod memory;
 mod output;
+mod pre_login;
 mod request;
 mod task;
 mod window;
@@ -20,8 +20,8 @@ use std::{
 
 use tokio::net::tcp::OwnedWriteHalf;
 
-use gate::Gate;
 use memory::SessionMemory;
+use pre_login::PreLogin;
 use request::Handled;
 pub(super) use request::{CutOff, PARKED_TOO_LONG, PARKED_TOO_MUCH};
 pub(super) use task::SessionTask;
@@ -88,7 +88,7 @@ pub(super) struct Session {
     heard_at: Cell<u32>,
     /// Whether the parked request is to be tried again: a hold has ended, or it was parked for too long.
     unparked: Cell<bool>,
-    gate: Gate,
+    pre_login: PreLogin,
     /// Its last write, if the product has `own_writes` set.
     last_write: Cell<LastWrite>,
 }

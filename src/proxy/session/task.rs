@@ -23,7 +23,7 @@ use tokio::{
 use before_login::READ_BEFORE_LOGIN;
 use over_quota::Admission;
 
-use super::{Handled, Session, gate::Gate, memory::SessionMemory};
+use super::{Handled, Session, memory::SessionMemory, pre_login::PreLogin};
 use crate::{
     model::route::ProductRoutes,
     proxy::{
@@ -152,7 +152,7 @@ impl SessionTask {
             parked_at: Cell::new(None),
             heard_at: Cell::new(worker.clock.tick()),
             unparked: Cell::new(false),
-            gate: Gate::default(),
+            pre_login: PreLogin::default(),
             last_write: Cell::default(),
         });
         worker.add_session(&session);
@@ -307,13 +307,13 @@ impl SessionTask {
         // The routes are replaced only between turns, so they can be borrowed for the whole turn.
         let routes = session.product.routes.borrow();
         let serve_check = worker.begin_batch(routes.isolated);
-        let (mut at, at_gate) = if self.scanner.is_before_login() {
+        let (mut at, stop_before_login) = if self.scanner.is_before_login() {
             self.work_before_login(&worker, &routes, serve_check, bytes)
         } else {
             (0, None)
         };
         let quota = session.product.quota.borrow().clone();
-        let stop = at_gate.unwrap_or_else(|| {
+        let stop = stop_before_login.unwrap_or_else(|| {
             loop {
                 if session.saturated(&worker) || session.answered_in_turn.get() > LOCAL_PER_TURN {
                     break ScanStop::AtLimit;

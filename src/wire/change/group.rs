@@ -2,8 +2,11 @@
 
 use super::Encode;
 use crate::model::{
-    change::{AddServer, CreateGroup, RemoveGroup, RemoveServer, SetDataUser, SetGroup, SetImpaired, SetServer},
-    ids::{GroupId, ProductId},
+    change::{
+        AddServer, CreateGroup, ForgetFormer, RemoveGroup, RemoveServer, SetControlUser, SetDataUser, SetGroup,
+        SetImpaired, SetServer,
+    },
+    ids::{Epoch, GroupId, ProductId},
 };
 use crate::wire::{
     convert::{
@@ -136,6 +139,39 @@ impl Encode for SetDataUser {
             product: ProductId(message.product),
             group: GroupId(message.group),
             data_user: data_user_from(need(message.data_user, "a data user")?)?,
+        })
+    }
+}
+
+impl Encode for SetControlUser {
+    type Message = pb::SetControlUser;
+
+    fn to_message(&self) -> pb::SetControlUser {
+        let credentials = Some(credentials_to(&self.credentials));
+        pb::SetControlUser { product: self.product.0, group: self.group.0, credentials }
+    }
+
+    fn from_message(message: pb::SetControlUser) -> Result<Self, DecodeError> {
+        Ok(Self {
+            product: ProductId(message.product),
+            group: GroupId(message.group),
+            credentials: credentials_from(need(message.credentials, "credentials")?),
+        })
+    }
+}
+
+impl Encode for ForgetFormer {
+    type Message = pb::ForgetFormer;
+
+    fn to_message(&self) -> pb::ForgetFormer {
+        pb::ForgetFormer { product: self.product.0, group: self.group.0, replaced_at: self.replaced_at.0 }
+    }
+
+    fn from_message(message: pb::ForgetFormer) -> Result<Self, DecodeError> {
+        Ok(Self {
+            product: ProductId(message.product),
+            group: GroupId(message.group),
+            replaced_at: Epoch(message.replaced_at),
         })
     }
 }

@@ -382,6 +382,7 @@ impl World {
                 }
                 self.leader.login_not_before.insert(addr, self.now + ACTION_PAUSE);
             }
+            ReplicationAction::RemoveFormer { .. } => unreachable!("the simulated group has no password"),
         }
         Ok(())
     }

@@ -41,6 +41,7 @@ fn heartbeat(start: Uuid, incarnation: Option<u64>) -> Heartbeat {
         movers: Vec::new(),
         servers: Vec::new(),
         memory: MemoryReport::default(),
+        secrets: None,
     }
 }
 

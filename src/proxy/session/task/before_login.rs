@@ -1,5 +1,5 @@
 //! How the requests of a client that has not logged in are read: in a loop of their own, so that a request of one that has
-//! logged in pays nothing for the limits of the gate.
+//! logged in pays nothing for the limits before a login.
 
 use std::rc::Rc;
 
@@ -31,12 +31,12 @@ impl SessionTask {
             let (len, stop) = self.next(worker, routes, serve_check, None, &bytes[at..]);
             at += len;
             if session.client.borrow().login.is_some() {
-                session.gate.pass();
+                session.pre_login.note_login();
                 self.scanner.set_before_login(false);
                 return (at, stop);
             }
-            if !session.closing.get() && !session.gate.admits(len, session.unread() - unread) {
-                session.close_at_gate(worker);
+            if !session.closing.get() && !session.pre_login.admits(len, session.unread() - unread) {
+                session.close_before_login(worker);
             }
             match stop {
                 Some(ScanStop::TurnOver) | None if !session.closing.get() => {}

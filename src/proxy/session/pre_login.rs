@@ -22,7 +22,7 @@ const LAST_REPLIES: usize = 1024;
 
 /// What a client has done before it has logged in.
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub(super) struct PreLogin {
     /// Bytes of requests that were handled.
     received: Cell<usize>,
     /// Bytes of the replies to them.
@@ -30,16 +30,16 @@ pub(super) struct Gate {
     /// Logins that failed.
     failed: Cell<u32>,
     /// Whether it has logged in once: there is no deadline any more.
-    passed: Cell<bool>,
+    has_logged_in: Cell<bool>,
 }
 
-impl Gate {
+impl PreLogin {
     /// Records that the client has logged in.
-    pub(super) fn pass(&self) {
+    pub(super) fn note_login(&self) {
         self.received.set(0);
         self.replied.set(0);
         self.failed.set(0);
-        self.passed.set(true);
+        self.has_logged_in.set(true);
     }
 
     /// Counts a request that was no login, and its reply. Returns whether the client may go on.
@@ -59,7 +59,7 @@ impl Gate {
 impl Session {
     /// Closes it when its replies are written, because it has sent or got as much as a client may before its login.
     #[cold]
-    pub(super) fn close_at_gate(&self, worker: &Worker) {
+    pub(super) fn close_before_login(&self, worker: &Worker) {
         count(&worker.stats.strangers_closed);
         self.answer(worker, &|out| {
             write::error(out, "NOAUTH the connection is closed: too many requests before a login")
@@ -69,7 +69,7 @@ impl Session {
 
     /// Closes it if it has not logged in yet; its time is over.
     pub(in crate::proxy) fn close_if_overdue(self: &Rc<Self>, worker: &Worker) {
-        if self.gate.passed.get() || self.closed.get() {
+        if self.pre_login.has_logged_in.get() || self.closed.get() {
             return;
         }
         count(&worker.stats.strangers_closed);
@@ -95,7 +95,7 @@ impl Session {
             let routes = self.product.routes.borrow();
             worker.shared.note_failed_login((routes.id, &routes.name), self.addr.ip());
         }
-        if self.client.borrow().login.is_none() && !self.gate.admits_failure(limits.failed_logins_max) {
+        if self.client.borrow().login.is_none() && !self.pre_login.admits_failure(limits.failed_logins_max) {
             count(&worker.stats.strangers_closed);
             self.closing.set(true);
         }
@@ -118,12 +118,12 @@ mod tests {
 
     #[test]
     fn requests_replies_and_failures_have_limits() {
-        let gate = Gate::default();
-        assert!(gate.admits(RECEIVED_MAX, REPLIED_MAX - LAST_REPLIES) && !gate.admits(1, 0));
-        gate.pass();
-        assert!(gate.admits(1, REPLIED_MAX - LAST_REPLIES) && !gate.admits(1, 1));
-        assert!(gate.admits_failure(3) && gate.admits_failure(3) && !gate.admits_failure(3));
-        gate.pass();
-        assert!(gate.admits(1, 1) && gate.admits_failure(3), "after a login it begins anew");
+        let client = PreLogin::default();
+        assert!(client.admits(RECEIVED_MAX, REPLIED_MAX - LAST_REPLIES) && !client.admits(1, 0));
+        client.note_login();
+        assert!(client.admits(1, REPLIED_MAX - LAST_REPLIES) && !client.admits(1, 1));
+        assert!(client.admits_failure(3) && client.admits_failure(3) && !client.admits_failure(3));
+        client.note_login();
+        assert!(client.admits(1, 1) && client.admits_failure(3), "after a login it begins anew");
     }
 }

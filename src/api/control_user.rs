@@ -1,0 +1,88 @@
+//! Gives a group other credentials for its servers, under load. Knows nothing of how servers are changed.
+
+use super::{
+    Api,
+    call::MutationCall,
+    change::{self, ChangeSummary},
+    error::CallFailure,
+    validate,
+};
+use crate::{
+    control::{admission::server::ServerAdmission, handle::WaitError},
+    model::{
+        change::{Change, SetControlUser},
+        outcome::Outcome,
+        reject::Reject,
+        secret::Credentials,
+        state::Group,
+    },
+    wire::pb::admin::{ChangeReply, SetGroupRequest},
+};
+
+/// Adds a password at all servers of a group, lets the log name it, and waits until the leader has removed the former one
+/// everywhere (`control::servers::control_user`).
+///
+/// # Errors
+/// [`CallFailure::Bad`] if what is given cannot be used; [`CallFailure::Refused`] if a server does not answer or does not
+/// accept the password, and then the nodes log in as before.
+pub async fn rotate(request: &SetGroupRequest, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
+    let id = validate::group(request.id)?;
+    let Some(given) = validate::credentials(&request.username, &request.password)? else {
+        return Err(CallFailure::Bad("a user name needs a password; give --password-file".into()));
+    };
+    let state = api.state();
+    let product = change::product(&state, &request.product).map_err(change::refused)?;
+    let Some(group) = product.groups.get(&id) else {
+        return Err(Reject::UnknownGroup { product: product.name.clone(), group: id }.into());
+    };
+    let new = of_user(given, group);
+    let mut summary = ChangeSummary::of(format!("nodes log in at the servers of group {id} with the new password"))
+        .about(&product.name);
+    let (index, unchanged) = match api.recorded(call)? {
+        Some((index, outcome)) => (index, outcome? == Outcome::Unchanged),
+        None if group.credentials.as_ref() == Some(&new) && group.former.is_none() => {
+            return api.already(call, format!("nodes log in at the servers of group {id} with this password")).await;
+        }
+        // Before a server gets a password that the log would refuse.
+        None if group.former.is_some() => {
+            return Err(Reject::FormerPassword { product: product.name.clone(), group: id }.into());
+        }
+        None => {
+            let admission = ServerAdmission {
+                state: &state,
+                product,
+                credentials: group.credentials.as_ref(),
+                cluster: api.control.log.cluster_id(),
+                deadline: call.admission_deadline(),
+            };
+            for server in &group.servers {
+                let added = admission.add_credentials(&server.addr, &new, call.dry_run).await;
+                summary.warnings.extend(added.map_err(CallFailure::Refused)?);
+            }
+            let change = Change::SetControlUser(SetControlUser { product: product.id, group: id, credentials: new });
+            if call.dry_run {
+                return api.dry_run(&change, summary.warnings);
+            }
+            let (index, outcome) = api.propose(call, change).await?;
+            (index, outcome == Outcome::Unchanged)
+        }
+    };
+    match api.control.wait_former_removed((product.id, id), call.deadline).await {
+        Ok(()) => summary.done.push("the servers do not accept the former one any more".into()),
+        Err(WaitError::Deadline(left)) => {
+            summary.warnings.push(format!("{left}; the leader goes on, and `pontoon status` shows it"))
+        }
+        Err(other) => return Err(other.into()),
+    }
+    api.conclude(call, index, unchanged, summary).await
+}
+
+/// The credentials to use: without a user name those of the present user. A server without a password accepts any only
+/// together with a user name.
+fn of_user(given: Credentials, group: &Group) -> Credentials {
+    let present = match &group.credentials {
+        Some(present) => present.username.clone(),
+        None => Some("default".into()),
+    };
+    Credentials { username: given.username.or(present), ..given }
+}

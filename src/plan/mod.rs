@@ -29,3 +29,4 @@ pub mod restart;
 pub mod scripts;
 pub mod sweep;
 pub mod timing;
+pub mod waiting;

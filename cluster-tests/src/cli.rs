@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Output};
 
 use serde_json::Value;
 
-use crate::binary;
+use crate::{binary, documented};
 
 /// `pontoon --node ...`.
 #[derive(Clone, Debug)]
@@ -108,10 +108,14 @@ impl Ran {
     /// Its output as JSON.
     ///
     /// # Panics
-    /// When it is none.
+    /// When it is none, or not what docs/json.md says.
     #[must_use]
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("this is no JSON ({e}): {self:#?}"))
+        let json = serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("this is no JSON ({e}): {self:#?}"));
+        if let Err(why) = documented::check(&self.args, &json) {
+            panic!("{why}: {self:#?}");
+        }
+        json
     }
 }

@@ -172,6 +172,10 @@ fn what_a_drain_leaves_to_do_has_a_time_and_an_empty_server_causes_no_warning() 
     });
     let waiting = status["waiting_on"][0].as_str().unwrap();
     assert!(waiting.contains("it begins in 10 min") && waiting.contains("there is nothing to do"), "{waiting}");
+    assert!(
+        waiting.contains("; has lasted a few seconds; ends when no slot has come to the group or left it"),
+        "{waiting}"
+    );
     let removed = cli.json(&["group", "remove", "2"]);
     assert_eq!(removed["warnings"], serde_json::json!([]), "{removed:#}");
     let status = wait_headline(&cli, "ok", &[]);

@@ -125,7 +125,8 @@ impl Api {
         let now = boottime_ns();
         let voters = self.control.log.leadership().borrow().voters.clone();
         let alive = view.alive(voters, self.control.lease, now);
-        Some(LeaderReports { observation: view.observation(now), alive, waiting_on: view.waiting_on.clone() })
+        let waiting_on = view.waiting_on.iter().map(|wait| wait.text(now)).collect();
+        Some(LeaderReports { observation: view.observation(now), alive, waiting_on })
     }
 }
 

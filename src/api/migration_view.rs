@@ -13,17 +13,17 @@ use crate::{
         slot::spans,
         state::ClusterState,
     },
-    plan::mover::MoverView,
+    plan::{mover::MoverView, waiting::LastingWait},
     wire::pb::admin::{self, MigrationState, Verification},
 };
 
-/// Every migration in the state, ascending by id. `view`: the leader's, or an empty one.
+/// Every migration in the state, ascending by id. `view`: the leader's, or an empty one; `now_ns`: its clock.
 #[must_use]
-pub fn all(state: &ClusterState, view: &LeaderView) -> Vec<admin::Migration> {
+pub fn all(state: &ClusterState, view: &LeaderView, now_ns: u64) -> Vec<admin::Migration> {
     let open = state.migrations.values().map(|m| {
         let job = Job::Migration(m.id);
         let mover = view.movers.get(&job).filter(|seen| m.run.as_ref().is_some_and(|run| run.run == seen.run));
-        live(open(state, m), m, mover, view.jobs.get(&job))
+        live(open(state, m), m, mover, view.jobs.get(&job), now_ns)
     });
     let mut all: Vec<_> = state.ended_migrations.iter().map(|e| ended(state, e)).chain(open).collect();
     all.sort_by_key(|m| m.id);
@@ -85,9 +85,10 @@ fn live(
     mut shown: admin::Migration,
     m: &Migration,
     mover: Option<&MoverView>,
-    waits: Option<&String>,
+    waits: Option<&LastingWait>,
+    now_ns: u64,
 ) -> admin::Migration {
-    let mut waiting: Vec<String> = waits.cloned().into_iter().collect();
+    let mut waits = waits.cloned();
     if let Some(seen) = mover {
         if m.phase.attempting() {
             let numbers = counters(&seen.counters);
@@ -109,11 +110,12 @@ fn live(
         shown.eta_ms = eta(m, seen);
         shown.write_contended_keys.clone_from(&seen.write_contended);
         // The leader's sentence often contains the node's sentence.
-        if !seen.waiting_on.is_empty() && !waiting.iter().any(|why| why.contains(&seen.waiting_on)) {
-            waiting.push(seen.waiting_on.clone());
+        let new = |wait: &&mut LastingWait| !wait.wait.text().contains(&seen.waiting_on);
+        if let Some(lasting) = waits.as_mut().filter(new) {
+            lasting.wait = lasting.wait.clone().and_detail(&format!("; {}", seen.waiting_on));
         }
     }
-    shown.waiting_on = present(&waiting.join("; "));
+    shown.waiting_on = waits.map(|wait| wait.text(now_ns));
     shown
 }
 

@@ -19,6 +19,7 @@ use super::{
     validate,
 };
 use crate::{
+    clock::boottime_ns,
     control::{
         admission::migration::{self, MigrationRequest},
         leadership::view::LeaderView,
@@ -349,7 +350,7 @@ impl Api {
             Err(why) => why,
         };
         let (state, view): (_, Arc<LeaderView>) = (self.state(), self.control.view.borrow().clone());
-        let mut migrations = migration_view::all(&state, &view);
+        let mut migrations = migration_view::all(&state, &view, boottime_ns());
         migrations.retain(|m| wanted.product.is_empty() || m.product == wanted.product);
         migrations.retain(|m| wanted.ids.is_empty() || wanted.ids.contains(&m.id));
         Ok(Response::new(ListMigrationsReply { migrations, not_observed_because: present(&not_asked) }))

@@ -119,7 +119,7 @@ impl Api {
             route_epoch: state.route_epoch.0,
             nodes,
             product_count: u32::try_from(state.products.len()).unwrap_or(u32::MAX),
-            waiting_on: view.waiting_on.clone(),
+            waiting_on: view.waiting_on.iter().map(|wait| wait.text(now)).collect(),
             health: show::severity(health::worst(&warnings)).into(),
             headline: health::headline(&facts, &warnings),
             warnings: warnings.iter().map(show::warning).collect(),

@@ -383,7 +383,9 @@ impl Control {
     /// What the leader's loops wait for, to be appended to a text.
     fn waiting_on(&self) -> String {
         let view = self.view.borrow();
-        if view.waiting_on.is_empty() { String::new() } else { format!(": {}", view.waiting_on.join("; ")) }
+        let now_ns = boottime_ns();
+        let all: Vec<String> = view.waiting_on.iter().map(|wait| wait.text(now_ns)).collect();
+        if all.is_empty() { String::new() } else { format!(": {}", all.join("; ")) }
     }
 
     /// The leader's view of the nodes, if this node leads.

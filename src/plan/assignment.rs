@@ -12,14 +12,17 @@
 //! this primary is still the same process instead of the second. A new leader releases a hold that an earlier term left
 //! open, and starts over.
 
+mod waits;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     ejection::ready_primary_run_id,
-    lease::Barrier,
+    lease::{Barrier, barrier_wait},
     liveness::Watchers,
     observation::Observation,
     timing::{Timing, as_ns},
+    waiting::Wait,
 };
 use crate::model::{
     change::{Change, FinishAssign, GiveUpAssign, OpenHold, Release},
@@ -59,8 +62,8 @@ pub enum AssignmentStep {
     Over,
     /// Decide again with news, or at `until_ns`.
     Wait {
-        /// What the assignment waits for, for people.
-        why: String,
+        /// What the assignment waits for.
+        wait: Wait,
         /// Time on the leader's clock, nanoseconds.
         until_ns: u64,
     },
@@ -266,9 +269,14 @@ impl AssignmentMemory {
             self.stage = AttemptStage::OpenHold(EmptyEvidence { kind: HoldKind::Abandon, ..evidence.clone() });
         } else {
             let nodes = silent.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let why = format!(
-                "node {nodes} does not answer and may still serve; bring it back, or run `pontoon node remove {nodes}`"
-            );
+            let why = match &silent[..] {
+                [node] => format!(
+                    "node {node} does not answer and may still serve; bring it back, or run `pontoon node remove {node}`"
+                ),
+                _ => format!(
+                    "nodes {nodes} do not answer and may still serve; bring them back, or remove each: `pontoon node remove ID`"
+                ),
+            };
             if now_ns >= *since_ns + PREFLIGHT_MAX_NS {
                 self.stage = AttemptStage::GiveUp(why);
             } else {
@@ -340,12 +348,12 @@ pub fn next(seen: &AssignmentObservation<'_>, memory: &AssignmentMemory, id: Ass
         AttemptStage::Over => AssignmentStep::Over,
         AttemptStage::Begin => match left_open(seen.state, id) {
             Some(hold) => release(hold, "a new leader starts over".into()),
-            None => AssignmentStep::Wait { why: "the next attempt".into(), until_ns: seen.now_ns },
+            None => AssignmentStep::Wait { wait: waits::next_attempt(), until_ns: seen.now_ns },
         },
         AttemptStage::FirstCheck(_) if assignment.keys == Keys::Ejected => empty_primary(seen, product, assignment),
         AttemptStage::FirstCheck(_) => AssignmentStep::Scan(searches(product, assignment)),
         AttemptStage::Preflight { silent: Some((why, until_ns)), .. } if seen.now_ns < *until_ns => {
-            AssignmentStep::Wait { why: why.clone(), until_ns: *until_ns }
+            AssignmentStep::Wait { wait: waits::silent(why), until_ns: *until_ns }
         }
         AttemptStage::Preflight { .. } => AssignmentStep::Preflight { isolated: product.isolated },
         AttemptStage::OpenHold(evidence) => AssignmentStep::Propose(Change::OpenHold(OpenHold {
@@ -391,7 +399,9 @@ pub fn next(seen: &AssignmentObservation<'_>, memory: &AssignmentMemory, id: Ass
         AttemptStage::Pause { why, .. } if assignment.attempts >= seen.timing.attempts_max => {
             give_up(id, format!("{} attempts failed; the last: {why}", assignment.attempts))
         }
-        AttemptStage::Pause { until_ns, why } => AssignmentStep::Wait { why: why.clone(), until_ns: *until_ns },
+        AttemptStage::Pause { until_ns, why } => {
+            AssignmentStep::Wait { wait: waits::failed(why, seen.timing.attempts_max), until_ns: *until_ns }
+        }
         AttemptStage::GiveUp(why) => give_up(id, why.clone()),
     }
 }
@@ -411,7 +421,8 @@ fn barrier(seen: &AssignmentObservation<'_>, hold: HoldId, since_ns: u64) -> Opt
     Some(if seen.now_ns >= until_ns {
         release(hold, format!("not all nodes held within {hold_ms_max} ms: {waiting}"))
     } else {
-        AssignmentStep::Wait { why: format!("hold {hold}: {waiting}"), until_ns }
+        let nodes = if let Some(Barrier::Waiting(nodes)) = seen.barrier { nodes.as_slice() } else { &[] };
+        AssignmentStep::Wait { wait: barrier_wait(hold, nodes, until_ns - since_ns), until_ns }
     })
 }
 

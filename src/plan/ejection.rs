@@ -9,6 +9,7 @@ use super::{
     liveness::{Liveness, Watchers, liveness},
     observation::{Observation, ReportedRole, newest},
     restart::confirmations,
+    waiting::Wait,
 };
 use crate::model::{
     change::{CancelMigration, Change, Eject, Reinstate},
@@ -95,7 +96,7 @@ fn eject(
     watchers: &Watchers<'_>,
     DownGroup { product, group, primary, what, for_ms, .. }: &DownGroup<'_>,
     me: NodeId,
-) -> Option<Result<Vec<Change>, String>> {
+) -> Option<Result<Vec<Change>, Wait>> {
     let after_ms = u64::from(group.options.eject_after_ms);
     let waits = after_ms == 0 || *for_ms < after_ms || maintenance(state, group);
     if product.mode != Mode::Cache || group.ejection.is_some() || waits {
@@ -118,7 +119,11 @@ fn eject(
         match migration.phase {
             // Its slots have another owner already, or its target is being wiped: it is over soon.
             MigrationPhase::Switched | MigrationPhase::Cancelling => {
-                return Some(Err(format!("{subject}, and waits for migration {}", migration.id)));
+                let id = migration.id;
+                return Some(Err(Wait::new(
+                    format!("{subject}, and waits for migration {id}"),
+                    format!("that is over (pontoon migrate show {id})"),
+                )));
             }
             MigrationPhase::Planned
             | MigrationPhase::CleaningTarget
@@ -136,18 +141,26 @@ fn eject(
     }
     let assigned = |a: &&Assignment| a.product == product.id && !a.slots.is_disjoint(&slots);
     if let Some(open) = state.assignments.values().find(assigned) {
-        return Some(Err(format!("{subject}, and waits for assignment {}", open.id)));
+        return Some(Err(Wait::new(
+            format!("{subject}, and waits for assignment {}", open.id),
+            format!("that is over (pontoon slot ls --product {})", product.name),
+        )));
     }
     let temporary_owners = temporary_owners(state, product, group, watchers);
     if temporary_owners.is_empty() {
-        return Some(Err(format!("{subject}, but no other group is up, has slots and may be changed")));
+        return Some(Err(Wait::new(
+            format!("{subject}, but no other group is up, has slots and may be changed"),
+            format!("one is (pontoon group ls --product {}), or {primary} answers again: start it", product.name),
+        )));
     }
     let to = match spread(&slots, &temporary_owners) {
         Ok(to) => to,
         Err(slot) => {
-            return Some(Err(format!(
+            let what = format!(
                 "{subject}, but no group may get slot {slot} before it has deleted the keys that it has left of it"
-            )));
+            );
+            let ends_when = format!("a sweep has, which begins by itself; or {primary} answers again: start it");
+            return Some(Err(Wait::new(what, ends_when)));
         }
     };
     Some(Ok(vec![Change::Eject(Eject { product: product.id, group: group.id, group_epoch: group.epoch, to, why })]))
@@ -160,7 +173,7 @@ fn reinstate(
     group: &Group,
     health: &EjectedHealth,
     now_ns: u64,
-) -> Option<Result<Vec<Change>, String>> {
+) -> Option<Result<Vec<Change>, Wait>> {
     let ejection = group.ejection.as_ref()?;
     let reinstates = |a: &Assignment| a.product == product.id && a.to == Some(group.id) && a.keys == Keys::Ejected;
     if state.assignments.values().any(reinstates) || state.promotion_of(product.id, group.id).is_some() {
@@ -174,24 +187,27 @@ fn reinstate(
         ejection.slots.len()
     );
     if maintenance(state, group) {
-        return Some(Err(format!("{subject}; maintenance is on, so it is not reinstated automatically")));
+        return Some(Err(Wait::new(
+            format!("{subject}; maintenance is on, so it is not reinstated automatically"),
+            "maintenance is off: pontoon maintenance off",
+        )));
     }
     let after_ms = match group.options.eject_after_ms {
         0 => GroupOptions::default().eject_after_ms,
         ms => ms,
     };
     let Some(up) = health.0.get(&(product.id, group.id)) else {
-        let when =
-            format!("it gets them back when it has answered every node, as a primary that is ready, for {after_ms} ms");
-        return Some(Err(format!(
-            "{subject}; {when}: start it again, or remove the group, which leaves them with their temporary owners"
-        )));
+        let ends_when = format!(
+            "it has answered every node, as a primary that is ready, for {after_ms} ms, and then gets them back: start it \
+             again; or remove the group, which leaves them with their temporary owners (pontoon group remove {})",
+            group.id
+        );
+        return Some(Err(Wait::new(subject, ends_when)));
     };
     let up_ms = now_ns.saturating_sub(up.since_ns) / 1_000_000;
     if up_ms < u64::from(after_ms) {
-        return Some(Err(format!(
-            "{subject}; it is up again, and gets them back when it has been up for {after_ms} ms"
-        )));
+        let ends_when = format!("it has been up for {after_ms} ms, and then gets them back");
+        return Some(Err(Wait::new(format!("{subject}; it is up again"), ends_when)));
     }
     let (product, group, ejection, group_epoch) = (product.id, group.id, ejection.id, group.epoch);
     Some(Ok(vec![Change::Reinstate(Reinstate { product, group, ejection, group_epoch })]))

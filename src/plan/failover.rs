@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     acks::has_all_confirmed,
     candidates::{Candidate, CandidateChoice, GroupHistory, answering_offset, choose},
-    guard::FailoverGuard,
+    guard::{FailoverGuard, GUARD_ENDS_WHEN},
     impairment::{ImpairedPrimary, impaired_primaries},
     liveness::{Liveness, Watchers, liveness, majority_failing_ms},
     observation::{AgedReport, Observation, PROBE_FRESH_MS, Probe, ReportedRole, failing_nodes_text, fresh_probe},
     restart::{confirmations, failed_replicas, majority_sees_restart},
+    waiting::Wait,
 };
 use crate::model::{
     change::{Change, NotePrimary, StartPromotion},
@@ -37,8 +38,8 @@ pub struct FailoverDecision {
     pub product: ProductId,
     /// The group.
     pub group: GroupId,
-    /// The changes to propose, in this order; or why nothing is done, for the operator.
-    pub action: Result<Vec<Change>, String>,
+    /// The changes to propose, in this order; or what is waited for.
+    pub action: Result<Vec<Change>, Wait>,
 }
 
 /// A group that needs another primary: its primary is down, has followed another server for long enough, or answers and
@@ -205,7 +206,7 @@ pub fn not_failed_over(
         let (product, group) = (state.products.get(&decision.product)?, decision.group);
         let waits = |group: &Group| is_maintained(state, group) || ejects(product, group);
         let held = held_back.iter().any(|(of, id, _)| (*of, *id) == (product.id, group));
-        (!held && !product.groups.get(&group).is_none_or(waits)).then(|| (product.id, group, why.clone()))
+        (!held && !product.groups.get(&group).is_none_or(waits)).then(|| (product.id, group, why.text()))
     };
     decisions.iter().filter_map(stuck).collect()
 }
@@ -265,46 +266,53 @@ fn exclude_failing_saves(choice: &mut CandidateChoice, seen: &Observation) {
 /// The changes that begin the promotion of the best candidate.
 ///
 /// # Errors
-/// Returns why the group is not failed over and what the operator can do, as text for the operator.
+/// Returns why the group is not failed over, and what ends that.
 fn fail_over(
     state: &ClusterState,
     seen: &Observation,
     DownGroup { product, group, primary, what, remedy, kind, for_ms, .. }: &DownGroup<'_>,
     choice: &CandidateChoice,
     guard: Option<String>,
-) -> Result<Vec<Change>, String> {
-    let down = format!("{primary}, primary of group {} of product '{}', {what}", group.id, product.name);
+) -> Result<Vec<Change>, Wait> {
+    let waits = |why: &str, ends_when: String| {
+        let down = format!("{primary}, primary of group {} of product '{}'", group.id, product.name);
+        let ends_when = format!("it serves again ({remedy}), or {ends_when}");
+        Wait::new(down, ends_when).with_detail(format!(", {what}; {why}"))
+    };
     let by_hand = format!("pontoon group promote {} HOST:PORT --force", group.id);
     // Only a group that is down is ejected.
     let ejects = ejects(product, group) && *for_ms > 0;
-    let remedy_text = if *kind == PromotionKind::Switchover {
-        // It answers, so nothing need be lost.
-        (*remedy).to_owned()
-    } else if ejects {
+    let ejection = || {
         let seconds = f64::from(group.options.eject_after_ms) / 1000.0;
-        format!("its slots are ejected to other groups when that has lasted {seconds} s")
-    } else {
-        format!("{remedy}, or accept the loss: {by_hand}")
+        format!("that has lasted {seconds} s: then its slots are ejected to other groups")
     };
     if is_maintained(state, group) {
-        return Err(format!("{down}; maintenance is on, so nothing is done automatically ({by_hand})"));
+        let ends_when = format!("maintenance is off (pontoon maintenance off), or you promote by hand: {by_hand}");
+        return Err(waits("maintenance is on, so nothing is done automatically", ends_when));
     }
     if let Some(guard) = guard.filter(|_| replaceable(product, group)) {
-        return Err(format!("{down}; {guard}"));
+        return Err(waits(&guard, GUARD_ENDS_WHEN.to_owned()));
     }
     if group.servers.len() < 2 {
-        let waits = if ejects { remedy_text } else { format!("its slots wait for it: {remedy}") };
-        return Err(format!("{down}; it has no replica, so {waits}"));
+        let add = || "its group is removed or has another primary, for which it needs a replica".to_owned();
+        let ends_when = if ejects { ejection() } else { add() };
+        return Err(waits("it has no replica, so its slots wait for it", ends_when));
     }
     let Some(best) = choice.best() else {
-        return Err(format!("{down}; no replica can replace it: {}; {remedy_text}", choice.evidence()));
+        let ends_when = match kind {
+            _ if ejects => format!("a replica can replace it, or {}", ejection()),
+            // It answers, so nothing need be lost.
+            PromotionKind::Switchover => "a replica can replace it".to_owned(),
+            PromotionKind::Failover => format!("a replica can replace it, or you accept the loss: {by_hand}"),
+        };
+        return Err(waits(&format!("no replica can replace it: {}", choice.evidence()), ends_when));
     };
     let history = GroupHistory::of(confirmations(product), group, seen);
     let required = (product.min_acks, failed_replicas(confirmations(product), group, seen));
     has_all_confirmed(group, required, &best.addr, |addr| answering_offset(addr, &history, seen)).map_err(
         |missing| {
-            let (missing, evidence) = (missing.into_text(), choice.evidence());
-            format!("{down}; {missing} ({evidence}); start them again, or accept the loss: {by_hand}")
+            let why = format!("{} ({})", missing.into_text(), choice.evidence());
+            waits(&why, format!("the other replicas are started again, or you accept the loss: {by_hand}"))
         },
     )?;
     let epoch = group.epoch;

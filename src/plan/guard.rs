@@ -10,6 +10,10 @@ pub const DOWN_AT_ONCE: usize = 2;
 /// have causes of their own. Without this limit, groups that have been dead for days would stop all others.
 pub const TOGETHER_MS: u64 = 60_000;
 
+/// What ends it that a group is held back.
+pub const GUARD_ENDS_WHEN: &str = "fewer primaries fail: check what they have in common; or more of them may \
+                                   (pontoon cluster set failover-share-max=..); or you promote by hand: pontoon group promote";
+
 /// The failures that the guard counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FailoverGuard {
@@ -38,7 +42,7 @@ impl FailoverGuard {
 /// is a network or a rack, and promotions use up candidates without making anything reachable.
 ///
 /// # Errors
-/// Returns why not, and what the operator can do, as text for the operator.
+/// Returns why not, as text for the operator; [`GUARD_ENDS_WHEN`] says what he can do.
 pub fn may_fail_over(together: usize, primaries: usize, share_max: u8) -> Result<(), String> {
     let most = (primaries.saturating_mul(share_max.into()) / 100).max(DOWN_AT_ONCE);
     if together <= most {
@@ -46,7 +50,6 @@ pub fn may_fail_over(together: usize, primaries: usize, share_max: u8) -> Result
     }
     Err(format!(
         "{together} of {primaries} primaries have failed together, and nothing is failed over automatically when more \
-         than {most} do (`pontoon cluster set failover-share-max=..`); check what they have in common, or promote by \
-         hand: `pontoon group promote`"
+         than {most} do"
     ))
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{lease::Barrier, mover::MoverView, timing::Timing};
+use super::{lease::Barrier, mover::MoverView, timing::Timing, waiting::Wait};
 use crate::model::{
     change::Change,
     ids::{Epoch, GroupId, HoldId, HostPort, Incarnation, NodeId, Term},
@@ -50,8 +50,8 @@ pub enum JobStep {
     Over,
     /// Decide again with news, or at `until_ns`.
     Wait {
-        /// What the job waits for, for people.
-        why: String,
+        /// What the job waits for.
+        wait: Wait,
         /// Time on the leader's clock, nanoseconds.
         until_ns: u64,
     },

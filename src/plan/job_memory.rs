@@ -8,6 +8,7 @@ use super::{
     job::{JobObservation, JobStep, SelectedEndpoints},
     mover::{MoverState, MoverView},
     timing::{Timing, as_ns},
+    waiting::{Wait, seconds},
 };
 use crate::model::{
     change::{Change, EndSweep, Release, RestartMigration},
@@ -59,9 +60,9 @@ pub struct JobMemory {
     /// The hold, once it is open.
     pub hold: Option<OwnHold>,
     /// Nothing begins before this time, because of the last failure.
-    not_before: Option<(u64, String)>,
+    not_before: Option<(u64, Wait)>,
     /// No fence begins before this time, because the last one failed. Failures of other steps do not delay it.
-    no_fence_before: Option<(u64, String)>,
+    no_fence_before: Option<(u64, Wait)>,
     /// Attempts in a row that did not reach a hold, and runs in a row that did not reach their end.
     pub failures: u32,
     /// Holds in a row that were released.
@@ -187,7 +188,14 @@ impl JobMemory {
             Ok(()) => self.closed = Some((server, runs)),
             Err(why) => match &mut self.hold {
                 Some(hold) => hold.broken = Some(why),
-                None => self.no_fence_before = Some((now_ns + backoff_ns(timing, CLOSE_FAILURES), why)),
+                None => {
+                    let wait = Wait::new(
+                        format!("the connections of earlier runs at {server} cannot be closed"),
+                        format!("{server} answers CLIENT LIST and CLIENT KILL; it is asked again about every second"),
+                    );
+                    let at_ns = now_ns + backoff_ns(timing, CLOSE_FAILURES);
+                    self.no_fence_before = Some((at_ns, wait.with_detail(format!(": {why}"))));
+                }
             },
         }
     }
@@ -216,7 +224,7 @@ impl JobMemory {
                 self.hold = None;
                 self.preflight = None;
                 self.releases += 1;
-                self.pause(now_ns, why.clone(), timing, self.releases);
+                self.pause(now_ns, "a hold ended without a switch", why, timing, self.releases);
             }
             (Change::RestartMigration(RestartMigration { why, .. }) | Change::EndSweep(EndSweep { why, .. }), _) => {
                 self.hold = None;
@@ -224,7 +232,7 @@ impl JobMemory {
                 self.endpoints = None;
                 self.releases = 0;
                 self.failures += 1;
-                self.pause(now_ns, why.clone(), timing, self.failures);
+                self.pause(now_ns, "the last run failed", why, timing, self.failures);
             }
             (Change::MigrationProgress(_), _) => self.progress_logged_ns = now_ns,
             (Change::Switch(_), Ok(_)) => {
@@ -240,19 +248,21 @@ impl JobMemory {
             (Change::StartRun(_), Ok(_)) => {
                 // If this run fails too, the next one does not follow immediately.
                 self.failures += 1;
-                self.pause(now_ns, "the last run failed just now".into(), timing, self.failures);
+                self.pause(now_ns, "the last run failed", "just now", timing, self.failures);
             }
             (_, Ok(_)) => {}
             (_, Err(why)) => {
                 self.endpoints = None;
                 self.failures += 1;
-                self.pause(now_ns, why, timing, self.failures);
+                self.pause(now_ns, "a step was refused", &why, timing, self.failures);
             }
         }
     }
 
-    fn pause(&mut self, now_ns: u64, why: String, timing: Timing, failures: u32) {
-        self.not_before = Some((now_ns + backoff_ns(timing, failures), why));
+    fn pause(&mut self, now_ns: u64, what: &str, why: &str, timing: Timing, failures: u32) {
+        let max = seconds(BACKOFF_MAX_NS);
+        let wait = Wait::new(what, format!("a pause of at most {max} s is over; then it is tried again"));
+        self.not_before = Some((now_ns + backoff_ns(timing, failures), wait.with_detail(format!(": {why}"))));
     }
 
     /// Why the current run cannot continue, if it cannot: its node was restarted or removed, is silent, reported a
@@ -305,6 +315,12 @@ impl JobMemory {
     }
 }
 
+/// Nobody could work on a job.
+#[must_use]
+pub fn no_node() -> Wait {
+    Wait::new("no node is alive that could work on it", "the leader has a heartbeat of a node (pontoon node ls)")
+}
+
 /// The pause after this number of failures in a row: doubled each time.
 fn backoff_ns(timing: Timing, failures: u32) -> u64 {
     let first_ns = as_ns(timing.backoff);
@@ -312,9 +328,9 @@ fn backoff_ns(timing: Timing, failures: u32) -> u64 {
     first_ns.saturating_mul(factor).min(BACKOFF_MAX_NS)
 }
 
-fn wait_until(until: Option<&(u64, String)>, now_ns: u64) -> Option<JobStep> {
-    let (until_ns, why) = until.filter(|(until_ns, _)| now_ns < *until_ns)?;
-    Some(JobStep::Wait { why: why.clone(), until_ns: *until_ns })
+fn wait_until(until: Option<&(u64, Wait)>, now_ns: u64) -> Option<JobStep> {
+    let (until_ns, wait) = until.filter(|(until_ns, _)| now_ns < *until_ns)?;
+    Some(JobStep::Wait { wait: wait.clone(), until_ns: *until_ns })
 }
 
 /// The number of runs of a node.

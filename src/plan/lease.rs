@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::timing::{Timing, as_ns};
+use super::{
+    timing::{Timing, as_ns},
+    waiting::{Wait, left, seconds},
+};
 use crate::model::{
     ids::{Epoch, HoldId, Incarnation, NodeId, Term},
     route::Isolated,
@@ -49,6 +52,16 @@ pub enum Barrier {
     Passed,
     /// The nodes that the barrier waits for, with the reason, one text for each.
     Waiting(Vec<String>),
+}
+
+/// Waits for the barrier of a hold. `nodes`: as in [`Barrier::Waiting`]; `budget_ns`: how long the hold may last.
+#[must_use]
+pub fn barrier_wait(hold: HoldId, nodes: &[String], budget_ns: u64) -> Wait {
+    let max = seconds(budget_ns);
+    let ends_when =
+        format!("all nodes hold, or after {max} s: then the hold ends, and another one follows after a pause");
+    let detail = if nodes.is_empty() { String::new() } else { format!(": {}", nodes.join("; ")) };
+    Wait::new(format!("hold {hold} is open, and not all nodes hold"), ends_when).with_detail(detail)
 }
 
 impl LeaseTable {
@@ -146,21 +159,26 @@ impl LeaseTable {
     /// Whether a node that is being removed can be dropped from the members.
     ///
     /// # Errors
-    /// Returns why it cannot be dropped yet, as text for the operator.
-    pub fn removable(&self, member: &Member, state: &ClusterState, now_ns: u64) -> Result<(), String> {
+    /// Returns what that waits for.
+    pub fn removable(&self, member: &Member, state: &ClusterState, now_ns: u64) -> Result<(), Wait> {
         let serves_alone = state.products.values().find(|p| p.isolated == Isolated::Serve);
         let isolated = if serves_alone.is_some() { Isolated::Serve } else { Isolated::Refuse };
         if self.has_stopped_serving(member, isolated, now_ns) {
             return Ok(());
         }
+        let id = member.id;
         Err(match serves_alone {
-            Some(product) => format!(
-                "node {id} is silent, and product {name} lets a node serve without a lease: if you know that its \
-                 process has ended, run `pontoon node remove {id} --assume-dead`",
-                id = member.id,
-                name = product.name
+            Some(product) => Wait::new(
+                format!(
+                    "node {id}, which is removed, has not said that it stops, and product '{}' lets it serve without a lease",
+                    product.name
+                ),
+                format!("its process says so, or you know that it has ended: pontoon node remove {id} --assume-dead"),
             ),
-            None => format!("the lease of node {} may not have ended", member.id),
+            None => Wait::new(
+                format!("the lease of node {id}, which is removed, may not have ended"),
+                format!("it says that it stops, or {} later", left(self.lease_ends_ns(id).saturating_sub(now_ns))),
+            ),
         })
     }
 
@@ -348,7 +366,7 @@ mod tests {
         assert!(table.removable(&leaving(false), &refuse, SECOND).is_err());
         assert!(table.removable(&leaving(false), &refuse, 4 * SECOND).is_ok());
         let serve = state(Isolated::Serve, false);
-        assert!(table.removable(&leaving(false), &serve, 400 * SECOND).unwrap_err().contains("--assume-dead"));
+        assert!(table.removable(&leaving(false), &serve, 400 * SECOND).unwrap_err().text().contains("--assume-dead"));
         assert!(table.removable(&leaving(true), &serve, SECOND).is_ok());
     }
 }

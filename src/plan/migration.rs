@@ -11,16 +11,18 @@ use std::collections::BTreeMap;
 
 use super::{
     job::{JobObservation, JobStep, SelectedEndpoints},
-    job_memory::JobMemory,
-    lease::Barrier,
+    job_memory::{ENDPOINTS_FRESH_NS, JobMemory, PREFLIGHT_PAUSE_NS, no_node},
+    lease::{Barrier, barrier_wait},
     mover::{MoverState, MoverView},
+    timing::as_ns,
+    waiting::{Wait, left, seconds},
 };
 use crate::model::{
     change::{
         Change, Cleaned, MigrationProgress, OpenHold, PauseMigration, Release, RestartMigration, StartMigration,
         StartRun, Switch,
     },
-    ids::{Epoch, GroupId, HoldId, MigrationId},
+    ids::{Epoch, GroupId, HoldId, MigrationId, NodeId},
     limits::ATTEMPTS_PER_TARGET_MAX,
     migration::{Job, Migration, MigrationPhase, ProgressPhase, Run, RunKind},
     route::HoldKind,
@@ -83,8 +85,13 @@ impl MigrationView<'_> {
         Job::Migration(self.migration.id)
     }
 
-    fn wait(&self, why: impl Into<String>) -> JobStep {
-        JobStep::Wait { why: why.into(), until_ns: self.seen.now_ns + POLL_NS }
+    fn wait(&self, wait: Wait) -> JobStep {
+        JobStep::Wait { wait, until_ns: self.seen.now_ns + POLL_NS }
+    }
+
+    /// Waits for something that the model makes impossible.
+    fn wait_for_state(&self, what: &str) -> JobStep {
+        self.wait(Wait::new(what, "the log says otherwise, which is read several times a second"))
     }
 
     fn group_epochs(&self) -> BTreeMap<GroupId, Epoch> {
@@ -98,7 +105,7 @@ impl MigrationView<'_> {
 
     /// The fence at the primary of `group` as a step; `None`: it has been done.
     fn fence(&self, group: &Group) -> Option<JobStep> {
-        let Some(primary) = group.servers.first() else { return Some(self.wait("the group has no server")) };
+        let Some(primary) = group.servers.first() else { return Some(self.wait_for_state("the group has no server")) };
         self.memory.fence(self.seen.now_ns, &primary.addr, group.id, self.migration.runs)
     }
 
@@ -106,7 +113,11 @@ impl MigrationView<'_> {
     fn open_promotion(&self) -> Option<JobStep> {
         let of = |group: &Group| self.seen.state.promotion_of(self.migration.product, group.id);
         let open = of(self.from).or_else(|| of(self.to))?;
-        Some(self.wait(format!("the promotion of {} in group {} comes first", open.to, open.group)))
+        let (to, group) = (&open.to, open.group);
+        Some(self.wait(Wait::new(
+            format!("the promotion of {to} in group {group} comes first"),
+            format!("that has ended (pontoon group show {group})"),
+        )))
     }
 
     fn planned(&self) -> JobStep {
@@ -123,14 +134,22 @@ impl MigrationView<'_> {
             same.filter(|o| o.phase.attempting())
         };
         if let Some(other) = attempts().find(|o| o.from == m.from) {
-            return self.wait(format!("migration {} is copying from group {}, and comes first", other.id, m.from));
+            return self.wait(Wait::new(
+                format!("migration {} is copying from group {}, and comes first", other.id, m.from),
+                format!("that one is done, paused or cancelled (pontoon migrate show {})", other.id),
+            ));
         }
         if attempts().filter(|o| o.to == m.to).count() >= ATTEMPTS_PER_TARGET_MAX {
-            return self
-                .wait(format!("{ATTEMPTS_PER_TARGET_MAX} migrations are copying to group {}, and come first", m.to));
+            return self.wait(Wait::new(
+                format!("{ATTEMPTS_PER_TARGET_MAX} migrations are copying to group {}, and come first", m.to),
+                "one of them is done, paused or cancelled (pontoon migrate ls)",
+            ));
         }
         if self.to.sweep.is_some() {
-            return self.wait(format!("the sweep of group {} is being ended", m.to));
+            return self.wait(Wait::new(
+                format!("the sweep of group {} is being ended", m.to),
+                "its connections are closed, within seconds if the server answers",
+            ));
         }
         if let Some(step) = self.open_promotion() {
             return step;
@@ -140,13 +159,18 @@ impl MigrationView<'_> {
         }
         let SelectedEndpoints { feed, target, group_epochs } = match self.memory.endpoints(self.seen.now_ns) {
             None => return JobStep::SelectEndpoints,
-            Some(Err(why)) => return self.wait(why.clone()),
+            Some(Err(why)) => {
+                let groups = format!("pontoon group show {}, pontoon group show {}", m.from, m.to);
+                let wait = Wait::new(
+                    "the servers of its groups cannot be used for a copy",
+                    format!("they can ({groups}); they are asked again every {} s", seconds(ENDPOINTS_FRESH_NS)),
+                );
+                return self.wait(wait.with_detail(format!(": {why}")));
+            }
             Some(Ok(found)) if found.group_epochs != self.group_epochs() => return JobStep::SelectEndpoints,
             Some(Ok(found)) => found.clone(),
         };
-        let Some(node) = self.memory.choose_node(self.seen) else {
-            return self.wait("no node is alive that could work on it");
-        };
+        let Some(node) = self.memory.choose_node(self.seen) else { return self.wait(no_node()) };
         let (migration, attempt, term) = (m.id, m.attempt.saturating_add(1), self.seen.term);
         JobStep::Propose(Change::StartMigration(StartMigration {
             migration,
@@ -179,12 +203,13 @@ impl MigrationView<'_> {
 
     fn copying(&self) -> JobStep {
         let m = self.migration;
-        let Some(run) = &m.run else { return self.wait("its run is not known") };
+        let Some(run) = &m.run else { return self.wait_for_state("its run is not known") };
         if let Some(end) = self.failed_attempt(run) {
             return end;
         }
         let Some(mover) = self.mover(run) else {
-            return self.wait(format!("node {} is to begin attempt {}", run.node, m.attempt));
+            let what = format!("node {} is to begin attempt {}", run.node, m.attempt);
+            return self.wait(Wait::new(what, self.node_reports(run.node)));
         };
         match &mover.work {
             MoverState::CaughtUp => self.progress(ProgressPhase::CaughtUp, mover),
@@ -202,8 +227,38 @@ impl MigrationView<'_> {
             | MoverState::Finished(_)
             | MoverState::Cleaning
             | MoverState::Cleaned
-            | MoverState::Failed(_)) => self.wait(mover_text(work, mover)),
+            | MoverState::Failed(_)) => self.wait(self.mover_waits(work, mover)),
         }
+    }
+
+    fn node_reports(&self, node: NodeId) -> String {
+        let lease = seconds(as_ns(self.seen.timing.lease_at_leader()));
+        format!("node {node} reports it, or has not for {lease} s: then another attempt begins")
+    }
+
+    /// What a mover does, and what ends that.
+    fn mover_waits(&self, work: &MoverState, mover: &MoverView) -> Wait {
+        let (id, node) = (self.migration.id, mover.node);
+        let ends_when = match work {
+            MoverState::Opening => format!("node {node} has opened its connections, or another attempt begins"),
+            MoverState::CleaningTarget => "no old copy of its keys is left at the target; then it copies".to_owned(),
+            MoverState::Copying => {
+                let keys_left = mover.keys_total.saturating_sub(mover.counters.keys);
+                let eta = match keys_left.saturating_mul(1_000_000_000).checked_div(mover.keys_per_second) {
+                    Some(ns) if keys_left > 0 => format!(", in about {}", left(ns)),
+                    Some(_) | None => String::new(),
+                };
+                format!("the target lacks only the keys that change now{eta} (limits: pontoon migrate set {id} ..)")
+            }
+            MoverState::Verifying => "all of the keys that are to be compared are compared".to_owned(),
+            MoverState::CaughtUp
+            | MoverState::Finishing(_)
+            | MoverState::Finished(_)
+            | MoverState::Cleaning
+            | MoverState::Cleaned
+            | MoverState::Failed(_) => self.node_reports(node),
+        };
+        Wait::new(work.name(), ends_when).with_detail(mover_detail(mover))
     }
 
     fn progress_is_due(&self) -> bool {
@@ -213,7 +268,7 @@ impl MigrationView<'_> {
     fn caught_up(&self) -> JobStep {
         let m = self.migration;
         let now_ns = self.seen.now_ns;
-        let Some(run) = &m.run else { return self.wait("its run is not known") };
+        let Some(run) = &m.run else { return self.wait_for_state("its run is not known") };
         if let Some(end) = self.failed_attempt(run) {
             return end;
         }
@@ -234,17 +289,22 @@ impl MigrationView<'_> {
             return step;
         }
         let Some(mover) = self.mover(run) else {
-            return self.wait(format!("node {} has not reported to this leader yet", run.node));
+            let what = format!("node {} has not reported to this leader yet", run.node);
+            return self.wait(Wait::new(what, self.node_reports(run.node)));
         };
         if mover.work != MoverState::CaughtUp {
-            return self.wait(mover_text(&mover.work, mover));
+            return self.wait(self.mover_waits(&mover.work, mover));
         }
         if let Some(step) = self.short_queue(mover) {
             return step;
         }
         match self.memory.preflight(now_ns) {
             None => JobStep::Preflight,
-            Some(Err(why)) => self.wait(why.clone()),
+            Some(Err(why)) => {
+                let pause = seconds(PREFLIGHT_PAUSE_NS);
+                let ends = format!("all nodes and both primaries answer quickly; they are asked again every {pause} s");
+                self.wait(Wait::new("a hold would be long", ends).with_detail(format!(": {why}")))
+            }
             Some(Ok(())) => JobStep::Propose(Change::OpenHold(OpenHold {
                 cause: Cause::Migration(m.id),
                 attempt: m.attempt,
@@ -261,14 +321,21 @@ impl MigrationView<'_> {
         let budget_ms = self.budget_ns() / 1_000_000;
         let queue_max = if waited_ns > SHORT_QUEUE_AWAITED_NS { budget_ms / 2 } else { QUEUE_MS_MAX };
         if mover.queue_ms > queue_max {
-            let ms = mover.queue_ms;
-            let why = format!("the dirty keys take {ms} ms to copy, and a hold begins at {queue_max} ms or less");
-            return Some(self.wait(why));
+            let detail = format!(": they take {} ms, and a hold begins at {queue_max} ms or less", mover.queue_ms);
+            let (half, after) = (budget_ms / 2, seconds(SHORT_QUEUE_AWAITED_NS));
+            let ends = format!(
+                "clients change fewer keys; after {after} s the limit is {half} ms, half of hold-max (pontoon migrate set {} \
+                 hold-max=..)",
+                self.migration.id
+            );
+            return Some(
+                self.wait(Wait::new("the dirty keys take too long to copy for a hold", ends).with_detail(detail)),
+            );
         }
         if mover.lag_bytes > LAG_MAX {
-            let lag = mover.lag_bytes;
-            let why = format!("the feed is {lag} bytes behind, and a hold begins at {LAG_MAX} bytes or less");
-            return Some(self.wait(why));
+            let detail = format!(" by {} bytes", mover.lag_bytes);
+            let ends = format!("node {} has read it up to {LAG_MAX} bytes, or clients write less", mover.node);
+            return Some(self.wait(Wait::new("the feed is behind", ends).with_detail(detail)));
         }
         None
     }
@@ -326,10 +393,9 @@ impl MigrationView<'_> {
                     }
                     Some(Barrier::Passed) => JobStep::Finish { hold: id, run: run.run, node: run.node, by_ns },
                     Some(Barrier::Waiting(nodes)) => {
-                        let why = format!("hold {id}: {}", nodes.join("; "));
-                        JobStep::Wait { why, until_ns: by_ns }
+                        JobStep::Wait { wait: barrier_wait(id, nodes, budget_ns), until_ns: by_ns }
                     }
-                    None => JobStep::Wait { why: format!("hold {id}"), until_ns: by_ns },
+                    None => JobStep::Wait { wait: barrier_wait(id, &[], budget_ns), until_ns: by_ns },
                 }
             }
         }
@@ -338,7 +404,7 @@ impl MigrationView<'_> {
     /// Runs that delete the keys that are left at the primary of `group`, until one of them finds none.
     fn leftovers(&self, kind: RunKind, group: &Group) -> JobStep {
         let m = self.migration;
-        let Some(primary) = group.servers.first() else { return self.wait("the group has no server") };
+        let Some(primary) = group.servers.first() else { return self.wait_for_state("the group has no server") };
         let current = m.run.as_ref().filter(|run| run.kind == kind && run.server == primary.addr);
         if let Some(run) = current {
             if let Some((_, deleted)) = self.memory.cleaned.filter(|(cleaned, _)| *cleaned == run.run) {
@@ -351,9 +417,15 @@ impl MigrationView<'_> {
                 })));
             }
             if self.memory.run_failure(self.seen, self.job(), run).is_none() {
-                let what = self.mover(run).map_or_else(|| "begins".to_owned(), |mover| mover_text(&mover.work, mover));
-                return self
-                    .wait(format!("node {} deletes the keys that are left at {}: {what}", run.node, run.server));
+                let detail = self.mover(run).map_or_else(
+                    || ": it begins".to_owned(),
+                    |mover| format!(": {}{}", mover.work.name(), mover_detail(mover)),
+                );
+                let wait = Wait::new(
+                    format!("node {} deletes the keys that are left at {}", run.node, run.server),
+                    "none is left, or the node cannot go on: then another run begins",
+                );
+                return self.wait(wait.with_detail(detail));
             }
         }
         if let Some(pause) = self.memory.pending_pause(self.seen.now_ns) {
@@ -362,21 +434,22 @@ impl MigrationView<'_> {
         if let Some(fence) = self.fence(group) {
             return fence;
         }
-        let Some(node) = self.memory.choose_node(self.seen) else {
-            return self.wait("no node is alive that could work on it");
-        };
+        let Some(node) = self.memory.choose_node(self.seen) else { return self.wait(no_node()) };
         let (job, run, server) = (self.job(), m.runs.saturating_add(1), primary.addr.clone());
         JobStep::Propose(Change::StartRun(StartRun { job, run, node, server, term: self.seen.term }))
     }
 
     /// Nothing begins, and earlier runs can no longer change the target.
     fn paused(&self) -> JobStep {
-        self.fence(self.to).unwrap_or_else(|| self.wait(format!("it is paused: {}", self.migration.why)))
+        let (id, why) = (self.migration.id, &self.migration.why);
+        let ends = format!("you let it go on or end it: pontoon migrate resume {id}, pontoon migrate cancel {id}");
+        let wait = || self.wait(Wait::new("it is paused", ends).with_detail(format!(": {why}")));
+        self.fence(self.to).unwrap_or_else(wait)
     }
 }
 
-/// What a mover does, for people.
-fn mover_text(work: &MoverState, mover: &MoverView) -> String {
+/// How far a mover is, and what limits its speed.
+fn mover_detail(mover: &MoverView) -> String {
     let on = if mover.waiting_on.is_empty() { String::new() } else { format!(": {}", mover.waiting_on) };
-    format!("{}, {} keys, {} dirty{on}", work.name(), mover.counters.keys, mover.counters.dirty)
+    format!(", {} keys, {} dirty{on}", mover.counters.keys, mover.counters.dirty)
 }

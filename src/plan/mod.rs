@@ -30,3 +30,4 @@ pub mod scripts;
 pub mod secret_rotation;
 pub mod sweep;
 pub mod timing;
+pub mod waiting;

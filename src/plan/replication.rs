@@ -7,6 +7,7 @@ use super::{
     failover::FollowingPrimaries,
     observation::{Observation, Probe, ReportedRole, fresh_probe, last_in_sync_ms},
     restart::{confirmations, is_protected, undecided_restart},
+    waiting::Wait,
 };
 use crate::model::{
     ids::{Epoch, GroupId, HostPort, NodeId, ProductId},
@@ -193,7 +194,7 @@ pub fn to_restore_as_primary(
     seen: &Observation,
     following_primaries: &FollowingPrimaries,
     me: NodeId,
-) -> (Vec<ReplicationFix>, Vec<String>) {
+) -> (Vec<ReplicationFix>, Vec<Wait>) {
     let (mut fixes, mut left) = (Vec::new(), Vec::new());
     for product in state.products.values() {
         for group in product.groups.values() {
@@ -215,10 +216,18 @@ pub fn to_restore_as_primary(
                     addr: addr.clone(),
                     action: ReplicationAction::RestorePrimary { run_id: probe.run_id.clone(), data },
                 }),
-                Err(why) => left.push(format!(
-                    "{addr}, primary of group {} of product '{}', is not made a primary again automatically: {why}",
-                    group.id, product.name
-                )),
+                Err(why) => {
+                    let what = format!(
+                        "{addr}, primary of group {} of product '{}', is not made a primary again automatically",
+                        group.id, product.name
+                    );
+                    let ends_when = format!(
+                        "the other servers of the group answer and have nothing more; or you decide: REPLICAOF NO ONE and \
+                         CONFIG REWRITE there, or pontoon group promote {} HOST:PORT --force",
+                        group.id
+                    );
+                    left.push(Wait::new(what, ends_when).with_detail(format!(": {why}")));
+                }
             }
         }
     }
@@ -286,9 +295,9 @@ fn lost_keys(began: u64, keys: u64) -> bool {
     began <= keys / 2
 }
 
-/// What is done in all groups, and texts about differences that are left to the operator.
+/// What is done in all groups, and the differences that are left to the operator.
 #[must_use]
-pub fn reconcile(state: &ClusterState, seen: &Observation) -> (Vec<ReplicationFix>, Vec<String>) {
+pub fn reconcile(state: &ClusterState, seen: &Observation) -> (Vec<ReplicationFix>, Vec<Wait>) {
     let (mut fixes, mut left): (Vec<ReplicationFix>, _) =
         (configs_to_save(state, seen).chain(former_to_remove(state)).collect(), Vec::new());
     if state.settings.maintenance {
@@ -310,7 +319,7 @@ fn reconcile_group(
     group: &Group,
     seen: &Observation,
     fixes: &mut Vec<ReplicationFix>,
-    left: &mut Vec<String>,
+    left: &mut Vec<Wait>,
 ) {
     let Some((primary, replicas)) = group.servers.split_first() else { return };
     // While the primary does not answer, a replica keeps its data and tries to connect automatically.
@@ -335,12 +344,14 @@ fn reconcile_group(
     }
     let name = format!("group {} of product '{}'", group.id, product.name);
     if let ReportedRole::Replica { of, .. } = &probe.role {
-        left.push(format!(
-            "{}, primary of {name}, is a replica of {of} and accepts no writes; if its data is the right data, run \
-             REPLICAOF NO ONE there and then CONFIG REWRITE (else it is a replica again after its next restart), \
-             otherwise promote another server (pontoon group promote)",
-            primary.addr
-        ));
+        let what = format!("{}, primary of {name}, is a replica of {of} and accepts no writes", primary.addr);
+        let ends_when = format!(
+            "a replica replaces it or it is made a primary again, both within seconds if that loses nothing; else you decide: \
+             if its data is the right data, REPLICAOF NO ONE there and then CONFIG REWRITE (without it, it is a replica again \
+             after its next restart), otherwise pontoon group promote {} HOST:PORT",
+            group.id
+        );
+        left.push(Wait::new(what, ends_when));
         return;
     }
     let other_process = !probe.run_id.is_empty() && probe.run_id != group.run_id;
@@ -356,7 +367,15 @@ fn reconcile_group(
         match replica(server, theirs, &primary_view, seen) {
             Ok(Some(action)) => fixes.push(fix(&server.addr, action)),
             Ok(None) => {}
-            Err(why) => left.push(format!("{} of {name} {why}", server.addr)),
+            Err(kept) => left.push(Wait::new(
+                format!("{} of {name} does not follow the primary {}", server.addr, primary.addr),
+                format!(
+                    "it follows it: if its keys are wanted, promote it (pontoon group promote {} {} --force), otherwise \
+                     delete them (FLUSHALL there)",
+                    group.id, server.addr
+                ),
+            )
+            .with_detail(kept)),
         }
     }
 }
@@ -391,8 +410,8 @@ impl PrimaryView<'_> {
         })
     }
 
-    /// Why a server with data of its own must not be made a replica of this primary, which deletes that data; a
-    /// predicate without its subject, the server.
+    /// Why a server with data of its own must not be made a replica of this primary, which deletes that data; text that
+    /// follows what is wrong.
     ///
     /// A primary that did not restart has the data that counts, and the old primary may be overwritten. One that
     /// restarted may have come back with few keys or none, and then the server has the last copy. The present number of
@@ -414,10 +433,7 @@ impl PrimaryView<'_> {
             Some(_) | None => return None,
         };
         Some(format!(
-            "does not follow the primary {}, and has {keys} keys, while the primary {has}: it is not made a replica, \
-             since that would delete them; if they are wanted, promote it (pontoon group promote --force), otherwise \
-             delete them (FLUSHALL there)",
-            self.addr
+            ", and has {keys} keys, while the primary {has}: it is not made a replica, since that would delete them"
         ))
     }
 }
@@ -425,7 +441,7 @@ impl PrimaryView<'_> {
 /// What is done at a replica.
 ///
 /// # Errors
-/// Returns why the difference is left to the operator, as a predicate without its subject, the replica.
+/// Returns why the difference is left to the operator, see [`PrimaryView::must_not_wipe`].
 fn replica(
     server: &Server,
     theirs: &Probe,

@@ -4,7 +4,8 @@
 
 use super::{
     job::{JobObservation, JobStep},
-    job_memory::JobMemory,
+    job_memory::{JobMemory, no_node},
+    waiting::{Wait, left, seconds},
 };
 use crate::model::{
     change::{Change, Cleaned, EndSweep, StartRun},
@@ -31,7 +32,7 @@ pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, g
     let Some((product_state, group_state)) = found else { return JobStep::Over };
     let Some(primary) = group_state.servers.first() else { return JobStep::Over };
     let runs = product_state.sweep_runs;
-    let wait = |why: String| JobStep::Wait { why, until_ns: seen.now_ns + POLL_NS };
+    let wait = |wait: Wait| JobStep::Wait { wait, until_ns: seen.now_ns + POLL_NS };
     let fence = || memory.fence(seen.now_ns, &primary.addr, group, runs);
     if let Some(sweep) = &group_state.sweep {
         let (run, term) = (sweep.run.run, seen.term);
@@ -49,26 +50,31 @@ pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, g
             Some(why) => {
                 fence().unwrap_or(JobStep::Propose(Change::EndSweep(EndSweep { product, group, run, term, why })))
             }
-            None => wait(format!("node {} sweeps group {group}", sweep.run.node)),
+            None => wait(Wait::new(
+                format!("node {} sweeps group {group}", sweep.run.node),
+                "no leftover is found any more, or slots come to the group: then it begins again later",
+            )),
         };
     }
     if seen.state.sweepable(product, group).is_empty() {
         return JobStep::Over;
     }
     if let Some(what) = incoming_slots(seen, product, group) {
-        return wait(format!("group {group} is swept after {what}"));
+        let ends_when = format!("{what} has ended; then it begins when the group's slots stay as they are");
+        return wait(Wait::new(format!("group {group} is swept after {what}"), ends_when));
     }
-    let quiet_until_ns = memory.quiet_since_ns()
-        + match product_state.mode {
-            Mode::Store => QUIET_NS,
-            Mode::Cache => QUIET_CACHE_NS,
-        };
+    let quiet_ns = match product_state.mode {
+        Mode::Store => QUIET_NS,
+        Mode::Cache => QUIET_CACHE_NS,
+    };
+    let quiet_until_ns = memory.quiet_since_ns() + quiet_ns;
     if seen.now_ns < quiet_until_ns {
         let slots = seen.state.sweepable(product, group).len();
-        let left = remaining(quiet_until_ns - seen.now_ns);
-        return wait(format!(
-            "it begins in {left} and deletes what {slots} slots may have left; there is nothing to do"
-        ));
+        let (left, all) = (left(quiet_until_ns - seen.now_ns), seconds(quiet_ns));
+        let ends_when = format!(
+            "no slot has come to the group or left it for {all} s (it begins in {left}); there is nothing to do"
+        );
+        return wait(Wait::new(format!("it deletes what {slots} slots may have left"), ends_when));
     }
     if let Some(pause) = memory.pending_pause(seen.now_ns) {
         return pause;
@@ -76,15 +82,9 @@ pub fn next(seen: &JobObservation<'_>, memory: &JobMemory, product: ProductId, g
     if let Some(fence) = fence() {
         return fence;
     }
-    let Some(node) = memory.choose_node(seen) else { return wait("no node is alive that could work on it".into()) };
+    let Some(node) = memory.choose_node(seen) else { return wait(no_node()) };
     let (run, server) = (runs.saturating_add(1), primary.addr.clone());
     JobStep::Propose(Change::StartRun(StartRun { job, run, node, server, term: seen.term }))
-}
-
-/// A time span, rounded up, so that its text does not change with each decision: `10 min`, `50 s`.
-fn remaining(ns: u64) -> String {
-    let seconds = ns.div_ceil(1_000_000_000);
-    if seconds > 60 { format!("{} min", seconds.div_ceil(60)) } else { format!("{} s", seconds.div_ceil(10) * 10) }
 }
 
 /// The migration or assignment that brings slots to the group now, or would if there were no sweep.

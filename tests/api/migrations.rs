@@ -9,6 +9,7 @@ use crate::{
     wait::meanwhile,
 };
 use pontoon::{
+    clock::boottime_ns,
     control::leadership::view::{LeaderView, ListenerView},
     model::{
         change::{Change, Cleaned, MigrationProgress, OpenHold, StartMigration, StartRun, Switch},
@@ -17,7 +18,10 @@ use pontoon::{
         route::HoldKind,
         state::Cause,
     },
-    plan::mover::{MoverState, MoverView},
+    plan::{
+        mover::{MoverState, MoverView},
+        waiting::{LastingWait, Wait},
+    },
     wire::pb::admin::{self, ChangeOptions, EventKind, MigrationState, SlotSpan},
 };
 use tonic::{Code, Response};
@@ -331,7 +335,8 @@ async fn the_list_has_what_movers_report_to_the_leader() {
         ..MoverView::default()
     };
     let hear = |run: u32| {
-        let jobs = [(job, "it copies".to_owned())].into();
+        let copies = Wait::new("it copies", "all keys are copied");
+        let jobs = [(job, LastingWait::seen(copies, None, boottime_ns(), 0))].into();
         let view =
             LeaderView { term: Some(Term(1)), movers: [(job, mover(run))].into(), jobs, ..LeaderView::default() };
         world.nodes[0].view.send_replace(Arc::new(view));
@@ -341,11 +346,15 @@ async fn the_list_has_what_movers_report_to_the_leader() {
     let seen = &list(&world, 1).await[0];
     assert_eq!((seen.keys_copied, seen.bytes_copied, seen.dirty_keys, seen.keys_total), (40, 400, 3, Some(100)));
     assert_eq!((seen.eta_ms, seen.keys_per_second, seen.node), (Some(3000), 20, Some(1)));
-    assert_eq!(seen.waiting_on.as_deref(), Some("it copies; the latency of its server"));
+    assert_eq!(
+        seen.waiting_on.as_deref(),
+        Some("it copies; the latency of its server; has lasted a few seconds; ends when all keys are copied")
+    );
     // A report about another run does not count.
     hear(2);
     let seen = &list(&world, 1).await[0];
-    assert_eq!((seen.keys_copied, seen.eta_ms, seen.waiting_on.as_deref()), (0, None, Some("it copies")));
+    assert_eq!((seen.keys_copied, seen.eta_ms), (0, None));
+    assert_eq!(seen.waiting_on.as_deref(), Some("it copies; has lasted a few seconds; ends when all keys are copied"));
     // Without a leader the answer has the replicated state, and says what is missing.
     world.nodes[1].nobody_leads();
     let request = admin::ListMigrationsRequest::default();

@@ -22,7 +22,10 @@ use pontoon::{
         secret::Secret,
         state::{Cause, Server},
     },
-    plan::observation::{InSync, Probe, ProbeReport, ReportedRole},
+    plan::{
+        observation::{InSync, Probe, ProbeReport, ReportedRole},
+        waiting::{LastingWait, Wait},
+    },
     wire::pb::admin::{self, EventKind, LinkState, PromotionState, ServerRole, ServerState},
 };
 
@@ -260,13 +263,15 @@ async fn warnings_for_the_operator() {
     world.client(1).set_cluster(maintenance(true)).await.unwrap();
     let waiting = |view: &mut Arc<pontoon::control::leadership::view::LeaderView>| {
         let said = ["group 3 of product 'default' has no candidate", "group 33 of product 'default' has none either"];
-        Arc::make_mut(view).waiting_on = said.map(str::to_owned).to_vec();
+        let lasting = |what| LastingWait::seen(Wait::new(what, "it has one"), None, boottime_ns(), 0);
+        Arc::make_mut(view).waiting_on = said.map(lasting).to_vec();
     };
     world.nodes[0].view.send_modify(waiting);
     let status = world.client(1).status(admin::StatusRequest {}).await.unwrap().into_inner();
     assert!(status.warnings.iter().any(|w| w.to_clear.contains("maintenance off")), "{status:?}");
     let reply = shown(&world, 1).await;
-    assert_eq!(reply.waiting_on, ["group 3 of product 'default' has no candidate"]);
+    let waits = "group 3 of product 'default' has no candidate; has lasted a few seconds; ends when it has one";
+    assert_eq!(reply.waiting_on, [waits]);
     let told = |reply: &admin::ShowGroupReply, part: &str| {
         let warnings = &reply.group.as_ref().unwrap().warnings;
         warnings.iter().filter(|w| w.text.contains(part) || w.to_clear.contains(part)).count()

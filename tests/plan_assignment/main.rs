@@ -5,6 +5,7 @@
 
 mod endings;
 mod reinstatements;
+mod waits;
 mod world;
 
 use std::collections::BTreeSet;
@@ -188,7 +189,8 @@ fn a_preflight_is_repeated_while_a_node_is_silent_and_given_up_after_half_a_minu
     let mut world = World::new(Mode::Store, false);
     world.decide();
     world.memory.scanned(world.now_ns, SlotScan::Empty);
-    let text = "node 2, 3 does not answer and may still serve; bring it back, or run `pontoon node remove 2, 3`";
+    let text =
+        "nodes 2, 3 do not answer and may still serve; bring them back, or remove each: `pontoon node remove ID`";
     world.preflighted(&[2, 3]);
     assert_eq!(world.waits(), (text.into(), 100 * MS));
     world.now_ns += 100 * MS;

@@ -22,6 +22,8 @@ use pontoon::{
     },
 };
 
+use super::waits;
+
 pub const MS: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000 * MS;
 /// The product under test, beside `default`.
@@ -222,7 +224,11 @@ impl World {
             timing: Timing::default(),
         };
         self.memory.observe(&seen, self.id);
-        next(&seen, &self.memory, self.id)
+        let step = next(&seen, &self.memory, self.id);
+        if let Some(wait) = step.wait(Timing::default()) {
+            waits::check(&wait);
+        }
+        step
     }
 
     /// Appends a change, and records what came of it.
@@ -243,8 +249,8 @@ impl World {
     /// The leader waits; why, and for how long.
     #[track_caller]
     pub fn waits(&mut self) -> (String, u64) {
-        let AssignmentStep::Wait { why, until_ns } = self.decide() else { panic!("no wait, but {:?}", self.decide()) };
-        (why, until_ns - self.now_ns)
+        let AssignmentStep::Wait { wait, until_ns } = self.decide() else { panic!("no wait, but {:?}", self.decide()) };
+        (wait.detail().trim_start_matches(": ").to_owned(), until_ns - self.now_ns)
     }
 
     pub fn preflighted(&mut self, silent: &[u64]) {

@@ -24,7 +24,10 @@ use pontoon::{
     },
 };
 
-use crate::world::{ME, REPORT_MS, World, addr, report, voters};
+use crate::{
+    says,
+    world::{ME, REPORT_MS, World, addr, report, voters},
+};
 
 const CACHE: ProductId = ProductId(2);
 /// The primaries of groups 1 to 3; group 1 has a replica, too.
@@ -125,7 +128,7 @@ impl Cache {
         for decision in decide(state, seen, &watchers, &self.health, (ME, now_ns)) {
             match decision.action {
                 Ok(all) => changes.extend(all),
-                Err(why) => reasons.push(why),
+                Err(wait) => reasons.push(wait.text()),
             }
         }
         (changes, reasons)
@@ -172,20 +175,21 @@ fn a_group_that_is_down_ejects_its_slots_evenly_and_the_reason_is_in_the_log() {
 #[test]
 fn a_group_that_does_not_eject_its_slots_has_a_reason() {
     type Edit = fn(&mut Cache);
-    let table: &[(&str, Edit)] = &[
-        ("", |c| c.kill(1, 9_000)),
-        ("", |c| c.edit(1, |g| g.options.eject_after_ms = 0)),
-        ("", |c| c.edit(1, |g| g.options.maintenance = true)),
-        ("", |c| c.world.state.settings.maintenance = true),
+    // What is waited for, and what ends it.
+    let table: &[(&str, &str, Edit)] = &[
+        ("", "", |c| c.kill(1, 9_000)),
+        ("", "", |c| c.edit(1, |g| g.options.eject_after_ms = 0)),
+        ("", "", |c| c.edit(1, |g| g.options.maintenance = true)),
+        ("", "", |c| c.world.state.settings.maintenance = true),
         // A replica that can replace the primary is promoted; a promotion that is open continues.
-        ("", |c| {
+        ("", "", |c| {
             c.world.edit_reports(8002, |report| {
                 (report.failing_ms, report.error) = (None, String::new());
                 report.probe.as_mut().unwrap().1 = 0;
             });
             c.edit(1, |g| g.replid = "c1".into());
         }),
-        ("", |c| {
+        ("", "", |c| {
             let (group_epoch, required_offset) = (c.group(1).epoch, None);
             c.world.make(Change::StartPromotion(StartPromotion {
                 product: CACHE,
@@ -199,18 +203,18 @@ fn a_group_that_does_not_eject_its_slots_has_a_reason() {
             }));
         }),
         // The guard: all primaries of the cache and the one of the store.
-        ("", |c| {
+        ("", "", |c| {
             (2..=3).for_each(|group| c.kill(group, 20_000));
             c.world.fail(7001, 20_000);
         }),
-        ("no other group is up", |c| {
+        ("no other group is up", "one is (pontoon group ls --product cache), or 127.0.0.1:8001 answers again", |c| {
             c.kill(2, 1_000);
             c.edit(3, |g| g.options.maintenance = true);
         }),
-        ("no group may get slot 7 before it has deleted", |c| {
+        ("no group may get slot 7 before it has deleted", "a sweep has, which begins by itself", |c| {
             (2..=3).for_each(|group| c.edit(group, |g| g.given_away = [SlotId(7)].into()));
         }),
-        ("waits for assignment", |c| {
+        ("waits for assignment", "that is over (pontoon slot ls --product cache)", |c| {
             let slots = BTreeSet::from([SlotId(5)]);
             c.world.make(Change::StartAssign(StartAssign {
                 product: CACHE,
@@ -220,12 +224,12 @@ fn a_group_that_does_not_eject_its_slots_has_a_reason() {
             }));
         }),
     ];
-    for (n, (why, edit)) in table.iter().enumerate() {
+    for (n, (why, end, edit)) in table.iter().enumerate() {
         let mut cache = Cache::down();
         edit(&mut cache);
         let (changes, reasons) = cache.decided(0);
         assert!(changes.is_empty(), "case {n}, {why}: {changes:?}");
-        let as_expected = if why.is_empty() { reasons.is_empty() } else { reasons.iter().any(|s| s.contains(why)) };
+        let as_expected = if why.is_empty() { reasons.is_empty() } else { reasons.iter().any(|s| says(s, why, end)) };
         assert!(as_expected, "case {n}, wanted '{why}': {reasons:?}");
     }
     // A group of a store never ejects its slots, however long its primary is down.
@@ -284,13 +288,14 @@ fn an_ejected_group_is_reinstated_when_its_primary_has_been_up_for_eject_after()
         let (changes, reasons) = cache.decided(at_s);
         assert!(changes.is_empty() && reasons.iter().any(|s| s.contains(part)), "{at_s} s: {changes:?} {reasons:?}");
     };
-    wait(&mut cache, 100, "up again, and gets them back");
+    wait(&mut cache, 100, "it is up again; ends when it has been up for 10000 ms");
     wait(&mut cache, 109, "up again");
     // Another process, a break, another role and loading restart the wait.
     cache.world.probe(8001, |probe| probe.run_id = "other".into());
     wait(&mut cache, 110, "up again");
     cache.world.probe(8001, |probe| probe.loading = true);
-    wait(&mut cache, 115, "start it again");
+    wait(&mut cache, 115, "ends when it has answered every node, as a primary that is ready, for 10000 ms");
+    wait(&mut cache, 115, "start it again; or remove the group, which leaves them with their temporary owners");
     cache.world.probe(8001, |probe| probe.loading = false);
     wait(&mut cache, 116, "up again");
     cache.world.probe(8001, |probe| {

@@ -54,7 +54,7 @@ fn decision(world: &World) -> Option<Result<(HostPort, PromotionKind), String>> 
         Some(Change::StartPromotion(StartPromotion { to, kind, .. })) => (to.clone(), *kind),
         other => panic!("{other:?}"),
     };
-    decided.pop().map(|decision| decision.action.map(started))
+    decided.pop().map(|decision| decision.action.map(started).map_err(|wait| wait.text()))
 }
 
 #[test]

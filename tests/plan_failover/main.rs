@@ -19,7 +19,7 @@ use pontoon::{
     plan::{
         candidates::STALE_MS,
         failover::{decide, held_back, not_failed_over},
-        guard::TOGETHER_MS,
+        guard::{GUARD_ENDS_WHEN, TOGETHER_MS},
         liveness::Watchers,
         observation::ReportedRole,
     },
@@ -142,17 +142,44 @@ fn a_failover_begins_and_its_reason_is_the_evidence() {
     }
 }
 
+/// Whether a sentence says what is waited for, and what ends it.
+fn says(sentence: &str, what: &str, end: &str) -> bool {
+    sentence.split_once("; ends when ").is_some_and(|(waits, ends)| waits.contains(what) && ends.contains(end))
+}
+
 #[test]
 fn a_group_that_is_not_failed_over_has_a_reason() {
     type Edit = fn(&mut World);
-    let table: &[(&str, Edit)] = &[
-        ("maintenance is on", |w| w.state.settings.maintenance = true),
-        ("maintenance is on", |w| w.edit(|g| g.options.maintenance = true)),
-        ("no replica, so its slots wait", |w| w.edit(|g| g.servers.truncate(1))),
-        ("no replica can replace it: 127.0.0.1:7002 is no candidate: its priority is 0", |w| {
-            w.edit(|g| g.servers.iter_mut().for_each(|s| s.priority = 0))
+    // What is waited for, and what ends it.
+    let table: &[(&str, &str, Edit)] = &[
+        ("maintenance is on", "maintenance is off (pontoon maintenance off), or you promote", |w| {
+            w.state.settings.maintenance = true
         }),
-        ("nothing is failed over automatically when more than", |w| {
+        ("maintenance is on", "pontoon group promote 1 HOST:PORT --force", |w| {
+            w.edit(|g| g.options.maintenance = true)
+        }),
+        ("no replica, so its slots wait", "it serves again (start it again), or its group is removed", |w| {
+            w.edit(|g| g.servers.truncate(1))
+        }),
+        (
+            "no replica can replace it: 127.0.0.1:7002 is no candidate: its priority is 0",
+            "a replica can replace it, or you accept the loss: pontoon group promote 1 HOST:PORT --force",
+            |w| w.edit(|g| g.servers.iter_mut().for_each(|s| s.priority = 0)),
+        ),
+        ("no replica can replace it", "or that has lasted 5 s: then its slots are ejected to other groups", |w| {
+            w.edit(|g| g.servers.iter_mut().for_each(|s| s.priority = 0));
+            w.edit(|g| g.options.eject_after_ms = 5_000);
+            w.state.products.get_mut(&PRODUCT).unwrap().mode = Mode::Cache;
+        }),
+        (
+            "min-acks is 1, so 2 of the 2 replicas must answer",
+            "replicas are started again, or you accept the loss",
+            |w| {
+                w.state.products.get_mut(&PRODUCT).unwrap().min_acks = 1;
+                w.fail(7003, 4_000);
+            },
+        ),
+        ("nothing is failed over automatically when more than", GUARD_ENDS_WHEN, |w| {
             for group in 2..=4_u16 {
                 w.group(group.into(), &[7_000 + 10 * group, 7_001 + 10 * group]);
             }
@@ -161,11 +188,14 @@ fn a_group_that_is_not_failed_over_has_a_reason() {
             }
         }),
     ];
-    for (why, edit) in table {
+    for (why, end, edit) in table {
         let mut world = World::down();
         edit(&mut world);
         let (reasons, begun) = world.decisions();
-        assert!(begun.is_empty() && reasons.iter().any(|s| s.contains(why)), "wanted {why}: {reasons:?} {begun:?}");
+        assert!(
+            begun.is_empty() && reasons.iter().any(|s| says(s, why, end)),
+            "wanted {why}, {end}: {reasons:?} {begun:?}"
+        );
     }
     // Groups without a replica may have been down for weeks: they do not make the guard stop the others.
     let mut lone = World::down();

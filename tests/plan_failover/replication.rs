@@ -17,10 +17,14 @@ use pontoon::{
         liveness::Watchers,
         observation::{InSync, Probe, ReportedRole},
         replication::{ReplicationAction, RestoredData, reconcile, to_restore_as_primary},
+        waiting::Wait,
     },
 };
 
-use crate::world::{GROUP, ME, PRIMARY, PRODUCT, World, addr, follows, voters};
+use crate::{
+    says,
+    world::{GROUP, ME, PRIMARY, PRODUCT, World, addr, follows, voters},
+};
 
 #[test]
 fn servers_that_do_not_follow_the_primary_are_repointed() {
@@ -52,7 +56,7 @@ fn servers_that_do_not_follow_the_primary_are_repointed() {
     empty.probe(PRIMARY, |l| l.keys = 0);
     empty.probe(7002, |l| l.role = ReportedRole::Primary { replicas: Vec::new() });
     assert_eq!(empty.actions(), []);
-    assert!(reconcile(&empty.state, &empty.seen).1[0].contains("it is not made a replica"));
+    assert!(reconcile(&empty.state, &empty.seen).1[0].text().contains("it is not made a replica"));
     empty.edit(|g| g.servers[1].diverged = true);
     assert_eq!(empty.actions(), [], "it is the old primary, and no other server has its keys");
     empty.state.products.get_mut(&PRODUCT).unwrap().mode = Mode::Cache;
@@ -109,10 +113,15 @@ fn restarted() -> World {
 #[test]
 fn the_last_copy_is_not_wiped_by_a_primary_that_restarted() {
     let repoint = |to| [(7002, ReplicationAction::Repoint { to: addr(to), why: "it is a primary".into() })];
-    let left_to_operator = |world: &World| reconcile(&world.state, &world.seen).1;
+    let left_to_operator =
+        |world: &World| reconcile(&world.state, &world.seen).1.iter().map(Wait::text).collect::<Vec<_>>();
     let mut world = restarted();
     assert_eq!(world.actions(), [], "one write does not bring the lost keys back");
-    assert!(left_to_operator(&world)[0].contains("it is not made a replica"), "{:?}", left_to_operator(&world));
+    let left = left_to_operator(&world);
+    assert!(
+        says(&left[0], "it is not made a replica", "promote it (pontoon group promote 1 127.0.0.1:7002 --force)"),
+        "{left:?}"
+    );
     world.probe(PRIMARY, |l| l.keys = 50);
     assert_eq!(world.actions(), [], "neither do many: it began empty");
     // Its configuration makes it follow a server that is down: it is not repointed either.
@@ -316,7 +325,12 @@ fn restored(world: &World) -> Result<RestoredData, String> {
             ReplicationAction::RestorePrimary { data, .. } => Ok(data.clone()),
             other => panic!("{other:?}"),
         },
-        ([], [why]) => Err(why.clone()),
+        ([], [wait]) => {
+            let text = wait.text();
+            let decide = "or you decide: REPLICAOF NO ONE and CONFIG REWRITE there, or pontoon group promote 1 HOST:PORT --force";
+            assert!(says(&text, "is not made a primary again automatically", decide), "{text}");
+            Err(text)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -411,5 +425,6 @@ fn a_primary_that_copied_the_old_primary_is_restored_with_that_data() {
 fn the_operator_is_advised_what_lasts_over_a_restart() {
     let world = cycle();
     let (_, left) = reconcile(&world.state, &world.seen);
-    assert!(left[0].contains("REPLICAOF NO ONE there and then CONFIG REWRITE"), "{left:?}");
+    let end = "REPLICAOF NO ONE there and then CONFIG REWRITE";
+    assert!(says(&left[0].text(), "is a replica of 127.0.0.1:7001 and accepts no writes", end), "{left:?}");
 }

@@ -209,7 +209,7 @@ impl World {
         let (mut reasons, mut begun) = (Vec::new(), Vec::new());
         for decision in decide(&self.state, &self.seen, &watchers, &self.following_primaries, ME) {
             match decision.action {
-                Err(why) => reasons.push(why),
+                Err(wait) => reasons.push(wait.text()),
                 Ok(changes) => begun.extend(changes.iter().filter_map(|change| match change {
                     Change::StartPromotion(StartPromotion { to, .. }) => Some(to.port()),
                     _ => None,

@@ -6,6 +6,7 @@
 
 mod attempts;
 mod sweeps;
+mod waits;
 mod world;
 
 use std::collections::BTreeSet;

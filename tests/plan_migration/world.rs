@@ -31,6 +31,8 @@ use pontoon::{
     },
 };
 
+use super::waits;
+
 pub const MS: u64 = 1_000_000;
 pub const PRODUCT: ProductId = ProductId(1);
 pub const NODES: u64 = 3;
@@ -85,6 +87,12 @@ pub struct World {
     pub faults: u32,
     pub trace: Vec<String>,
     pub switches: u32,
+    /// The sentences about what was waited for, see `waits`.
+    pub waits: BTreeSet<usize>,
+    /// What every mover reports besides.
+    pub load: MoverView,
+    /// What every mover reports to do, whatever it does.
+    pub stuck_at: Option<MoverState>,
 }
 
 impl World {
@@ -107,6 +115,9 @@ impl World {
             faults: 0,
             trace: Vec::new(),
             switches: 0,
+            waits: BTreeSet::new(),
+            load: MoverView::default(),
+            stuck_at: None,
         };
         world.make(Change::Bootstrap(Bootstrap { members: (1..=NODES).map(member).collect(), port: 19_000 }));
         world.make(Change::CreateProduct(NewProduct {
@@ -133,7 +144,7 @@ impl World {
         world
     }
 
-    fn apply(&mut self, change: Change) -> Result<Outcome, String> {
+    pub fn apply(&mut self, change: Change) -> Result<Outcome, String> {
         self.index += 1;
         let entry = Entry {
             id: Uuid(u128::from(self.index) << 64),
@@ -270,8 +281,8 @@ impl World {
             node: newest.node,
             incarnation: newest.incarnation,
             run: newest.run,
-            work: newest.work.clone(),
-            ..MoverView::default()
+            work: self.stuck_at.clone().unwrap_or_else(|| newest.work.clone()),
+            ..self.load.clone()
         })
     }
 
@@ -313,7 +324,9 @@ impl World {
             Job::Migration(id) => plan::migration::next(&seen, &self.memory, id),
             Job::Sweep { product, group } => plan::sweep::next(&seen, &self.memory, product, group),
         };
-        if !matches!(step, JobStep::Wait { .. }) {
+        if let JobStep::Wait { wait, .. } = &step {
+            self.waits.insert(waits::row(wait));
+        } else {
             self.trace.push(format!("{} ms: {step:?}", self.now_ns / MS));
         }
         self.carry_out(job, step.clone());

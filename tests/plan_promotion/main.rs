@@ -1,6 +1,7 @@
 //! `plan::promotion` by cases: from the choice of a candidate to the new primary, and every way in which that fails.
 #![allow(clippy::unwrap_used)]
 
+mod waits;
 mod world;
 
 use pontoon::{

@@ -25,6 +25,8 @@ use pontoon::{
     },
 };
 
+use super::waits;
+
 pub const MS: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000 * MS;
 const PRODUCT: ProductId = ProductId(1);
@@ -226,17 +228,23 @@ impl World {
     /// What the leader decides now.
     pub fn decide(&mut self) -> PromotionStep {
         let id = self.id;
-        self.with(|seen, _, memory| {
+        let step = self.with(|seen, _, memory| {
             memory.observe(seen, id);
             next(seen, memory, id)
-        })
+        });
+        if let PromotionStep::Wait { wait, .. } = &step {
+            waits::check(wait);
+        }
+        step
     }
 
     /// The leader waits; returns why, and for how long, nanoseconds.
     #[track_caller]
     pub fn waits(&mut self) -> (String, u64) {
         match self.decide() {
-            PromotionStep::Wait { why, until_ns } => (why, until_ns.saturating_sub(self.now_ns)),
+            PromotionStep::Wait { wait, until_ns } => {
+                (wait.detail().trim_start_matches(": ").to_owned(), until_ns.saturating_sub(self.now_ns))
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -4,7 +4,7 @@ use tracing::{info, warn};
 
 use super::group_name::group_name;
 use crate::{
-    control::leadership::context::LeaderContext,
+    control::leadership::{context::LeaderContext, waits::not_written},
     model::{
         change::{CancelMigration, Change, Eject},
         ids::GroupId,
@@ -14,6 +14,7 @@ use crate::{
         ejection::{EjectedHealth, decide},
         liveness::Watchers,
         observation::Observation,
+        waiting::Wait,
     },
 };
 
@@ -24,22 +25,22 @@ pub struct EjectionController {
 }
 
 impl EjectionController {
-    /// Decides once about all groups and proposes the changes. Returns texts about what is waited for.
+    /// Decides once about all groups and proposes the changes. Returns what is waited for.
     pub async fn step(
         &mut self,
         ctx: &LeaderContext,
         state: &ClusterState,
         (seen, watchers): (&Observation, &Watchers<'_>),
         now_ns: u64,
-    ) -> Vec<String> {
+    ) -> Vec<Wait> {
         self.health.observe(state, seen, watchers, now_ns);
         let mut waiting = Vec::new();
         for decision in decide(state, seen, watchers, &self.health, (ctx.me, now_ns)) {
             let (product, group) = (decision.product, decision.group);
             let changes = match decision.action {
                 Ok(changes) => changes,
-                Err(why) => {
-                    waiting.push(why);
+                Err(wait) => {
+                    waiting.push(wait);
                     continue;
                 }
             };
@@ -48,7 +49,8 @@ impl EjectionController {
                 if let Err(why) = propose(ctx, group, change).await {
                     warn!(%group, %why, "a change of an ejection was refused; it is tried again");
                     let group = group_name(state, (product, group));
-                    waiting.push(format!("the ejection or reinstatement of {group} could not begin yet: {why}"));
+                    let what = format!("the ejection or reinstatement of {group} could not begin yet");
+                    waiting.push(not_written(what, &why));
                 }
                 if reinstates {
                     self.health.restart_wait(product, group);

@@ -6,13 +6,14 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::{task::JoinHandle, time::Instant};
 use tracing::{info, warn};
 
-use super::{
-    ejections::EjectionController, group_name::group_name, notes::GroupNotes, promotion, waits::PromotionWaits,
-};
+use super::{ejections::EjectionController, group_name::group_name, notes::GroupNotes, promotion};
 use crate::{
     clock::boottime_ns,
     control::{
-        leadership::context::LeaderContext,
+        leadership::{
+            context::LeaderContext,
+            waits::{Waits, not_written},
+        },
         servers::{reconciler::ReplicationReconciler, scripts::ScriptController},
     },
     faults::{self, Rule},
@@ -27,11 +28,13 @@ use crate::{
             FailoverDecision, FollowingPrimaries, PRIMARY_FOLLOWS_MS, decide, following_primaries, held_back,
             not_failed_over,
         },
+        guard::GUARD_ENDS_WHEN,
         impairment::writes_refused,
         leadership_transfer::{TransferCandidates, transfer_candidates},
         liveness::Watchers,
         observation::Observation,
         scripts,
+        waiting::Wait,
     },
 };
 
@@ -45,7 +48,7 @@ const FAILOVER_PAUSE_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub struct GroupController {
     promotions: BTreeMap<PromotionId, JoinHandle<()>>,
-    waits: PromotionWaits,
+    waits: Waits<PromotionId>,
     reconciler: ReplicationReconciler,
     ejections: EjectionController,
     notes: GroupNotes,
@@ -64,8 +67,8 @@ impl Drop for GroupController {
 }
 
 impl GroupController {
-    /// Decides once about all groups, and begins what is decided. Returns texts about what is waited for.
-    pub async fn step(&mut self, ctx: &LeaderContext) -> Vec<String> {
+    /// Decides once about all groups, and begins what is decided. Returns what is waited for.
+    pub async fn step(&mut self, ctx: &LeaderContext) -> Vec<Wait> {
         let state = ctx.consensus.state().borrow().clone();
         let now_ns = boottime_ns();
         let seen = ctx.leases.observation(now_ns);
@@ -84,8 +87,10 @@ impl GroupController {
                 // A failover that failed repeatedly may fail for a long time, and each one writes to the log.
                 Ok(_) if self.begun.get(&place).is_some_and(|(times, last)| last.elapsed() < pause(*times)) => {
                     let group = group_name(&state, place);
-                    waiting.push(format!(
-                        "{group} is failed over again after a pause (`pontoon events` says why it failed before)"
+                    let max = FAILOVER_PAUSE_MAX.as_secs();
+                    waiting.push(Wait::new(
+                        format!("{group} is failed over again after a pause"),
+                        format!("the pause is over, at most {max} s (pontoon events says why it failed before)"),
                     ));
                 }
                 Ok(changes) => {
@@ -94,7 +99,7 @@ impl GroupController {
                     if let Err(why) = begin(ctx, changes).await {
                         let group = group_name(&state, place);
                         warn!(%group, %why, "a failover could not be begun; it is tried again");
-                        waiting.push(format!("the failover of {group} could not begin yet: {why}"));
+                        waiting.push(not_written(format!("the failover of {group} could not begin yet"), &why));
                     }
                 }
                 Err(why) => waiting.push(why),
@@ -105,10 +110,9 @@ impl GroupController {
         let newest = ctx.consensus.state().borrow().clone();
         self.promote(ctx, &newest).await;
         for promotion in state.promotions.values() {
-            let why = self.waits.of(promotion.id).unwrap_or_else(|| "it is in progress".into());
             let (kind, to) = (promotion.kind.name(), &promotion.to);
             let group = group_name(&state, (promotion.product, promotion.group));
-            waiting.push(format!("{kind} of {group} to {to}: {why}"));
+            waiting.push(self.waits.of(promotion.id).of(&format!("{kind} of {group} to {to}")));
         }
         waiting
     }
@@ -168,10 +172,16 @@ fn notes(
     decisions: &[FailoverDecision],
 ) -> Vec<NoteGroup> {
     let held = held_back(state, seen, watchers, following_primaries);
+    let with_remedy = |(product, group, why): (ProductId, GroupId, String)| {
+        (product, group, format!("{why}; ends when {GUARD_ENDS_WHEN}"))
+    };
     let stuck = not_failed_over(state, decisions, &held);
     let refused = writes_refused(state, watchers);
-    let all =
-        [(GroupNote::FailoverHeldBack, held), (GroupNote::NotFailedOver, stuck), (GroupNote::WritesRefused, refused)];
+    let all = [
+        (GroupNote::FailoverHeldBack, held.into_iter().map(with_remedy).collect()),
+        (GroupNote::NotFailedOver, stuck),
+        (GroupNote::WritesRefused, refused),
+    ];
     let of = |note| move |(product, group, text)| NoteGroup { product, group, note, text };
     all.into_iter().flat_map(|(note, groups)| groups.into_iter().map(of(note))).collect()
 }

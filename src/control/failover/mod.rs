@@ -6,4 +6,3 @@ pub mod group_name;
 pub mod groups;
 mod notes;
 pub mod promotion;
-pub mod waits;

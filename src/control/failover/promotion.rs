@@ -13,11 +13,13 @@ use std::{
 use tokio::{task::JoinSet, time::Instant};
 use tracing::{info, warn};
 
-use super::waits::PromotionWaits;
 use crate::{
     clock::boottime_ns,
     control::{
-        leadership::context::{LeaderContext, ProposalFailure, wait_for_news},
+        leadership::{
+            context::{LeaderContext, ProposalFailure, wait_for_news},
+            waits::Waits,
+        },
         servers::{
             fence::{ControlTarget, FenceError},
             reconciler::repoint,
@@ -47,7 +49,7 @@ use crate::{
 const ACT_MAX: Duration = Duration::from_nanos(ACT_MAX_NS);
 
 /// Drives a promotion to its end, or until this node no longer leads.
-pub async fn run(ctx: LeaderContext, id: PromotionId, waits: PromotionWaits) {
+pub async fn run(ctx: LeaderContext, id: PromotionId, waits: Waits<PromotionId>) {
     let driver = PromotionDriver { ctx, id, waits, promoted: Mutex::default() };
     driver.run().await;
     driver.waits.set(id, None);
@@ -56,7 +58,7 @@ pub async fn run(ctx: LeaderContext, id: PromotionId, waits: PromotionWaits) {
 struct PromotionDriver {
     ctx: LeaderContext,
     id: PromotionId,
-    waits: PromotionWaits,
+    waits: Waits<PromotionId>,
     /// The candidate when it had become a primary.
     promoted: Mutex<Option<ReplicationStatus>>,
 }
@@ -88,8 +90,8 @@ impl PromotionDriver {
             }
             match step {
                 PromotionStep::Over => return,
-                PromotionStep::Wait { why, until_ns } => {
-                    self.waits.set(self.id, Some(why));
+                PromotionStep::Wait { wait, until_ns } => {
+                    self.waits.set(self.id, Some(wait));
                     let holds = newest.promotion_hold(self.id).is_some();
                     wait_for_news(&mut state, &mut view, until_ns, holds).await;
                 }

@@ -23,6 +23,7 @@ use crate::{
         mover::MoverView,
         observation::ProbeReport,
         timing::Timing,
+        waiting::{LastingWait, Wait},
     },
 };
 
@@ -196,17 +197,19 @@ impl HeartbeatHandler {
     }
 
     /// Sets what control loops wait for.
-    pub fn waiting_on(&mut self, waiting: Vec<String>) {
+    pub fn waiting_on(&mut self, waiting: Vec<LastingWait>) {
         self.view.waiting_on = waiting;
     }
 
     /// Sets what the task of a job does or waits for; `None`: the job is over. Returns whether that has changed.
-    pub fn job_waits(&mut self, job: Job, why: Option<String>) -> bool {
-        if self.view.jobs.get(&job) == why.as_ref() {
+    pub fn job_waits(&mut self, job: Job, wait: Option<Wait>, now_ns: u64) -> bool {
+        let before = self.view.jobs.get(&job);
+        let now = wait.map(|wait| LastingWait::seen(wait, before, now_ns, self.view.since_ns));
+        if before == now.as_ref() {
             return false;
         }
-        match why {
-            Some(why) => self.view.jobs.insert(job, why),
+        match now {
+            Some(now) => self.view.jobs.insert(job, now),
             None => self.view.jobs.remove(&job),
         };
         true

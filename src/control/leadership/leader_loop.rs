@@ -10,8 +10,15 @@ use std::{
 use tokio::{sync::Mutex, task::JoinHandle, time::Instant};
 use tracing::{info, warn};
 
-use super::{context::LeaderContext, leases::Leases, node_notes::NodeNotes, peers::Peers};
+use super::{
+    context::LeaderContext,
+    leases::Leases,
+    node_notes::NodeNotes,
+    peers::Peers,
+    waits::{Waits, not_written},
+};
 use crate::{
+    clock::boottime_ns,
     consensus::{Consensus, Leadership, ProposeError},
     control::{
         failover::{group_name::group_name, groups::GroupController},
@@ -29,6 +36,7 @@ use crate::{
     plan::{
         leadership_transfer::{TransferCandidates, without_files},
         membership,
+        waiting::{Wait, WaitTimes},
     },
 };
 
@@ -135,15 +143,17 @@ impl LeaderLoop {
         }
         // First, since clients of a group whose primary is down wait for it.
         let mut transfer_candidates = None;
-        if let Some((context, controllers)) = controllers {
-            let Controllers { groups, node_notes } = &mut *controllers.lock().await;
-            waiting.extend(groups.step(&context).await);
-            transfer_candidates = groups.transfer_candidates(&context);
+        if let Some((context, controllers)) = &controllers {
+            let Controllers { groups, node_notes, .. } = &mut *controllers.lock().await;
+            waiting.extend(groups.step(context).await);
+            transfer_candidates = groups.transfer_candidates(context);
             let view = self.leases.view().borrow().clone();
-            node_notes.write(&context, &view.nodes).await;
+            node_notes.write(context, &view.nodes).await;
         }
         if let Err(error) = self.membership(&state, &leadership).await {
-            waiting.push(format!("Raft's membership could not be changed yet: {error}"));
+            let ends_when = "a majority of the voters answers; it is tried again several times a second";
+            let wait = Wait::new("Raft's membership could not be changed yet", ends_when);
+            waiting.push(wait.with_detail(format!(": {error}")));
         }
         self.note_membership(&state).await;
         let (ready, why_not) = self.leases.removable(leadership.term);
@@ -151,32 +161,45 @@ impl LeaderLoop {
         for member in ready {
             // Raft's membership drops it first: a voter that is not a member would still count for the quorum.
             if leadership.voters.contains(&member.id) || leadership.learners.contains(&member.id) {
-                waiting.push(format!("node {} is leaving Raft's membership", member.id));
+                let what = format!("node {} is leaving Raft's membership", member.id);
+                waiting
+                    .push(Wait::new(what, "a majority of the voters has written that, within a second if they answer"));
                 continue;
             }
             let change =
                 Change::FinishRemove(FinishRemove { node: member.id, uuid: member.uuid, term: leadership.term });
             match self.propose(change).await {
                 Ok(()) => info!(node = %member.id, "the node is removed"),
-                Err(why) => waiting.push(format!("node {} could not be dropped yet: {why}", member.id)),
+                Err(why) => {
+                    waiting.push(not_written(format!("node {} could not be dropped yet", member.id), &why));
+                }
             }
         }
+        if let Some((_, controllers)) = &controllers {
+            self.show_waiting(&state, waiting, &mut *controllers.lock().await);
+        }
+        transfer_candidates
+    }
+
+    /// Publishes what is waited for: by this activation, and by the tasks of assignments, migrations and sweeps.
+    fn show_waiting(&self, state: &ClusterState, mut waiting: Vec<Wait>, controllers: &mut Controllers) {
         for assignment in state.assignments.values() {
             let (id, slots) = (assignment.id, assignment.slots.len());
-            waiting.push(match assignment.to {
+            let name = match assignment.to {
                 Some(to) => {
-                    format!("assignment {id} of {slots} slots to {}", group_name(&state, (assignment.product, to)))
+                    format!("assignment {id} of {slots} slots to {}", group_name(state, (assignment.product, to)))
                 }
                 None => format!("assignment {id}, which releases {slots} slots"),
-            });
+            };
+            waiting.push(controllers.assignment_waits.of(id).of(&name));
         }
+        let mut waiting = controllers.wait_times.update(waiting, boottime_ns());
         let named = |job: &Job| match job {
             Job::Migration(_) => job.to_string(),
-            Job::Sweep { product, group } => format!("the sweep of {}", group_name(&state, (*product, *group))),
+            Job::Sweep { product, group } => format!("the sweep of {}", group_name(state, (*product, *group))),
         };
-        waiting.extend(self.leases.view().borrow().jobs.iter().map(|(job, why)| format!("{}: {why}", named(job))));
+        waiting.extend(self.leases.view().borrow().jobs.iter().map(|(job, wait)| wait.clone().of(&named(job))));
         self.leases.waiting_on(waiting);
-        transfer_candidates
     }
 
     /// Proposes the first change of a cluster: the members of Raft's first membership, and the product `default`.
@@ -242,11 +265,12 @@ impl LeaderLoop {
                 cluster,
             });
         }
-        let TermTasks { context: Some(context), tasks, assignments, .. } = term_tasks else { return };
+        let TermTasks { context: Some(context), tasks, assignments, controllers } = term_tasks else { return };
         // A task ends when its assignment has ended; its handle stays until then, so that a panic is not lost.
         panics::reap(assignments).await;
+        let waits = controllers.lock().await.assignment_waits.clone();
         for id in state.assignments.keys().copied() {
-            let run = || faults::or_panic("assignment", assignment::run(context.clone(), id));
+            let run = || faults::or_panic("assignment", assignment::run(context.clone(), id, waits.clone()));
             assignments.entry(id).or_insert_with(|| tokio::spawn(run()));
         }
         panics::reap(tasks).await;
@@ -295,6 +319,8 @@ struct TermTasks {
 struct Controllers {
     groups: GroupController,
     node_notes: NodeNotes,
+    assignment_waits: Waits<AssignmentId>,
+    wait_times: WaitTimes,
 }
 
 impl TermTasks {

@@ -27,7 +27,12 @@ use crate::{
         route::Isolated,
         state::{ClusterState, Hold, Member},
     },
-    plan::{lease::Barrier, observation::Observation, timing::Timing},
+    plan::{
+        lease::Barrier,
+        observation::Observation,
+        timing::Timing,
+        waiting::{LastingWait, Wait},
+    },
 };
 
 /// The answer to a heartbeat.
@@ -189,7 +194,7 @@ impl Leases {
 
     /// Of the members that are being removed, those that can be dropped now, and what the others wait for.
     #[must_use]
-    pub fn removable(&self, term: Term) -> (Vec<Member>, Vec<String>) {
+    pub fn removable(&self, term: Term) -> (Vec<Member>, Vec<Wait>) {
         let handler = self.handler();
         let state = self.state();
         let Some(table) = handler.table_of(term) else { return Default::default() };
@@ -197,21 +202,21 @@ impl Leases {
         for member in state.members.values().filter(|m| m.leaving.is_some()) {
             match table.removable(member, &state, boottime_ns()) {
                 Ok(()) => ready.push(member.clone()),
-                Err(why) => waiting.push(why),
+                Err(wait) => waiting.push(wait),
             }
         }
         (ready, waiting)
     }
 
     /// Publishes what control loops wait for.
-    pub fn waiting_on(&self, waiting: Vec<String>) {
+    pub fn waiting_on(&self, waiting: Vec<LastingWait>) {
         self.with_handler(|handler, _| handler.waiting_on(waiting));
     }
 
     /// Publishes what the task of a job does or waits for; `None`: the job is over.
-    pub fn job_waits(&self, job: Job, why: Option<String>) {
+    pub fn job_waits(&self, job: Job, wait: Option<Wait>) {
         let mut handler = self.handler();
-        if !handler.job_waits(job, why) {
+        if !handler.job_waits(job, wait, boottime_ns()) {
             return;
         }
         // Published without a notification: otherwise every task would wake all the others.

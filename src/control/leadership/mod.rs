@@ -9,3 +9,4 @@ pub mod node_notes;
 pub mod peers;
 pub mod quorum;
 pub mod view;
+pub mod waits;

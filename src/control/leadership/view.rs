@@ -17,6 +17,7 @@ use crate::{
         closings::MemoryReport,
         mover::MoverView,
         observation::{AgedReport, Observation, ProbeReport},
+        waiting::LastingWait,
     },
 };
 
@@ -29,12 +30,12 @@ pub struct LeaderView {
     pub since_ns: u64,
     /// The members that sent a heartbeat in this term.
     pub nodes: BTreeMap<NodeId, NodeView>,
-    /// What control loops wait for, for people.
-    pub waiting_on: Vec<String>,
+    /// What control loops wait for.
+    pub waiting_on: Vec<LastingWait>,
     /// The newest report about the run of each migration and sweep.
     pub movers: BTreeMap<Job, MoverView>,
-    /// What each migration and sweep does or waits for, for people.
-    pub jobs: BTreeMap<Job, String>,
+    /// What each migration and sweep does or waits for.
+    pub jobs: BTreeMap<Job, LastingWait>,
     /// What the present incarnation of each node reported about each server that the log names. Shared, since it is
     /// large and read often.
     pub servers: Arc<Servers>,

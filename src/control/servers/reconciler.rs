@@ -19,6 +19,7 @@ use super::{
     replication_user::login_at_primary,
 };
 use crate::{
+    clock::boottime_ns,
     control::leadership::context::LeaderContext,
     faults::{self, Point},
     model::{
@@ -34,6 +35,7 @@ use crate::{
         replication::{
             LoginProcesses, ReplicationAction, ReplicationFix, RestoredData, logins, reconcile, to_restore_as_primary,
         },
+        waiting::{Wait, WaitTimes},
     },
     redis::ReplicationStatus,
 };
@@ -55,6 +57,8 @@ const SAVES_MAX: u32 = 5;
 const LOGIN_PAUSE: Duration = Duration::from_secs(10);
 /// The interval between two events about one server: a server that flaps must not displace all other events.
 const EVENT_INTERVAL: Duration = Duration::from_secs(60);
+/// What ends a difference that replication reconciliation repairs.
+const DONE_AGAIN: &str = "the server has accepted it: it is told so about every second; let it, if it refuses";
 /// How many servers are changed at the same time: enough for all groups of a machine that returns, few compared with a
 /// leader's other work.
 const CONCURRENT_MAX: usize = 16;
@@ -110,7 +114,7 @@ pub struct ReplicationReconciler {
     /// For which processes the credentials of a replica were set.
     logins: BTreeMap<HostPort, LoginProcesses>,
     /// Differences that are left to the operator, and since when they have existed.
-    left_to_operator: BTreeMap<String, Instant>,
+    left_to_operator: WaitTimes,
     /// When the last event about a server was written.
     last_event: BTreeMap<HostPort, Instant>,
     /// For each primary the `run_id` that the log knows, and its number of keys when it was last probed.
@@ -127,7 +131,7 @@ enum ActionOutcome {
 }
 
 impl ReplicationReconciler {
-    /// Begins the actions that are due. Returns texts about differences that exist.
+    /// Begins the actions that are due. Returns the differences that exist.
     /// `following_primaries`: primaries that have followed another server for some time.
     pub fn step(
         &mut self,
@@ -135,7 +139,7 @@ impl ReplicationReconciler {
         state: &ClusterState,
         seen: &Observation,
         following_primaries: &FollowingPrimaries,
-    ) -> Vec<String> {
+    ) -> Vec<Wait> {
         let now = Instant::now();
         self.take_ended(now);
         self.remember_keys(state, seen);
@@ -145,11 +149,10 @@ impl ReplicationReconciler {
         let (restored, not_restored) = to_restore_as_primary(state, seen, following_primaries, ctx.me);
         fixes.extend(restored);
         left_to_operator.extend(not_restored);
-        self.left_to_operator.retain(|why, _| left_to_operator.contains(why));
-        left_to_operator.into_iter().for_each(|why| _ = self.left_to_operator.entry(why).or_insert(now));
-        let long_enough = |since: &Instant| now.saturating_duration_since(*since) >= REPORTED_AFTER;
-        let lasting = self.left_to_operator.iter().filter(|(_, since)| long_enough(since));
-        let mut waiting: Vec<String> = lasting.map(|(why, _)| why.clone()).collect();
+        let now_ns = boottime_ns();
+        let lasting = self.left_to_operator.update(left_to_operator, now_ns).into_iter();
+        let lasting = lasting.filter(|lasting| lasting.lasted(now_ns) >= REPORTED_AFTER);
+        let mut waiting: Vec<Wait> = lasting.map(|lasting| lasting.wait).collect();
         let wanted: BTreeSet<ActionKey> =
             fixes.iter().map(|fix| (fix.addr.clone(), ActionKind::of(&fix.action))).collect();
         self.not_before.retain(|key, (at, _)| *at > now || wanted.contains(key));
@@ -159,7 +162,8 @@ impl ReplicationReconciler {
             if let ReplicationAction::Repoint { to, why } = &fix.action {
                 let failed = self.not_before.get(&key).and_then(|(_, failed)| failed.as_ref());
                 let failed = failed.map_or_else(String::new, |failed| format!("; it could not be done yet: {failed}"));
-                waiting.push(format!("{} should follow {to}, but {why}{failed}", fix.addr));
+                let wait = Wait::new(format!("{} should follow {to}, but {why}", fix.addr), DONE_AGAIN);
+                waiting.push(wait.with_detail(failed));
             }
             if let ReplicationAction::RemoveFormer { .. } = &fix.action
                 && let Some((_, Some(failed))) = self.not_before.get(&key)
@@ -169,7 +173,8 @@ impl ReplicationReconciler {
             if let ReplicationAction::RestorePrimary { .. } = &fix.action
                 && let Some((_, Some(failed))) = self.not_before.get(&key)
             {
-                waiting.push(format!("{} could not be made a primary again: {failed}", fix.addr));
+                let wait = Wait::new(format!("{} could not be made a primary again", fix.addr), DONE_AGAIN);
+                waiting.push(wait.with_detail(format!(": {failed}")));
             }
             let pausing = self.not_before.get(&key).is_some_and(|(at, _)| *at > now);
             if pausing || self.busy.len() >= CONCURRENT_MAX || self.busy.contains(&key) || !self.may_save(&fix) {
@@ -375,14 +380,13 @@ async fn action(ctx: &LeaderContext, fix: &ReplicationFix, context: &ActionConte
     ctx.propose(change).await.map(|()| ActionOutcome::NoEvent)
 }
 
-/// Says that the former credentials of a group are not removed yet.
-fn former_is_left(state: &ClusterState, fix: &ReplicationFix, failed: &str) -> String {
+/// The wait for the removal of the former credentials of a group.
+fn former_is_left(state: &ClusterState, fix: &ReplicationFix, failed: &str) -> Wait {
     let product = state.products.get(&fix.product).map_or("", |product| product.name.as_str());
     let id = fix.group;
-    format!(
-        "servers of group {id} of product '{product}' accept the former password besides the new one, since {failed}; it is \
-         removed as soon as all of them answer (or leave the group: pontoon group remove-server)"
-    )
+    let what = format!("servers of group {id} of product '{product}' accept the former password besides the new one");
+    let ends = "it is removed when all of them answer, or have left the group (pontoon group remove-server)";
+    Wait::new(what, ends).with_detail(format!(": {failed}"))
 }
 
 /// Makes this process a primary again, if its data is still what the decision was made for, and saves that in its

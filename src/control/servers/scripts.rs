@@ -20,7 +20,10 @@ use crate::{
         ids::HostPort,
     },
     panics,
-    plan::scripts::{ScriptAction, ScriptFix},
+    plan::{
+        scripts::{ScriptAction, ScriptFix},
+        waiting::Wait,
+    },
     redis::{Client, RedisError, Reply},
 };
 
@@ -63,8 +66,8 @@ enum ActionOutcome {
 }
 
 impl ScriptController {
-    /// Begins the actions that are due. Returns texts about scripts that cannot be ended.
-    pub fn step(&mut self, ctx: &LeaderContext, fixes: Vec<ScriptFix>) -> Vec<String> {
+    /// Begins the actions that are due. Returns the scripts that cannot be ended.
+    pub fn step(&mut self, ctx: &LeaderContext, fixes: Vec<ScriptFix>) -> Vec<Wait> {
         let now = Instant::now();
         while let Some(ended) = self.tasks.try_join_next() {
             let Some((key, result)) = panics::pass_on(ended) else { continue };
@@ -84,7 +87,11 @@ impl ScriptController {
             let last = self.not_before.get(&key);
             if let (ScriptAction::EndScript { busy_ms }, Some((_, Some(why)))) = (fix.action, last) {
                 let (group, seconds) = (fix.group, busy_ms / 1000);
-                waiting.push(format!("{} of group {group} has been busy for {seconds} s: {why}", fix.addr));
+                let wait = Wait::new(
+                    format!("{} of group {group} is busy with a script that could not be ended", fix.addr),
+                    "the script has ended by itself, or it can be ended, which is tried every two seconds",
+                );
+                waiting.push(wait.with_detail(format!(" ({seconds} s): {why}")));
             }
             let pausing = last.is_some_and(|(at, _)| *at > now);
             if pausing || self.busy.contains(&key) || self.busy.len() >= CONCURRENT_MAX {

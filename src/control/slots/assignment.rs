@@ -10,7 +10,10 @@ use super::{preflight, scan};
 use crate::{
     clock::boottime_ns,
     control::{
-        leadership::context::{LeaderContext, ProposalFailure, wait_for_news},
+        leadership::{
+            context::{LeaderContext, ProposalFailure, wait_for_news},
+            waits::Waits,
+        },
         servers::{fence::ControlTarget, flush::same_primary},
     },
     faults::{self, Point, Rule},
@@ -33,13 +36,16 @@ use crate::{
 const PRIMARY_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Drives an assignment until it is over, or until this node no longer leads.
-pub async fn run(ctx: LeaderContext, id: AssignmentId) {
-    AssignmentDriver { ctx, id }.run().await;
+pub async fn run(ctx: LeaderContext, id: AssignmentId, waits: Waits<AssignmentId>) {
+    let driver = AssignmentDriver { ctx, id, waits };
+    driver.run().await;
+    driver.waits.set(id, None);
 }
 
 struct AssignmentDriver {
     ctx: LeaderContext,
     id: AssignmentId,
+    waits: Waits<AssignmentId>,
 }
 
 impl AssignmentDriver {
@@ -57,7 +63,11 @@ impl AssignmentDriver {
             }
             let newest = state.borrow_and_update().clone();
             view.borrow_and_update();
-            match self.decide(&newest, &mut memory) {
+            let step = self.decide(&newest, &mut memory);
+            if let Some(wait) = step.wait(timing) {
+                self.waits.set(self.id, Some(wait));
+            }
+            match step {
                 AssignmentStep::Over => return,
                 AssignmentStep::Wait { until_ns, .. } => {
                     wait_for_news(&mut state, &mut view, until_ns, memory.hold().is_some()).await;

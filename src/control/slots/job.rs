@@ -77,8 +77,8 @@ impl JobDriver {
             let (newest, seen) = (state.borrow_and_update().clone(), view.borrow_and_update().clone());
             match self.decide(&newest, &seen, &mut memory) {
                 JobStep::Over => return,
-                JobStep::Wait { why, until_ns } => {
-                    self.ctx.leases.job_waits(self.job, Some(why));
+                JobStep::Wait { wait, until_ns } => {
+                    self.ctx.leases.job_waits(self.job, Some(wait));
                     wait_for_news(&mut state, &mut view, until_ns, memory.hold.is_some()).await;
                 }
                 JobStep::SelectEndpoints => {

@@ -30,14 +30,17 @@ pub use self::{
     view::{PromotionObservation, Reports},
 };
 use self::{
-    stage::{GivenUp, Held, Question, Stage},
+    stage::{BACKOFF_MAX_NS, BEGIN_MAX_NS, GivenUp, HOLD_MAX_NS, Held, Question, Stage, UNKNOWN_MAX_NS},
     view::OpenPromotion,
 };
-use super::lease::Barrier;
+use super::{
+    lease::{Barrier, barrier_wait},
+    waiting::{Wait, seconds},
+};
 use crate::model::{
     change::{Change, FinishPromotion, GiveUpPromotion, OpenHold, Release},
     ids::{Epoch, GroupId, HostPort, ProductId, PromotionId},
-    promotion::Promotion,
+    promotion::{Promotion, PromotionKind},
     route::{Isolated, Mode},
     state::Cause,
 };
@@ -49,8 +52,8 @@ pub enum PromotionStep {
     Over,
     /// Decide again with news, or at `until_ns`.
     Wait {
-        /// What the promotion waits for, for people.
-        why: String,
+        /// What the promotion waits for.
+        wait: Wait,
         /// Time on the leader's clock, nanoseconds.
         until_ns: u64,
     },
@@ -101,9 +104,9 @@ pub fn next(seen: &PromotionObservation<'_>, memory: &PromotionMemory, id: Promo
     }
     let Some(open) = OpenPromotion::of(seen, id) else { return PromotionStep::Over };
     match &memory.stage {
-        Stage::Begin => PromotionStep::Wait { why: "the next attempt".into(), until_ns: seen.now_ns },
-        Stage::Asks { from_ns, why, .. } if seen.now_ns < *from_ns => {
-            PromotionStep::Wait { why: why.clone(), until_ns: *from_ns }
+        Stage::Begin => PromotionStep::Wait { wait: Wait::new("the next attempt", IN_A_MOMENT), until_ns: seen.now_ns },
+        Stage::Asks { question, from_ns, why } if seen.now_ns < *from_ns => {
+            PromotionStep::Wait { wait: asks_wait(&open, question, why), until_ns: *from_ns }
         }
         Stage::Asks { question, .. } => asks(&open, question),
         Stage::Preflight { before } => preflight(&open, before.is_some()),
@@ -122,7 +125,7 @@ pub fn next(seen: &PromotionObservation<'_>, memory: &PromotionMemory, id: Promo
         Stage::Release { hold, why, .. } => {
             PromotionStep::Propose(Change::Release(Release { hold: *hold, why: why.clone() }))
         }
-        Stage::Pause { until_ns, why } => PromotionStep::Wait { why: why.clone(), until_ns: *until_ns },
+        Stage::Pause { until_ns, why } => PromotionStep::Wait { wait: pause_wait(&open, why), until_ns: *until_ns },
         Stage::GiveUp(GivenUp { why, primary_back, forced }) => {
             let (promotion, why, primary_back, forced) = (id, why.clone(), *primary_back, *forced);
             PromotionStep::Propose(Change::GiveUpPromotion(GiveUpPromotion { promotion, why, primary_back, forced }))
@@ -188,9 +191,66 @@ fn open_hold(open: &OpenPromotion<'_>) -> PromotionStep {
 }
 
 fn barrier(open: &OpenPromotion<'_>, held: &Held) -> PromotionStep {
-    let why = match open.seen.barrier {
-        Some(Barrier::Waiting(nodes)) => nodes.join("; "),
-        Some(Barrier::Passed) | None => "the barrier was not evaluated".into(),
+    let nodes = if let Some(Barrier::Waiting(nodes)) = open.seen.barrier { nodes.as_slice() } else { &[] };
+    let budget_ns = match held.before {
+        Some(_) => u64::from(open.seen.state.settings.hold_ms_max) * 1_000_000,
+        None => HOLD_MAX_NS,
     };
-    PromotionStep::Wait { why, until_ns: held.end_ns }
+    PromotionStep::Wait { wait: barrier_wait(held.hold, nodes, budget_ns), until_ns: held.end_ns }
+}
+
+/// What ends a step that takes a moment.
+const IN_A_MOMENT: &str = "it begins, within a second";
+
+/// What a promotion waits for before it asks again.
+fn asks_wait(open: &OpenPromotion<'_>, question: &Question, why: &str) -> Wait {
+    let Promotion { from, to, .. } = open.promotion;
+    let (what, ends_when) = match question {
+        Question::Candidate | Question::Both | Question::Resynced { .. } => {
+            ("its servers are asked".to_owned(), IN_A_MOMENT.to_owned())
+        }
+        Question::Replicas(_) | Question::Confirmed { .. } => (
+            format!("{to} does not have everything yet that other replicas have"),
+            "it has, or within a second it has not: then the attempt is repeated".to_owned(),
+        ),
+        Question::OldPrimary(_) => (format!("{from} is asked whether it is back"), IN_A_MOMENT.to_owned()),
+        Question::BeforePromote(_) => (
+            format!("{to} has not become a primary yet"),
+            format!(
+                "it has, or {} s after the hold began: then the hold ends, and another one follows after a pause; or it is down: \
+                 then another replica is chosen",
+                seconds(HOLD_MAX_NS)
+            ),
+        ),
+        Question::LastOffset(_) => (format!("{from} is asked for its last offset"), IN_A_MOMENT.to_owned()),
+        Question::CaughtUp { .. } => (
+            format!("{to} does not have the last writes of {from} yet"),
+            format!(
+                "it has, or {} ms after the hold began: then the hold ends, and another one follows after a pause",
+                open.seen.state.settings.hold_ms_max
+            ),
+        ),
+        Question::WasPromoted { .. } => (
+            format!("it is not known whether {to} has become a primary"),
+            format!("it answers, or within {} s: then the switchover is given up", seconds(UNKNOWN_MAX_NS)),
+        ),
+    };
+    let detail = if why.is_empty() { String::new() } else { format!(": {why}") };
+    Wait::new(what, ends_when).with_detail(detail)
+}
+
+/// What a promotion waits for between two attempts.
+fn pause_wait(open: &OpenPromotion<'_>, why: &str) -> Wait {
+    let pause = seconds(BACKOFF_MAX_NS);
+    let ends_when = match open.promotion.kind {
+        PromotionKind::Failover => {
+            format!("an attempt succeeds; the next one begins after a pause of at most {pause} s")
+        }
+        PromotionKind::Switchover => format!(
+            "an attempt succeeds; it is given up after {} holds, or {} s",
+            open.seen.timing.attempts_max,
+            seconds(BEGIN_MAX_NS)
+        ),
+    };
+    Wait::new("the last attempt failed", ends_when).with_detail(format!(": {why}"))
 }

@@ -106,10 +106,11 @@ impl World {
         let watchers = Watchers::new(&seen, voters());
         let following = self.lasting_following();
         let decisions = decide(&self.state, &seen, &watchers, &following, NodeId(1));
-        let mut texts: Vec<String> = decisions.into_iter().filter_map(|decision| decision.action.err()).collect();
+        let waits = decisions.into_iter().filter_map(|decision| decision.action.err());
+        let waits = waits.chain(reconcile(&self.state, &seen).1);
+        let waits = waits.chain(to_restore_as_primary(&self.state, &seen, &following, NodeId(1)).1);
+        let mut texts: Vec<String> = waits.map(|wait| wait.text()).collect();
         texts.extend(self.leader.promotions.values().map(|memory| memory.failures().1.to_owned()));
-        texts.extend(reconcile(&self.state, &seen).1);
-        texts.extend(to_restore_as_primary(&self.state, &seen, &following, NodeId(1)).1);
         texts
     }
 
@@ -170,8 +171,8 @@ impl World {
                     self.leader.wakes.remove(&id);
                     return Ok(());
                 }
-                PromotionStep::Wait { until_ns, why } => {
-                    self.note(format_args!("promotion {id} waits: {why}"));
+                PromotionStep::Wait { until_ns, wait } => {
+                    self.note(format_args!("promotion {id} waits: {}", wait.text()));
                     // A barrier passes without news.
                     let until = if self.state.holds.is_empty() { until_ns } else { until_ns.min(self.now + 5 * MS) };
                     self.leader.wakes.insert(id, until.max(self.now + MS));

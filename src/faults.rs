@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-/// A point at which a migration, promotion or reconciliation can be paused.
+/// A point at which a migration, promotion, reconciliation or change of a data user can be paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
     /// Mover: it is about to wipe the keys that an earlier run left at the target.
@@ -55,6 +55,8 @@ pub enum Point {
     /// Leader: the primary of an ejected group is empty and the group's slots are held; the primary is not probed again
     /// yet.
     Reinstating,
+    /// Leader: the log has another data user for a group; nobody waits for the nodes yet, and the former one can log in.
+    DataUserChanged,
 }
 
 impl Point {
@@ -81,6 +83,7 @@ impl Point {
             Self::PromotionFinished => "promotion-finished",
             Self::Reconciliation => "reconciliation",
             Self::Reinstating => "reinstating",
+            Self::DataUserChanged => "data-user-changed",
         }
     }
 }

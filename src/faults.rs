@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-/// A point at which a migration, promotion or reconciliation can be paused.
+/// A point at which a migration, promotion, reconciliation or change of a data user can be paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
     /// Mover: it is about to wipe the keys that an earlier run left at the target.
@@ -57,6 +57,8 @@ pub enum Point {
     Reinstating,
     /// Leader: all servers of a group accept its new credentials; the former ones are not removed yet.
     FormerCredentials,
+    /// Leader: the log has another data user for a group; nobody waits for the nodes yet, and the former one can log in.
+    DataUserChanged,
 }
 
 impl Point {
@@ -84,6 +86,7 @@ impl Point {
             Self::Reconciliation => "reconciliation",
             Self::Reinstating => "reinstating",
             Self::FormerCredentials => "former-credentials",
+            Self::DataUserChanged => "data-user-changed",
         }
     }
 }

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "support/kinds.rs"]
+mod kinds;
 
 use std::{
+    process::Command,
     sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
@@ -14,9 +17,12 @@ use pontoon::{
     model::{
         ids::{Epoch, HoldId, HostPort},
         route::{HoldKind, Isolated},
+        secret::Credentials,
     },
     proxy::Limits,
 };
+
+use kinds::Kind;
 
 /// A worker's tick, nanoseconds.
 const TICK_NS: u64 = 100_000_000;
@@ -381,6 +387,25 @@ fn a_password_quoted_by_a_server_is_not_repeated() {
     });
     let line = bed.client().call("GET k").line();
     assert!(line.contains("refused AUTH") && !line.contains("topsecret42"), "{line}");
+}
+
+/// Some servers leave a refused AUTH unanswered while replies to earlier requests are on their way.
+#[test]
+fn a_server_without_the_data_user_is_noticed() {
+    for kind in Kind::ALL {
+        let redis = Redis::start_program(Command::new(kind.program()), common::free_port(), &[]);
+        let bed = Bed::start_with(&[&redis.addr], Limits::default(), 1, |table| {
+            with_product(table, |p| {
+                let absent = Credentials { username: Some("absent".into()), ..common::password("x") };
+                p.groups[0].login.data = Some(absent);
+                p.rules.errors_detailed = true;
+            })
+        });
+        let line = bed.client().call("GET k").line();
+        assert!(line.contains("refused AUTH of the data user: WRONGPASS"), "{kind:?}: {line}");
+        assert!(line.contains("not executed"), "{kind:?}: {line}");
+        bed.until("counted", |report| report.stats.data_user_refused > 0);
+    }
 }
 
 /// Without detailed errors, nothing that a client gets says where a server is, or what the system says of it.

@@ -18,6 +18,8 @@ pub mod documented;
 pub mod faults;
 pub mod gate;
 pub mod history;
+#[path = "../../tests/support/kinds.rs"]
+pub mod kinds;
 pub mod linear;
 pub mod link;
 pub mod load;

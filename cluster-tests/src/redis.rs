@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use crate::{
     client::{Client, Reply},
+    kinds::Kind,
     process::Process,
     wait::{GENEROUS, wait_for},
 };
@@ -26,6 +27,8 @@ pub struct RedisServer {
 /// The options with which a server is started.
 #[derive(Clone, Debug, Default)]
 pub struct RedisOptions {
+    /// Which server it is.
+    pub kind: Kind,
     /// The port of the server's primary.
     pub primary: Option<u16>,
     /// `requirepass` (and `masterauth`, unless `no_masterauth`).
@@ -154,11 +157,11 @@ impl RedisServer {
 
     fn launch(port: u16, home: &Path, options: &RedisOptions) -> Process {
         let mut command = match options.limitable {
-            false => Command::new("redis-server"),
+            false => Command::new(options.kind.program()),
             // SIGXFSZ is ignored, so that a write beyond the limit fails, as on a full disk.
             true => {
                 let mut shell = Command::new("/bin/sh");
-                shell.args(["-c", "trap '' XFSZ; exec redis-server \"$@\"", "sh"]);
+                shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(options.kind.program());
                 shell
             }
         };

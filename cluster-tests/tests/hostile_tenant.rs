@@ -1,5 +1,5 @@
-//! A tenant that attacks: its scripts try to leave its product. And what becomes of the user that prevents it, when servers
-//! lose it.
+//! A tenant that attacks: its scripts try to leave its product, and it sends more than its quota. (The user that keeps scripts
+//! in, at servers of every kind: `data_user.rs`.)
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,13 +8,9 @@ use std::collections::BTreeSet;
 use cluster_tests::{
     client::{Client, Reply},
     cluster::Cluster,
-    redis::{RedisOptions, RedisServer},
-    wait::{GENEROUS, wait_for, wait_until},
-    workload::Written,
+    redis::RedisOptions,
+    wait::{GENEROUS, wait_until},
 };
-
-/// The ACL user that Pontoon makes at the servers of a group.
-const DATA_USER: &str = "pontoon-data";
 
 /// The slots of group 1, in all tests.
 const ALL: &str = "0-1023";
@@ -103,105 +99,6 @@ fn scripts_stay_in_their_product() {
         assert_eq!(in_script(&mut client, command), reply, "{command:?}");
     }
     assert!(matches!(in_script(&mut client, &["TIME"]), Reply::Array(_)));
-}
-
-#[test]
-fn servers_check_payloads_of_clients_and_not_of_movers() {
-    let mut cluster = Cluster::start(1);
-    cluster.add_groups(1);
-    let server = &cluster.servers[0];
-    assert!(server.call(&["CONFIG", "GET", "sanitize-dump-payload"]).text().contains("clients"));
-    let flags = |user: &str| server.call(&["ACL", "GETUSER", user]).text();
-    assert!(flags("default").contains("skip-sanitize-payload"), "{}", flags("default"));
-    assert!(
-        flags(DATA_USER).contains("sanitize-payload") && !flags(DATA_USER).contains("skip-"),
-        "{}",
-        flags(DATA_USER)
-    );
-}
-
-/// What a server says of the data user: words, since their order differs from process to process.
-fn rules(server: &RedisServer) -> BTreeSet<String> {
-    server.call(&["ACL", "GETUSER", DATA_USER]).text().split(' ').map(str::to_owned).collect()
-}
-
-/// Repeats a write until it succeeds. All errors before must say that it was not executed. `closed`: the server closes
-/// connections, so that of a write that was just sent nobody knows it.
-fn wait_written(client: &mut Client, closed: bool) {
-    wait_for("a write to succeed", GENEROUS, || match client.call(&["SET", "key", "value"]).unwrap() {
-        Reply::Simple(_) => Ok(()),
-        Reply::Error(text) => {
-            let lost =
-                closed && text.starts_with("ERR outcome unknown: its server ") && text.contains("the connection");
-            assert!(lost || text.contains("not executed"), "{text}");
-            Err(text)
-        }
-        other => panic!("{other:?}"),
-    });
-}
-
-#[test]
-fn a_server_that_loses_the_data_user_gets_it_again() {
-    let mut cluster = Cluster::start(1);
-    cluster.add_groups(1);
-    let mut client = cluster.node(1).client();
-    wait_written(&mut client, false);
-    let made = rules(&cluster.servers[0]);
-    for change in [
-        &["ACL", "DELUSER", DATA_USER][..],
-        &["ACL", "SETUSER", DATA_USER, "-set"],
-        &["ACL", "SETUSER", DATA_USER, "resetkeys"],
-        &["ACL", "SETUSER", DATA_USER, "reset"],
-    ] {
-        let reply = cluster.servers[0].call(change);
-        assert!(!matches!(reply, Reply::Error(_)), "{change:?}: {reply:?}");
-        wait_written(&mut client, change[1] == "DELUSER");
-        // A connection that was open keeps what it may do when only the password is gone.
-        let _ = cluster.servers[0].call(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-        wait_written(&mut client, true);
-        assert_eq!(rules(&cluster.servers[0]), made, "after {change:?}");
-    }
-    // It has no configuration file. No client has to notice.
-    cluster.servers[0].restart();
-    wait_until("the data user to be made", GENEROUS, || rules(&cluster.servers[0]) == made);
-    wait_written(&mut client, true);
-}
-
-#[test]
-fn a_server_saves_the_data_user() {
-    for users_file in [false, true] {
-        let mut cluster = Cluster::start(1);
-        let mut options = RedisOptions { config_file: true, ..RedisOptions::default() };
-        let file = cluster.secret_file("users.acl", "user default on nopass ~* &* +@all\n");
-        if users_file {
-            options.more = vec!["--aclfile".into(), file.to_str().unwrap().into()];
-        }
-        let server = cluster.add_server(&options);
-        let addr = cluster.servers[server].addr();
-        cluster.cli().ok(&["group", "create", "1", "--primary", &addr]);
-        let made = rules(&cluster.servers[server]);
-        let saved = if users_file { file } else { cluster.servers[server].home().join("redis.conf") };
-        let text = std::fs::read_to_string(saved).unwrap();
-        let line = text.lines().find(|line| line.starts_with("user pontoon-data ")).unwrap();
-        assert!(line.contains(" #") && !line.contains(" >"), "{line}");
-        // Nodes do not make it again before a client needs it.
-        cluster.node_mut(1).kill9();
-        cluster.servers[server].restart();
-        assert_eq!(rules(&cluster.servers[server]), made);
-    }
-}
-
-#[test]
-fn a_replica_has_the_data_user_before_it_is_promoted() {
-    let mut cluster = Cluster::start(3);
-    let servers = cluster.add_group_with_replicas(1, ALL, 1, &RedisOptions::default());
-    let replica = servers[1];
-    assert!(!matches!(cluster.servers[replica].call(&["ACL", "GETUSER", DATA_USER]), Reply::Null));
-    assert_eq!(cluster.servers[replica].call(&["ACL", "DELUSER", DATA_USER]), Reply::Integer(1));
-    let addr = cluster.servers[replica].addr();
-    cluster.cli().ok(&["group", "promote", "1", &addr, "--wait", "--timeout", "40s"]);
-    let mut client = cluster.node(1).client();
-    assert_eq!(client.call(&["SET", "key", "value"]).unwrap(), Reply::ok(), "no request may wait for the user");
 }
 
 #[test]
@@ -318,44 +215,4 @@ fn a_product_cannot_use_more_than_its_quota() {
     wait_until("the value to be paid for", GENEROUS, || client.call(&["GET", "large"]).unwrap() == Reply::bulk(&value));
     // A large reply has to be paid for, too.
     assert!(client.call(&["GET", "large"]).unwrap().is_error("TRYAGAIN not executed"), "a reply cost nothing");
-}
-
-#[test]
-fn nodes_change_to_another_data_user_without_an_error() {
-    let mut cluster = Cluster::start(3);
-    let servers = cluster.add_group_with_replicas(1, ALL, 1, &RedisOptions { config_file: true, ..Default::default() });
-    let ports: Vec<u16> = cluster.nodes.iter().map(|node| node.client_port).collect();
-    let written = Written::start(&ports, "w");
-    let first = rules(&cluster.servers[servers[0]]);
-    for (now, former) in [("pontoon-data-2", "pontoon-data"), ("pontoon-data", "pontoon-data-2")] {
-        written.wait_acknowledged(|_| true);
-        let made = cluster.cli().ok(&["group", "set", "1", "data-user=new"]);
-        assert!(!made.err.contains("can still log in"), "{made:?}");
-        assert!(cluster.cli().ok(&["group", "show", "1"]).out.contains(now));
-        for server in &servers {
-            let user = |name| cluster.servers[*server].call(&["ACL", "GETUSER", name]).text();
-            assert!(
-                user(now).contains("flags on") && user(former).contains("flags off"),
-                "{}{}",
-                user(now),
-                user(former)
-            );
-            let home = cluster.servers[*server].home();
-            let saved = std::fs::read_to_string(home.join("redis.conf")).unwrap();
-            assert!(
-                saved.contains(&format!("user {now} on ")) && saved.contains(&format!("user {former} off ")),
-                "{saved}"
-            );
-        }
-    }
-    written.wait_acknowledged(|_| true);
-    let errors: Vec<_> = written.finish(ports[0]).0.into_iter().filter_map(|write| write.error).collect();
-    assert!(errors.is_empty(), "{errors:?}");
-    // The same name again, with the same rights and another password.
-    let again = rules(&cluster.servers[servers[0]]);
-    let differ: Vec<_> = again.symmetric_difference(&first).map(String::len).collect();
-    assert_eq!(differ, [64, 64], "{again:?} {first:?}");
-    let cli = cluster.cli();
-    let mixed = cli.run(&["group", "set", "1", "data-user=new", "maintenance=on"]);
-    assert!(mixed.code == 2 && mixed.err.contains("no other setting"), "{mixed:?}");
 }

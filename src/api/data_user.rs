@@ -9,7 +9,8 @@ use super::{
     validate,
 };
 use crate::{
-    control::admission::server::ServerAdmission,
+    control::{admission::server::ServerAdmission, handle::WaitError},
+    faults::{self, Point},
     model::{
         change::{Change, SetDataUser},
         data_user::DataUser,
@@ -115,7 +116,7 @@ pub async fn renew(request: &SetGroupRequest, api: &Api, call: &MutationCall) ->
         // The leader that made the change may have ended before it switched the former user off.
         let unchanged = outcome? == Outcome::Unchanged;
         if let Some(user) = former {
-            summary.warnings.extend(switch_off_others(api, call, &admission, &servers, user).await);
+            summary.warnings.extend(switch_off_others(api, call, &admission, &servers, user).await?);
         }
         return api.conclude(call, index, unchanged, summary.about(&product.name)).await;
     }
@@ -136,21 +137,28 @@ pub async fn renew(request: &SetGroupRequest, api: &Api, call: &MutationCall) ->
         return api.dry_run(&change, summary.warnings);
     }
     let (index, outcome) = api.propose(call, change).await?;
-    summary.warnings.extend(switch_off_others(api, call, &admission, &servers, &data_user).await);
+    faults::pause_at(Point::DataUserChanged).await;
+    summary.warnings.extend(switch_off_others(api, call, &admission, &servers, &data_user).await?);
     api.conclude(call, index, outcome == Outcome::Unchanged, summary.about(&product.name)).await
 }
 
 /// When all live nodes use this data user, switches off the others that Pontoon has made. Returns a warning about servers where
-/// that failed.
+/// that failed: there, the nodes do it later (`src/node/data_users.rs`).
+///
+/// # Errors
+/// [`CallFailure::Unknown`] if another node leads now, or this one not yet: the call is repeated.
 async fn switch_off_others(
     api: &Api,
     call: &MutationCall,
     admission: &ServerAdmission<'_>,
     servers: &[&HostPort],
     user: &DataUser,
-) -> Option<String> {
+) -> Result<Option<String>, CallFailure> {
     let epoch = api.state().route_epoch;
     let changed = api.control.wait_epoch(epoch, Some(admission.product.id), call.deadline).await;
+    if let Err(error @ WaitError::NotLeader) = changed {
+        return Err(error.into());
+    }
     let mut left = Vec::new();
     for addr in servers {
         let switched_off = match &changed {
@@ -159,7 +167,10 @@ async fn switch_off_others(
         };
         left.extend(switched_off.err().map(|why| format!("{addr} ({why})")));
     }
-    (!left.is_empty()).then(|| {
-        format!("the former data user can still log in at {}; repeat this command to switch it off", left.join(", "))
-    })
+    Ok((!left.is_empty()).then(|| {
+        let left = left.join(", ");
+        format!(
+            "the former data user can still log in at {left}; nodes switch it off within a minute after these answer"
+        )
+    }))
 }

@@ -38,15 +38,6 @@ pub enum PayloadError {
     },
 }
 
-impl PayloadError {
-    /// Whether the value can be copied by its elements instead (HSCAN, LRANGE, ...: the same for every version). Values
-    /// of modules and unknown types cannot.
-    #[must_use]
-    pub fn by_elements(self) -> bool {
-        matches!(self, Self::OldestVersion { kind, .. } | Self::AmbiguousType { kind, .. } if kind_name(kind).is_some_and(|name| name != "module"))
-    }
-}
-
 impl fmt::Display for PayloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = |kind: u8| kind_name(kind).unwrap_or("unknown kind");
@@ -75,6 +66,13 @@ impl std::error::Error for PayloadError {}
 #[must_use]
 pub fn kind(payload: &[u8]) -> Option<u8> {
     payload.first().copied()
+}
+
+/// Whether a value with this type byte can be copied by its elements (HSCAN, LRANGE, ...: the same for every version) instead of
+/// a payload. Values of modules and unknown types cannot.
+#[must_use]
+pub fn has_elements(kind: u8) -> bool {
+    kind_name(kind).is_some_and(|name| name != "module")
 }
 
 /// Whether a type byte is that of a stream. CLIENT TRACKING does not report changes of streams' groups.
@@ -215,7 +213,7 @@ mod tests {
             }
             let error = lowered(&forged(kind, b"\x05hello", oldest)).unwrap_err();
             assert_eq!(error, PayloadError::OldestVersion { kind, version: oldest });
-            assert!(error.by_elements() && error.to_string().contains("upgrade the target"));
+            assert!(has_elements(kind) && error.to_string().contains("upgrade the target"));
         }
     }
 
@@ -224,9 +222,9 @@ mod tests {
         for kind in [6, 8, 22, 23, 26, 28, 33, 200] {
             let error = lowered(&forged(kind, b"x", 80)).unwrap_err();
             assert_eq!(error, PayloadError::AmbiguousType { kind, version: 80 });
-            assert_eq!(error.by_elements(), matches!(kind, 22 | 23 | 26), "{kind}");
+            assert_eq!(has_elements(kind), matches!(kind, 22 | 23 | 26), "{kind}");
         }
-        assert!(!PayloadError::OldestVersion { kind: 7, version: 8 }.by_elements());
+        assert!(!has_elements(7));
         for end in 0..=FOOTER {
             assert_eq!(lowered(&HELLO[..end]), Err(PayloadError::Short), "{end} bytes");
             assert!(!is_whole(&HELLO[..end]));

@@ -1,6 +1,6 @@
 //! Keeps the data users of the groups (`model::data_user`) at their servers: makes them when a group gets one, when a server
-//! has another process, and when it refuses the user to a worker. Every node does so for itself, since each makes the same user.
-//! Knows nothing of what workers do with it.
+//! has another process, and when it refuses the user to a worker; and switches former ones off, if nobody has. Every node does
+//! so for itself, since each makes the same user. Knows nothing of what workers do with it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use super::probe::Prober;
 use crate::{
-    control::servers::data_user::make,
+    control::servers::data_user::{FormerUser, former_user, make, switch_off_former},
     model::{
         data_user::DataUser,
         ids::{Epoch, HostPort, NodeId},
@@ -37,7 +37,15 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How many servers are asked at the same time: enough for all groups of a machine that returns.
 const CONCURRENT_MAX: usize = 16;
 
-/// What has to be made at a server.
+/// What a task has done at a server.
+enum Done {
+    /// Made the user, if something had to change (`true`). A former user that can still log in.
+    Made(Result<(bool, Option<FormerUser>), RedisError>),
+    /// Switched a former user off, if nobody else had (`true`).
+    SwitchedOff(Result<bool, RedisError>),
+}
+
+/// What has to be made at a server. A user that the operator has made has to be made by nobody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Wanted {
     control: Option<Credentials>,
@@ -52,14 +60,21 @@ struct DataUsers {
     due: BTreeSet<HostPort>,
     /// Where they are being made, or were made within [`PAUSE`].
     pausing: BTreeMap<HostPort, Option<Instant>>,
-    tasks: JoinSet<(HostPort, Result<bool, RedisError>)>,
+    /// Where a former one can log in, and when it is to be switched off. The leader does that when a group gets another one,
+    /// but it may die before, or a node that did not know of the change yet may have made the former one again.
+    former: BTreeMap<HostPort, (Instant, FormerUser)>,
+    /// After this time no node uses a former one.
+    former_unused: Duration,
+    tasks: JoinSet<(HostPort, Done)>,
     /// The processes (`run_id`) at which they were made, or are due.
     processes: BTreeMap<HostPort, String>,
 }
 
-/// Runs until the proxy has ended. `refused`: servers that refuse the data user, or a command to it.
+/// Runs until the proxy has ended. `lease`: how long a node may serve without news from the leader. `refused`: servers that
+/// refuse the data user, or a command to it.
 pub async fn run(
     node: NodeId,
+    lease: Duration,
     mut state: watch::Receiver<Arc<ClusterState>>,
     prober: Prober,
     mut refused: mpsc::Receiver<HostPort>,
@@ -70,6 +85,9 @@ pub async fn run(
         wanted: BTreeMap::new(),
         due: BTreeSet::new(),
         pausing: BTreeMap::new(),
+        former: BTreeMap::new(),
+        // Twice each: for the last heartbeat of a lease, and for an answer that is late.
+        former_unused: lease * 2 + MAKE_MAX * 2,
         tasks: JoinSet::new(),
         processes: BTreeMap::new(),
     };
@@ -77,7 +95,7 @@ pub async fn run(
     users.want(wanted(&state.borrow_and_update()));
     loop {
         users.begin();
-        let next = users.pausing.values().flatten().min().copied();
+        let next = users.next();
         tokio::select! {
             changed = state.changed() => {
                 if changed.is_err() {
@@ -92,13 +110,13 @@ pub async fn run(
             Ok(()) = news.changed() => users.find_processes(&prober),
             server = refused.recv() => {
                 let Some(server) = server else { return };
-                if users.wanted.contains_key(&server) {
+                if users.wanted.get(&server).is_some_and(|wanted| wanted.user.managed) {
                     users.due.insert(server);
                 }
             }
             Some(ended) = users.tasks.join_next() => {
-                if let Some((server, result)) = panics::pass_on(ended) {
-                    users.ended(&server, result);
+                if let Some((server, done)) = panics::pass_on(ended) {
+                    users.ended(&server, done);
                 }
             }
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
@@ -109,12 +127,11 @@ pub async fn run(
     }
 }
 
-/// The managed data users by server.
+/// The data users by server.
 fn wanted(state: &ClusterState) -> BTreeMap<HostPort, Wanted> {
     let groups = state.products.values().flat_map(|product| product.groups.values());
     let of = |group: &Group| {
-        let user = group.data_user.clone().filter(|user| user.managed)?;
-        let wanted = Wanted { control: group.credentials.clone(), user };
+        let wanted = Wanted { control: group.credentials.clone(), user: group.data_user.clone()? };
         Some(group.servers.iter().map(move |server| (server.addr.clone(), wanted.clone())).collect::<Vec<_>>())
     };
     groups.filter_map(of).flatten().collect()
@@ -124,6 +141,8 @@ impl DataUsers {
     fn want(&mut self, wanted: BTreeMap<HostPort, Wanted>) {
         let changed = wanted.iter().filter(|(server, now)| self.wanted.get(*server) != Some(*now));
         self.due.extend(changed.map(|(server, _)| server.clone()));
+        // What was the former one may be the present one now. Who makes it finds the former one again.
+        self.former.retain(|server, _| !self.due.contains(server) && wanted.contains_key(server));
         self.due.retain(|server| wanted.contains_key(server));
         self.processes.retain(|server, _| wanted.contains_key(server));
         self.wanted = wanted;
@@ -150,28 +169,88 @@ impl DataUsers {
             self.pausing.insert(server.clone(), None);
             let name = self.name.clone();
             self.tasks.spawn(async move {
-                let result = make_at(&server, &name, &wanted).await;
-                (server, result)
+                let done = Done::Made(make_at(&server, &name, &wanted).await);
+                (server, done)
+            });
+        }
+        let now = Instant::now();
+        let unused = self.former_ready().filter(|(_, at)| *at <= now);
+        let unused: Vec<_> = unused.map(|(server, _)| server.clone()).collect();
+        for server in unused.into_iter().take(CONCURRENT_MAX.saturating_sub(self.tasks.len())) {
+            let Some((_, former)) = self.former.remove(&server) else { continue };
+            let Some(wanted) = self.wanted.get(&server).cloned() else { continue };
+            self.pausing.insert(server.clone(), None);
+            let name = self.name.clone();
+            self.tasks.spawn(async move {
+                let done = Done::SwitchedOff(switch_off_at(&server, &name, &wanted, &former).await);
+                (server, done)
             });
         }
     }
 
-    fn ended(&mut self, server: &HostPort, result: Result<bool, RedisError>) {
-        self.pausing.insert(server.clone(), Some(Instant::now() + PAUSE));
-        match result {
-            Ok(true) => info!(%server, "the data user is made"),
-            Ok(false) => {}
+    /// Where nothing has to be done before a former user is switched off, and when that is.
+    fn former_ready(&self) -> impl Iterator<Item = (&HostPort, Instant)> {
+        let ready =
+            self.former.iter().filter(|(server, _)| !self.pausing.contains_key(*server) && !self.due.contains(*server));
+        ready.map(|(server, (at, _))| (server, *at))
+    }
+
+    /// When something can begin that waits for a time. (What waits for the end of a task begins then.)
+    fn next(&self) -> Option<Instant> {
+        let pauses = self.pausing.values().flatten().copied();
+        let former = self.former_ready().map(|(_, at)| at).filter(|_| self.tasks.len() < CONCURRENT_MAX);
+        pauses.chain(former).min()
+    }
+
+    fn ended(&mut self, server: &HostPort, done: Done) {
+        let now = Instant::now();
+        let managed = self.wanted.get(server).is_some_and(|wanted| wanted.user.managed);
+        self.pausing.insert(server.clone(), Some(now + PAUSE));
+        match done {
+            Done::Made(Ok((changed, former))) => {
+                if changed {
+                    info!(%server, "the data user is made");
+                }
+                if let (Some(former), false) = (former, self.due.contains(server)) {
+                    self.former.entry(server.clone()).or_insert((now + self.former_unused, former));
+                }
+            }
+            Done::Made(Err(_)) if !managed => {}
             // A worker reports the server again when it answers. One that does not answer has no clients' requests.
-            Err(error) => {
+            Done::Made(Err(error)) => {
                 self.processes.remove(server);
                 warn!(%server, %error, "the data user could not be made; clients' requests are refused there");
+            }
+            Done::SwitchedOff(Ok(true)) => info!(%server, "a former data user is switched off"),
+            Done::SwitchedOff(Ok(false)) => {}
+            Done::SwitchedOff(Err(error)) => {
+                // It is found again with the server's next process.
+                self.processes.remove(server);
+                warn!(%server, %error, "a former data user can still log in");
             }
         }
     }
 }
 
-async fn make_at(server: &HostPort, name: &str, wanted: &Wanted) -> Result<bool, RedisError> {
+async fn make_at(server: &HostPort, name: &str, wanted: &Wanted) -> Result<(bool, Option<FormerUser>), RedisError> {
     let deadline = Instant::now() + MAKE_MAX;
     let mut client = Client::connect(server, wanted.control.as_ref(), name, deadline).await?;
-    make(&mut client, wanted.control.as_ref(), &wanted.user, deadline).await
+    let changed = make(&mut client, wanted.control.as_ref(), &wanted.user, deadline).await?;
+    match former_user(&mut client, &wanted.user, deadline).await {
+        Ok(former) => Ok((changed, former)),
+        // Where the control user may not ask, Pontoon has not made any.
+        Err(error) if error.answered() => Ok((changed, None)),
+        Err(error) => Err(error),
+    }
+}
+
+async fn switch_off_at(
+    server: &HostPort,
+    name: &str,
+    wanted: &Wanted,
+    former: &FormerUser,
+) -> Result<bool, RedisError> {
+    let deadline = Instant::now() + MAKE_MAX;
+    let mut client = Client::connect(server, wanted.control.as_ref(), name, deadline).await?;
+    switch_off_former(&mut client, former, deadline).await
 }

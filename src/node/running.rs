@@ -170,8 +170,10 @@ impl Starting<'_> {
         // It ends with the proxy.
         self.tasks.spawn_finite("misrouted", misrouted::run(reports, self.prober.clone()));
         let (refuse, refused) = mpsc::channel(data_users::REPORTS_MAX);
-        self.tasks
-            .spawn_finite("data-users", data_users::run(self.me.id, self.log.state(), self.prober.clone(), refused));
+        self.tasks.spawn_finite(
+            "data-users",
+            data_users::run(self.me.id, self.timing.lease, self.log.state(), self.prober.clone(), refused),
+        );
         let links = ProxyLinks {
             unmanaged: unmanaged.clone(),
             activity: self.activity.clone(),

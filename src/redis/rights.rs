@@ -10,8 +10,8 @@ use super::{Client, RedisError, Reply};
 const TRIED: [(&str, &[&[u8]]); 4] = [
     // The client type limits the length of the reply.
     ("CLIENT LIST", &[b"CLIENT", b"LIST", b"TYPE", b"master"]),
-    // No connection has the id 0.
-    ("CLIENT KILL", &[b"CLIENT", b"KILL", b"ID", b"0"]),
+    // No connection has this id, the largest. (To Redis 6, 0 means all connections.)
+    ("CLIENT KILL", &[b"CLIENT", b"KILL", b"ID", b"9223372036854775807"]),
     // Not a port.
     (REPLICAOF, &[b"REPLICAOF", b"pontoon.invalid", b"none"]),
     (CONFIG_SET, &[b"CONFIG", b"SET", b"pontoon-tries-this", b"1"]),

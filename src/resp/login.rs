@@ -46,6 +46,13 @@ impl LoginStep {
         self.name().split(' ').next().unwrap_or_default()
     }
 
+    /// Whether a server may leave a refusal of this step unanswered while replies to earlier requests are on their way. (AUTH,
+    /// from Redis 7.2 on; redis/redis issue 15640.) Such a step is sent when all earlier ones are answered.
+    #[must_use]
+    pub fn is_unanswered_behind_others(self) -> bool {
+        self == Self::Become
+    }
+
     /// Whether the request contains the password, so that a server's error text may quote it.
     #[must_use]
     pub fn holds_password(self) -> bool {

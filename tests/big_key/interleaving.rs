@@ -94,7 +94,7 @@ impl World {
             return;
         }
         if self.source.key.is_some() {
-            self.big.begin(0, bytes::Bytes::from_static(KEY), self.now);
+            self.big.begin(0, bytes::Bytes::from_static(KEY), false, self.now);
         } else {
             let mut out = Requests::default();
             out.push(&[b"UNLINK", KEY]);

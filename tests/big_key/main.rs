@@ -7,6 +7,9 @@ mod common;
 mod engine;
 mod fake;
 mod interleaving;
+#[path = "../support/kinds.rs"]
+#[allow(dead_code)]
+mod kinds;
 mod pair;
 mod streams;
 mod types;

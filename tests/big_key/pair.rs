@@ -4,6 +4,7 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    process::Command,
     sync::mpsc::Receiver,
     time::Instant,
 };
@@ -14,7 +15,10 @@ use pontoon::{
     resp::{reply::ReplyScanner, write},
 };
 
-use super::common::{PATIENCE, Redis};
+use super::{
+    common::{PATIENCE, Redis, free_port},
+    kinds::Kind,
+};
 
 /// A blocking connection.
 pub struct Conn {
@@ -99,7 +103,16 @@ pub type Event = Vec<Vec<u8>>;
 
 impl Pair {
     pub fn start() -> Self {
-        let servers = [(); 2].map(|()| Redis::start_with(&["--enable-debug-command", "yes"]));
+        Self::of([(); 2].map(|()| Redis::start_with(&["--enable-debug-command", "yes"])))
+    }
+
+    /// The target is an older server, which does not know all encodings, commands and options of the source.
+    pub fn to_redis_6() -> Self {
+        let target = Redis::start_program(Command::new(Kind::Redis6.program()), free_port(), &[]);
+        Self::of([Redis::start_with(&["--enable-debug-command", "yes"]), target])
+    }
+
+    fn of(servers: [Redis; 2]) -> Self {
         let (source, target) = (Conn::open(&servers[0].addr), Conn::open(&servers[1].addr));
         let source_addr = servers[0].addr.clone();
         Self { _servers: servers, source, target, big: BigKeys::default(), returned: Vec::new(), source_addr }
@@ -111,7 +124,12 @@ impl Pair {
     }
 
     pub fn begin(&mut self, key: &str) {
-        self.big.begin(0, Bytes::copy_from_slice(key.as_bytes()), Instant::now());
+        self.big.begin(0, Bytes::copy_from_slice(key.as_bytes()), false, Instant::now());
+    }
+
+    /// Begins a key that is copied in pieces however small it is.
+    pub fn begin_of_any_size(&mut self, key: &str) {
+        self.big.begin(0, Bytes::copy_from_slice(key.as_bytes()), true, Instant::now());
     }
 
     /// One round of one key, to its last reply. `false`: there is nothing to do.

@@ -50,6 +50,52 @@ fn small_and_missing_keys_are_returned() {
     assert_eq!(pair.target.run("EXISTS gone"), ":0\r\n");
 }
 
+/// An older server does not know the encodings of small values of a newer one, but it has the same commands.
+#[test]
+fn small_keys_are_copied_in_pieces_to_an_older_server() {
+    let mut pair = Pair::to_redis_6();
+    for command in [
+        "HSET hash a 1 b 2",
+        "RPUSH list a b c",
+        "SADD set a b",
+        "SADD intset 1 2",
+        "ZADD zset 1 a 2.5 b",
+        "XADD stream 1-1 f v",
+        "XADD stream 2-1 f w",
+        "XGROUP CREATE stream group 0",
+        "XGROUP CREATECONSUMER stream group idler",
+        "XREADGROUP GROUP group consumer COUNT 1 STREAMS stream >",
+        "XGROUP CREATE groups group $ MKSTREAM",
+        "PEXPIRE hash 600000",
+    ] {
+        pair.source.run(command);
+    }
+    pair.target.run("SET gone old");
+    for key in ["hash", "list", "set", "intset", "zset", "stream", "groups", "gone"] {
+        pair.begin_of_any_size(key);
+    }
+    pair.settle_returned();
+    let back: Vec<_> = pair.returned.iter().map(|b| &b.key[..]).collect();
+    assert_eq!(back, [&b"gone"[..]]);
+    assert_eq!(pair.target.run("EXISTS gone"), ":0\r\n");
+    for show in [
+        "HMGET hash a b",
+        "HLEN hash",
+        "LRANGE list 0 -1",
+        "SMISMEMBER set a b c",
+        "SMISMEMBER intset 1 2 3",
+        "ZRANGE zset 0 -1 WITHSCORES",
+        "XRANGE stream - +",
+        "XPENDING stream group",
+        "XINFO CONSUMERS groups group",
+        "EXISTS groups",
+    ] {
+        assert_eq!(pair.target.run(show), pair.source.run(show), "{show}");
+    }
+    assert!(pair.target.run("XINFO CONSUMERS stream group").contains("idler"));
+    assert!(pair.target.run("PTTL hash").starts_with(":59"));
+}
+
 impl Pair {
     /// Makes rounds while there is something to do.
     fn settle_returned(&mut self) {

@@ -42,7 +42,7 @@ fn check(bytes: &[u8], rng: &mut Rng) -> Result<String, String> {
     let mut left = replies.iter();
     let mut big = BigKeys::default();
     let now = Instant::now();
-    big.begin(0, Bytes::from_static(b"k"), now);
+    big.begin(0, Bytes::from_static(b"k"), false, now);
     let mut written = 0;
     let mut end = "clean".to_owned();
     'rounds: for round in 0..ROUNDS_MAX {

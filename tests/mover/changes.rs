@@ -1,14 +1,15 @@
 //! Keys that change while they are copied: nothing is lost, nothing is duplicated, nothing expires early.
 //! Knows nothing of the kinds of feeds.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use pontoon::{model::ids::HoldId, mover::State, redis::Reply};
 
 use super::{
     bed::{Bed, Conn, Writer, follow, layout_slots, start_server},
-    common::PATIENCE,
+    common::{PATIENCE, Redis, free_port},
     copying::fill,
+    kinds::Kind,
 };
 
 /// All ways to change a key that are replicated in another form.
@@ -103,6 +104,13 @@ fn with_tracking_where_psync_is_refused() {
     let mut bed = Bed::start();
     bed.s.run("ACL SETUSER default -psync -sync -replconf");
     changes_meanwhile(bed);
+}
+
+/// The target does not know the encodings of the source.
+#[test]
+fn with_an_older_server_as_the_target() {
+    let target = Redis::start_program(Command::new(Kind::Redis6.program()), free_port(), &[]);
+    changes_meanwhile(Bed::of(start_server(), target));
 }
 
 #[test]

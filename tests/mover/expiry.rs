@@ -16,6 +16,7 @@ use pontoon::{
 use super::{
     bed::{Bed, Conn, TOO_EARLY, layout_slots, unix_ms, until},
     common::{PATIENCE, Redis, free_port},
+    kinds::Kind,
     servers,
 };
 
@@ -181,7 +182,7 @@ fn field_expiry(conn: &mut Conn, key: &str, fields: usize) -> Vec<Reply> {
 #[test]
 fn fields_of_hashes_keep_their_instants() {
     let start =
-        || Redis::start_program(Command::new(servers::redis_8()), free_port(), &["--enable-debug-command", "yes"]);
+        || Redis::start_program(Command::new(Kind::Redis8.program()), free_port(), &["--enable-debug-command", "yes"]);
     let mut bed = Bed::of(start(), start());
     fill_long(&mut bed.s);
     let base = unix_ms() + 3_600_000;
@@ -262,7 +263,8 @@ fn a_refreshed_key_lives_and_an_expired_one_does_not() {
     }
     until("the lives are over", || unix_ms() > ends);
     bed.finish_in(&handle, 1, PATIENCE).unwrap();
-    assert!(matches!(handle.report().borrow().state, State::Finished(_)));
+    // The report follows the answer.
+    bed.wait(&handle, "finished", |report| matches!(report.state, State::Finished(_)));
     for i in 0..400 {
         let at = if i % 2 == 0 { ends + 600_000 } else { -2 };
         assert_eq!(bed.t.run(&format!("PEXPIRETIME session:{i}")).integer(), Some(at), "session:{i}");

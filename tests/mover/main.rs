@@ -10,6 +10,9 @@ mod common;
 mod copying;
 mod expiry;
 mod failing;
+#[path = "../support/kinds.rs"]
+#[allow(dead_code)]
+mod kinds;
 #[path = "../support/servers.rs"]
 mod servers;
 mod sizes;

@@ -2,6 +2,9 @@
 //! Knows nothing of the copy itself.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../support/kinds.rs"]
+#[allow(dead_code)]
+mod kinds;
 #[path = "../api/server.rs"]
 #[allow(dead_code)]
 mod server;

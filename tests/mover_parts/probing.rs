@@ -1,14 +1,17 @@
-//! redis::capabilities against real servers and users with few rights.
+//! redis::capabilities and redis::rights against real servers and users with few rights.
+
+use std::process::Command;
 
 use pontoon::{
     model::secret::{Credentials, Secret},
     redis::{
         Role,
         capabilities::{Psync, capabilities, feeds},
+        rights::missing,
     },
 };
 
-use crate::{server::Redis, wait::soon};
+use crate::{kinds::Kind, server::Redis, wait::soon};
 
 async fn user(redis: &Redis, rules: &str) -> Credentials {
     redis.run(&format!("ACL SETUSER u reset on >p {rules}")).await;
@@ -44,6 +47,37 @@ async fn a_server_that_allows_everything() {
     }
     // Nothing was changed.
     assert_eq!(redis.run("DBSIZE").await.integer(), Some(2));
+}
+
+/// What is tried has no effect, at servers of every kind: above all, it closes no connection.
+#[tokio::test]
+async fn trying_commands_does_nothing() {
+    for kind in Kind::ALL {
+        let redis = Redis::start_program(|| Command::new(kind.program()), &[], None).await;
+        let mut other = redis.client().await;
+        other.ask(&[b"SET", b"a", b"1"], soon()).await.unwrap();
+        let mut client = redis.client().await;
+        assert_eq!(missing(&mut client, soon()).await.unwrap(), [""; 0], "{kind:?}");
+        let got = capabilities(&redis.addr, None, soon()).await.unwrap();
+        for allowed in [
+            &got.client_name,
+            &got.client_list,
+            &got.client_kill,
+            &got.reads,
+            &got.restore,
+            &got.unlink,
+            &got.memory_usage,
+        ] {
+            assert_eq!(*allowed, Ok(()), "{kind:?}");
+        }
+        let older = kind == Kind::Redis6;
+        assert_eq!(got.functions.is_err(), older, "{kind:?}: {:?}", got.functions);
+        let feeds = feeds(&redis.addr, None, soon()).await.unwrap();
+        assert_eq!((feeds.psync.is_err(), feeds.tracking), (older, Ok(())), "{kind:?}: {:?}", feeds.psync);
+        // It is still open.
+        assert_eq!(other.dbsize(soon()).await.unwrap(), 1, "{kind:?}");
+        assert!(matches!(client.role(soon()).await.unwrap(), Role::Primary { .. }), "{kind:?}");
+    }
 }
 
 #[tokio::test]

@@ -22,8 +22,8 @@ use pontoon::{
 
 use crate::{
     dataset::{self, Command, words},
+    kinds::Kind,
     server::Redis,
-    servers,
     wait::soon,
 };
 
@@ -281,7 +281,7 @@ async fn a_key_that_always_changes_is_no_difference() {
 }
 
 async fn redis_8() -> Redis {
-    Redis::start_program(|| std::process::Command::new(servers::redis_8()), &[], None).await
+    Redis::start_program(|| std::process::Command::new(Kind::Redis8.program()), &[], None).await
 }
 
 #[tokio::test]

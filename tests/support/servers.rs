@@ -1,19 +1,6 @@
-//! Servers of another version than the machine's, which `make servers` installs, and servers whose clocks differ.
-//! Knows nothing of tests.
+//! Servers whose clocks differ from the machine's. Knows nothing of tests.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
-
-/// The redis-server of Redis 8, which has times to live of fields.
-pub fn redis_8() -> PathBuf {
-    let servers = std::env::var_os("PONTOON_SERVERS").map(PathBuf::from);
-    let servers = servers.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers"));
-    let path = servers.join("redis-8");
-    assert!(path.exists(), "{} is missing; run 'make servers'", path.display());
-    path
-}
+use std::{path::Path, process::Command};
 
 /// The machine's redis-server with a clock that is ahead by `seconds`; negative: behind. `dir` holds the library that
 /// shifts the clock, as long as the server runs.

@@ -158,7 +158,8 @@ fn within_hold(point: Point) -> bool {
         | Point::PromotionFinished
         | Point::Reconciliation
         | Point::Reinstating
-        | Point::FormerCredentials => false,
+        | Point::FormerCredentials
+        | Point::DataUserChanged => false,
     }
 }
 

@@ -182,27 +182,30 @@ impl PromotionDriver {
         isolated: Option<Isolated>,
         servers: BTreeSet<HostPort>,
     ) -> Result<PreflightResult, String> {
-        let silent = match isolated {
-            Some(isolated) => preflight::silent(&self.ctx.leases, &self.ctx.peers, isolated).await?,
-            None => Vec::new(),
+        let silent = async {
+            match isolated {
+                Some(isolated) => preflight::silent(&self.ctx.leases, &self.ctx.peers, isolated).await,
+                None => Ok(Vec::new()),
+            }
         };
-        let mut result = PreflightResult { silent, ..PreflightResult::default() };
+        // Before the hold, so that no request waits for it.
+        let (silent, ()) = tokio::join!(silent, self.make_data_user(state));
+        let mut result = PreflightResult { silent: silent?, ..PreflightResult::default() };
         for addr in servers {
             let at = control_target(state, &addr);
             let took = self.ctx.fence.ping(&at, Instant::now() + ACT_MAX).await;
-            if took.is_ok() {
-                self.make_data_user(state, &at).await;
-            }
             result.pings.insert(addr, took.map_err(|error| error.to_string()));
         }
         Ok(result)
     }
 
-    /// Makes the data user of the group at a server, so that it is there when the server gets clients' requests. If that
-    /// fails, a server that refuses them is still better than none: nodes make the user again as soon as they can.
-    async fn make_data_user(&self, state: &ClusterState, at: &ControlTarget) {
-        let Some(user) = group_of(state, &at.addr).and_then(|group| group.data_user.as_ref()) else { return };
-        if let Err(error) = self.ctx.fence.make_data_user(at, user, Instant::now() + ACT_MAX).await {
+    /// Makes the data user of the group at the candidate, so that it is there when the candidate gets clients' requests. If
+    /// that fails, a server that refuses them is still better than none: nodes make the user again as soon as they can.
+    async fn make_data_user(&self, state: &ClusterState) {
+        let Some(promotion) = state.promotions.get(&self.id) else { return };
+        let Some(user) = group_of(state, &promotion.to).and_then(|group| group.data_user.as_ref()) else { return };
+        let at = control_target(state, &promotion.to);
+        if let Err(error) = self.ctx.fence.make_data_user(&at, user, Instant::now() + ACT_MAX).await {
             warn!(addr = %at.addr, %error, "the data user could not be made at a server that may be promoted");
         }
     }

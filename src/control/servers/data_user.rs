@@ -10,12 +10,12 @@ use tracing::info;
 use super::{
     control_user::password_hash,
     fence::{ControlTarget, Fence, FenceError},
-    replication_user::rewrite_config,
+    replication_user::{field, has_flag, rewrite_config},
 };
 use crate::{
     commands::allow_list,
     model::{
-        data_user::DataUser,
+        data_user::{DATA_USERS, DataUser},
         secret::{Credentials, Secret},
     },
     redis::{Client, RedisError, Reply},
@@ -71,7 +71,15 @@ pub async fn make(
     }
     let after = client.ask(&get, deadline).await?;
     let checked = check_payloads(client, control, deadline).await?;
-    Ok(before != after || checked)
+    Ok(described(&before) != described(&after) || checked)
+}
+
+/// The words of the answer to ACL GETUSER. The order of commands may change from one answer of a Redis 6 to the next.
+fn described(reply: &Reply) -> BTreeSet<&str> {
+    match reply.items() {
+        Some(items) => items.iter().flat_map(described).collect(),
+        None => reply.text().unwrap_or_default().split(' ').collect(),
+    }
 }
 
 /// Lets nobody log in as this user any more, if the server has it. Connections that exist stay, since requests may be in
@@ -86,6 +94,56 @@ pub async fn switch_off(client: &mut Client, name: &str, deadline: Instant) -> R
     client.ask(&[b"ACL", b"SETUSER", name.as_bytes(), b"off", b"resetpass"], deadline).await?;
     // If that fails, the user is on again after a restart, with a password that is in no log any more.
     save(client, deadline).await.map(|_| ())
+}
+
+/// A data user that Pontoon has made for a group that now has another one, and that can still log in: its name, and the hashes
+/// of its passwords.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormerUser {
+    name: &'static str,
+    hashes: Vec<String>,
+}
+
+/// The data user that a group with `user` may have had before, if the server still lets it log in.
+///
+/// # Errors
+/// As [`Client::ask`].
+pub async fn former_user(
+    client: &mut Client,
+    user: &DataUser,
+    deadline: Instant,
+) -> Result<Option<FormerUser>, RedisError> {
+    let now = user.credentials.username.as_deref();
+    for name in DATA_USERS.into_iter().filter(|name| now != Some(*name)) {
+        let reply = client.ask(&[b"ACL", b"GETUSER", name.as_bytes()], deadline).await?;
+        let hashes = field(&reply, "passwords").and_then(Reply::items).unwrap_or_default();
+        let hashes: Vec<String> = hashes.iter().filter_map(|hash| hash.text().map(str::to_owned)).collect();
+        if has_flag(&reply, "on") && !hashes.is_empty() {
+            return Ok(Some(FormerUser { name, hashes }));
+        }
+    }
+    Ok(None)
+}
+
+/// As [`switch_off`], unless the user has been made anew with another password. Returns whether it was switched off.
+///
+/// # Errors
+/// As [`Client::ask`], except for an answer.
+pub async fn switch_off_former(
+    client: &mut Client,
+    former: &FormerUser,
+    deadline: Instant,
+) -> Result<bool, RedisError> {
+    // One that has not the password any more makes the server refuse all of it.
+    let passwords: Vec<String> = former.hashes.iter().map(|hash| format!("!{hash}")).collect();
+    let mut command = vec![b"ACL".as_slice(), b"SETUSER", former.name.as_bytes()];
+    command.extend(passwords.iter().map(String::as_bytes));
+    command.push(b"off");
+    match client.ask(&command, deadline).await {
+        Ok(_) => save(client, deadline).await.map(|_| true),
+        Err(error) if error.answered() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The names of the server's commands.
@@ -130,16 +188,23 @@ async fn check_payloads(
     deadline: Instant,
 ) -> Result<bool, RedisError> {
     const SETTING: &str = "sanitize-dump-payload";
-    // Without the setting, the server is Redis 6.0, which cannot check them. `yes` is stricter.
-    if client.config(SETTING, deadline).await?.is_none_or(|now| now != "no") {
-        return Ok(false);
-    }
-    let control = control.and_then(|control| control.username.as_deref()).unwrap_or("default");
+    const TRUSTED: &str = "skip-sanitize-payload";
+    let control = control.and_then(|control| control.username.as_deref()).unwrap_or("default").as_bytes();
+    let trust = [b"ACL".as_slice(), b"SETUSER", control, TRUSTED.as_bytes()];
+    let check = [b"CONFIG".as_slice(), b"SET", SETTING.as_bytes(), b"clients"];
+    let trusted = match client.ask(&[b"ACL", b"GETUSER", control], deadline).await {
+        Ok(reply) => has_flag(&reply, TRUSTED),
+        Err(error) if error.answered() => false,
+        Err(error) => return Err(error),
+    };
+    let commands: &[&[&[u8]]] = match client.config(SETTING, deadline).await?.as_deref() {
+        Some("no") => &[&trust, &check],
+        Some("clients") if !trusted => &[&trust],
+        // Without the setting, the server is Redis 6.0, which cannot check them. `yes` is stricter.
+        Some(_) | None => &[],
+    };
     let mut changed = false;
-    for command in [
-        &[b"ACL".as_slice(), b"SETUSER", control.as_bytes(), b"skip-sanitize-payload"][..],
-        &[b"CONFIG", b"SET", SETTING.as_bytes(), b"clients"],
-    ] {
+    for command in commands {
         match client.ask(command, deadline).await {
             Ok(_) => changed = true,
             Err(error) if error.answered() => {

@@ -117,7 +117,7 @@ pub(super) async fn rewrite_config(client: &mut Client, deadline: Instant) -> Re
     const REWRITE: [&[u8]; 2] = [b"CONFIG", b"REWRITE"];
     let user = REPLICATION_USER.as_bytes();
     let on = match client.ask(&[b"ACL", b"GETUSER", user], deadline).await {
-        Ok(reply) => is_on(&reply),
+        Ok(reply) => has_flag(&reply, "on"),
         Err(error) if error.answered() => false,
         Err(error) => return Err(error),
     };
@@ -137,12 +137,15 @@ pub(super) async fn rewrite_config(client: &mut Client, deadline: Instant) -> Re
     refused.map_or(Ok(()), |(command, text)| Err(RedisError::of_request(client.addr(), command, &text)))
 }
 
-/// Whether the answer to ACL GETUSER describes a user that is switched on.
-fn is_on(reply: &Reply) -> bool {
-    let Reply::Array(fields) = reply else { return false };
-    let at = fields.iter().position(|field| field.text() == Some("flags"));
-    match at.and_then(|at| fields.get(at + 1)) {
-        Some(Reply::Array(flags)) => flags.iter().any(|flag| flag.text() == Some("on")),
-        _ => false,
-    }
+/// Whether the answer to ACL GETUSER describes a user that has this flag.
+pub(super) fn has_flag(reply: &Reply, flag: &str) -> bool {
+    let flags = field(reply, "flags").and_then(Reply::items).unwrap_or_default();
+    flags.iter().any(|has| has.text() == Some(flag))
+}
+
+/// A field of the answer to ACL GETUSER.
+pub(super) fn field<'a>(reply: &'a Reply, name: &str) -> Option<&'a Reply> {
+    let fields = reply.items()?;
+    let at = fields.iter().position(|field| field.text() == Some(name))?;
+    fields.get(at + 1)
 }

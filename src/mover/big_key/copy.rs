@@ -64,6 +64,8 @@ enum CopyStage {
 #[derive(Clone, Debug)]
 pub struct BigCopy {
     key: Bytes,
+    /// It is copied here also if it is small.
+    any_size: bool,
     stage: CopyStage,
     kind: Option<BigKeyType>,
     memory: u64,
@@ -94,11 +96,13 @@ pub struct BigCopy {
 }
 
 impl BigCopy {
-    /// Starts the copy of a key that is probably big. Nothing is requested yet.
+    /// Starts the copy of a key that is probably big, or of one that is copied here whatever its size (`any_size`). Nothing
+    /// is requested yet.
     #[must_use]
-    pub fn new(key: Bytes) -> Self {
+    pub fn new(key: Bytes, any_size: bool) -> Self {
         Self {
             key,
+            any_size,
             stage: CopyStage::New,
             kind: None,
             memory: 0,
@@ -262,7 +266,8 @@ impl BigCopy {
                 .collect();
             let (invalidations, total, bytes, refetched) =
                 (self.invalidations + 1, self.total, self.bytes, self.refetched);
-            *self = Self { invalidations, total, bytes, refetched, expected, ..Self::new(self.key.clone()) };
+            *self =
+                Self { invalidations, total, bytes, refetched, expected, ..Self::new(self.key.clone(), self.any_size) };
         }
         self.append_round(source, target);
     }
@@ -447,9 +452,9 @@ impl BigCopy {
                 stream.reply(&asked, reply)?;
                 self.total = self.total.max(stream.length());
                 if self.awaited.is_empty() {
-                    let mut consumers = Vec::new();
-                    let progress = stream.finish_round(&key, target, &mut consumers)?;
-                    special.extend(consumers.into_iter().map(|at| (at, ExpectedReply::Consumer)));
+                    let mut newer = Vec::new();
+                    let progress = stream.finish_round(&key, target, &mut newer)?;
+                    special.extend(newer.into_iter().map(|at| (at, ExpectedReply::Newer)));
                     self.page.learn(progress.elements, progress.bytes);
                     self.done += progress.elements as u64;
                     self.bytes += progress.bytes as u64;
@@ -482,7 +487,8 @@ impl BigCopy {
             BigKeyType::String => length > BIG_BYTES,
             _ => length > BIG_ELEMENTS || self.memory > BIG_BYTES,
         };
-        if !big {
+        // One without elements is a stream, or gone.
+        if !big && !(self.any_size && (length > 0 || kind == BigKeyType::Stream)) {
             self.stage = CopyStage::NotBig(false);
             return Some(());
         }
@@ -527,7 +533,7 @@ impl BigCopy {
             return Err(BigKeyError::UnexpectedReply { key: shown(&self.key) });
         };
         match (expected, Reader::new(reply).next()) {
-            (ExpectedReply::Consumer, Some(Value::Error(text))) if text.starts_with(b"ERR Unknown subcommand") => {}
+            (expected, Some(Value::Error(text))) if expected.accepts(text) => {}
             (_, Some(Value::Error(text))) => return Err(self.refused("the target", "to write a part", text)),
             // The target has expired or evicted its copy: what was written since is only a part of the value.
             (ExpectedReply::Present, Some(value)) if value != Value::Int(1) => self.mark_stale(),

@@ -114,8 +114,9 @@ pub struct BigKeys {
 }
 
 impl BigKeys {
-    /// Starts the copy of a key that is probably big. A key that is tracked already is copied again.
-    pub fn begin(&mut self, db: u32, key: Bytes, now: Instant) {
+    /// Starts the copy of a key that is probably big. A key that is tracked already is copied again. `any_size`: also if it
+    /// is small.
+    pub fn begin(&mut self, db: u32, key: Bytes, any_size: bool, now: Instant) {
         if let Some(id) = self.find(db, &key) {
             if let Some(entry) = self.entries.get_mut(&id) {
                 entry.copy.invalidate();
@@ -128,7 +129,7 @@ impl BigKeys {
         self.by_key.entry(db).or_default().insert(key.clone(), id);
         let entry = BigKeyEntry {
             db,
-            copy: BigCopy::new(key),
+            copy: BigCopy::new(key, any_size),
             queued: false,
             reading: false,
             delayed: false,

@@ -58,8 +58,18 @@ pub(super) enum ExpectedReply {
     Any,
     /// 1: the copy at the target exists.
     Present,
-    /// XGROUP CREATECONSUMER. Servers before 6.2 create consumers only when they read.
-    Consumer,
+    /// What older servers do not have: XGROUP CREATECONSUMER (before 6.2 they create consumers only when they read), and the
+    /// counters of streams and groups (7.0).
+    Newer,
+}
+
+impl ExpectedReply {
+    /// Whether the copy goes on after this error: the server does not have the subcommand, or an option of it.
+    pub fn accepts(self, error: &[u8]) -> bool {
+        let unknown =
+            error.starts_with(b"ERR Unknown subcommand") || error.starts_with(b"ERR wrong number of arguments");
+        self == Self::Newer && unknown
+    }
 }
 
 /// What the source supports.

@@ -203,23 +203,25 @@ impl StreamCopy {
         StreamId::parse(&self.last).map(|_| ())
     }
 
-    /// Writes what the round has read, after its last reply. Appends to `consumers` the positions of the requests that
-    /// create consumers: [`super::copy`] accepts an error for them, since servers before 6.2 do not support them.
-    pub fn finish_round(
-        &mut self,
-        key: &[u8],
-        out: &mut Requests,
-        consumers: &mut Vec<usize>,
-    ) -> Option<StreamProgress> {
+    /// Writes what the round has read, after its last reply. Appends to `newer` the positions of the requests that older
+    /// servers do not support: [`super::copy`] accepts an error for them.
+    pub fn finish_round(&mut self, key: &[u8], out: &mut Requests, newer: &mut Vec<usize>) -> Option<StreamProgress> {
         match self.step {
             StreamStage::Info => {
                 for group in &self.groups {
-                    let read = group.read.map(|n| n.to_string());
-                    let mut args: Vec<&[u8]> = vec![b"XGROUP", b"CREATE", key, &group.name, &group.last, b"MKSTREAM"];
-                    if let Some(read) = &read {
-                        args.extend([&b"ENTRIESREAD"[..], read.as_bytes()]);
+                    out.push(&[b"XGROUP", b"CREATE", key, &group.name, &group.last, b"MKSTREAM"]);
+                    if let Some(read) = group.read.map(|n| n.to_string()) {
+                        newer.push(out.count());
+                        out.push(&[
+                            b"XGROUP",
+                            b"SETID",
+                            key,
+                            &group.name,
+                            &group.last,
+                            b"ENTRIESREAD",
+                            read.as_bytes(),
+                        ]);
                     }
-                    out.push(&args);
                 }
                 self.step = if self.groups.is_empty() {
                     StreamStage::Entries(StreamId::default())
@@ -231,7 +233,7 @@ impl StreamCopy {
             StreamStage::Consumers => {
                 for group in &self.groups {
                     for consumer in &group.consumers {
-                        consumers.push(out.count());
+                        newer.push(out.count());
                         out.push(&[b"XGROUP", b"CREATECONSUMER", key, &group.name, consumer]);
                     }
                 }
@@ -247,7 +249,7 @@ impl StreamCopy {
                 match self.known.next() {
                     Some(next) if self.known < StreamId::MAX => self.step = StreamStage::Entries(next),
                     _ => {
-                        self.finish(key, out);
+                        self.finish(key, out, newer);
                         self.step = StreamStage::Done;
                     }
                 }
@@ -337,7 +339,7 @@ impl StreamCopy {
     }
 
     /// Writes the last id and the counters.
-    fn finish(&self, key: &[u8], out: &mut Requests) {
+    fn finish(&self, key: &[u8], out: &mut Requests, newer: &mut Vec<usize>) {
         if self.groups.is_empty() && !self.any_entry {
             if StreamId::parse(&self.last) == Some(StreamId::default()) {
                 // The stream never had an entry. Only creating a group creates such a stream.
@@ -348,11 +350,11 @@ impl StreamCopy {
             }
         }
         let added = self.added.map(|n| n.to_string());
-        let mut args: Vec<&[u8]> = vec![b"XSETID", key, &self.last];
+        out.push(&[b"XSETID", key, &self.last]);
         if let (Some(added), Some(deleted)) = (&added, &self.deleted) {
-            args.extend([&b"ENTRIESADDED"[..], added.as_bytes(), b"MAXDELETEDID", deleted]);
+            newer.push(out.count());
+            out.push(&[b"XSETID", key, &self.last, b"ENTRIESADDED", added.as_bytes(), b"MAXDELETEDID", deleted]);
         }
-        out.push(&args);
     }
 }
 

@@ -116,7 +116,7 @@ impl<'a> KeyCopier<'a> {
             SourceRequest::Ttl => self.source.ttl_reply(len)?,
             SourceRequest::Size(key) => self.source.size_reply(key, len),
             SourceRequest::Value(key, estimate) => self.copy_value(key, estimate, len),
-            SourceRequest::Big(item) => self.begin_big(item, now),
+            SourceRequest::Big(item, any_size) => self.begin_big(item, any_size, now),
             SourceRequest::Chunk(id, db) => {
                 self.source.values_read += 1;
                 let mut out = Requests::default();
@@ -173,16 +173,22 @@ impl<'a> KeyCopier<'a> {
             return;
         }
         let reply = self.source.pipeline.reply(len);
+        let kind = payload::kind(dump_value(reply));
+        if kind.is_some_and(|kind| self.target.unknown.contains(&kind)) {
+            self.target.pipeline.send(&[b"PING"], TargetRequest::Superseded { number, estimate });
+            self.source.queue_elements(key.item);
+            return;
+        }
         let expiry = if key.ttl { self.source.expiry } else { Expiry::Never };
         let Some(lowered) = self.target.write_value(&key.item, reply, expiry) else {
             self.target.pipeline.expect(TargetRequest::Unlink { number, estimate });
             return;
         };
         self.pacing.meter.bytes(len);
-        if !self.reports_groups && dump_value(reply).first().is_some_and(|kind| payload::is_stream(*kind)) {
+        if !self.reports_groups && kind.is_some_and(payload::is_stream) {
             self.streams.insert((key.item.db, key.item.key.clone()));
         }
-        self.target.pipeline.expect(TargetRequest::Restore { key, bytes: len, estimate, lowered });
+        self.target.pipeline.expect(TargetRequest::Restore { key, bytes: len, estimate, lowered, kind });
     }
 
     /// Handles what the target has sent.
@@ -213,6 +219,13 @@ impl<'a> KeyCopier<'a> {
                 self.target.lowers = true;
                 self.in_flight.complete(key.number, estimate);
                 self.changes.dirty.mark(key.item.db, &key.item.key)?;
+            }
+            (TargetRequest::Restore { key, estimate, kind: Some(kind), .. }, b'-')
+                if is_version_refused(reply) && payload::has_elements(kind) =>
+            {
+                self.target.unknown.insert(kind);
+                self.in_flight.complete(key.number, estimate);
+                self.source.queue_elements(key.item);
             }
             (TargetRequest::Chunk(id), _) => {
                 let handled = self.changes.big.target_reply(id, reply, now.into_std());
@@ -308,16 +321,20 @@ impl<'a> KeyCopier<'a> {
         self.source.request_size(FetchKey { item, ttl, number });
     }
 
-    /// Starts the copy of a key that is too big for one DUMP. Everything that was requested of it before is written.
-    fn begin_big(&mut self, item: DbKey, now: Instant) {
-        self.in_flight.cancel();
+    /// Starts the copy of a key that is too big for one DUMP, or whose encoding the target does not know (`any_size`).
+    /// Everything that was requested of it before is written.
+    fn begin_big(&mut self, item: DbKey, any_size: bool, now: Instant) {
+        // The fetch of the other ones has ended with the answer of the target.
+        if !any_size {
+            self.in_flight.cancel();
+        }
         // SCAN returned it a second time: that adds nothing to its events.
         if self.changes.big.contains(item.db, &item.key) {
             return;
         }
         // Nothing of it is requested yet, so what will be requested covers an older mark.
         self.changes.dirty.clear(&item);
-        self.changes.big.begin(item.db, item.key, now.into_std());
+        self.changes.big.begin(item.db, item.key, any_size, now.into_std());
     }
 
     /// Requests at most `rounds` rounds of big keys. Returns the number of rounds and of keys that turned out to be

@@ -33,8 +33,9 @@ pub(super) enum SourceRequest {
     Ttl,
     /// DUMP, and the estimated size.
     Value(FetchKey, usize),
-    /// PING after every fetch of this key that was requested before it was found to be big.
-    Big(DbKey),
+    /// PING after every fetch of this key that was requested before it was found to be big, or to have an encoding that the
+    /// target does not know (`true`).
+    Big(DbKey, bool),
     /// A request of a big key's round, and its database.
     Chunk(BigId, u32),
     /// COMMAND GETKEYS.
@@ -60,7 +61,7 @@ impl SourceRequest {
             ),
             Self::Size(_) => of("MEMORY"),
             Self::Value(key, _) => format!("{} (key '{}')", of("DUMP"), key.item.key.escape_ascii()),
-            Self::Big(_) => of("PING"),
+            Self::Big(..) => of("PING"),
             Self::Chunk(..) => of("a part of a big key"),
             Self::Libraries => of("FUNCTION"),
             Self::ExpireTime => of("PEXPIRETIME"),
@@ -86,6 +87,8 @@ pub(super) enum TargetRequest {
         estimate: usize,
         /// The version of the payload was lowered.
         lowered: bool,
+        /// The type byte of the payload.
+        kind: Option<u8>,
     },
     Unlink {
         number: u64,

@@ -38,8 +38,8 @@ const COUNT_SHARED: u32 = 100;
 enum ReadyKey {
     /// A small key and its estimated size.
     Small(FetchKey, usize),
-    /// A key that will be copied in chunks.
-    Big(DbKey),
+    /// A key that will be copied in chunks; `true`: however small it is.
+    Big(DbKey, bool),
 }
 
 /// The source and the keys that wait to be read from it.
@@ -123,7 +123,7 @@ impl SourceReader {
         // Nil: the key is gone. Requesting its value deletes it at the target, too.
         let size = if reply[0] == b':' { number::parse(&reply[1..len - 2]).unwrap_or(0) } else { 0 };
         self.ready.push_back(if size as u64 > BIG_BYTES {
-            ReadyKey::Big(key.item)
+            ReadyKey::Big(key.item, false)
         } else {
             ReadyKey::Small(key, (size as usize).max(SIZE_LEAST))
         });
@@ -132,6 +132,11 @@ impl SourceReader {
     /// Queues a key that must be read by one DUMP, whatever its size.
     pub fn queue_whole(&mut self, key: FetchKey) {
         self.ready.push_back(ReadyKey::Small(key, BIG_BYTES as usize));
+    }
+
+    /// Queues a key that must be copied by its elements, whatever its size.
+    pub fn queue_elements(&mut self, item: DbKey) {
+        self.ready.push_back(ReadyKey::Big(item, true));
     }
 
     /// Requests the values of keys whose size is known, within the budget.
@@ -152,7 +157,7 @@ impl SourceReader {
                     self.pipeline.expect(SourceRequest::Value(key, estimate));
                 }
                 // What was requested of this key while it was small must be written before its first chunk.
-                ReadyKey::Big(item) => self.pipeline.send(&[b"PING"], SourceRequest::Big(item)),
+                ReadyKey::Big(item, any_size) => self.pipeline.send(&[b"PING"], SourceRequest::Big(item, any_size)),
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Writes to the target: values of small keys, and WAIT for its replicas.
 //! Knows nothing of the source and of feeds. Values are opaque bytes, copied from one buffer to the other.
 
+use std::collections::BTreeSet;
+
 use super::requests::TargetRequest;
 use crate::{
     mover::{
@@ -20,6 +22,8 @@ pub(super) struct TargetWriter {
     pub pipeline: Pipeline<TargetRequest>,
     /// The target refuses the version of the source's payloads, so it is lowered.
     pub lowers: bool,
+    /// Types of payloads that the target refuses in every version: it does not know the encoding.
+    pub unknown: BTreeSet<u8>,
     /// Replies to WAIT that the cut-over has not read: how many replicas have everything, of how many.
     pub waited: Vec<(u32, u32)>,
 }
@@ -27,7 +31,7 @@ pub(super) struct TargetWriter {
 impl TargetWriter {
     /// Writes over this connection.
     pub fn new(connection: Connection) -> Self {
-        Self { pipeline: Pipeline::new(connection), lowers: false, waited: Vec::new() }
+        Self { pipeline: Pipeline::new(connection), lowers: false, unknown: BTreeSet::new(), waited: Vec::new() }
     }
 
     /// Appends RESTORE of a reply to DUMP, and returns whether its version was lowered. If the key is gone, appends

@@ -59,6 +59,9 @@ const NOT_PRIMARY: &[u8] = b"-READONLY ";
 const NOT_PERMITTED: (&[u8], [&[u8]; 2]) =
     (b"-NOPERM ", [b"has no permissions to run the '", b"o permissions to access "]);
 
+/// What is said of a server that answered in this way.
+const OTHER_RULES: &str = "has other rules for the data user; they are being set";
+
 /// The beginning of the error of a script that ended with a command's error, before Redis 7, which quotes that error.
 /// (Redis 7 returns it as it is.)
 const SCRIPT_FAILED: &[u8] = b"-ERR Error running script ";
@@ -411,21 +414,26 @@ impl Pump<'_> {
         }
     }
 
-    /// Delivers a replica's reply to a read, or repeats the read at the primary if check 2 withholds the reply or the
-    /// replica cannot serve reads.
+    /// Delivers a replica's reply to a read, or repeats the read at the primary if check 2 withholds the reply, or the
+    /// replica cannot serve reads, or does not let the data user run the command.
     fn deliver_from_replica(&self, entry: InFlight, reply: &[u8], passes: bool) {
         let backend = self.backend;
         let request = backend.take_answered(entry.len);
-        let why = match passes {
-            true if !is_not_serving(reply) => return entry.deliver(self.worker, reply),
-            true => {
+        let refuses_user = || reply[0] == b'-' && self.is_refused_data_user(reply);
+        let (sent, why) = match passes {
+            true if is_not_serving(reply) => {
                 let text = String::from_utf8_lossy(&reply[1..reply.len().min(QUOTED_MAX)]);
-                format!("the replica says: {}", text.trim_end())
+                (true, format!("the replica says: {}", text.trim_end()))
             }
-            false => WITHHELD.to_owned(),
+            true if refuses_user() => {
+                self.worker.report_data_user(&backend.addr);
+                (false, format!("the replica {OTHER_RULES}"))
+            }
+            true => return entry.deliver(self.worker, reply),
+            false => (true, WITHHELD.to_owned()),
         };
         let request = backend.out.borrow().get(request).unwrap_or_default().to_vec();
-        entry.retry_at_primary(self.worker, backend, &request, true, &why);
+        entry.retry_at_primary(self.worker, backend, &request, sent, &why);
     }
 
     /// Answers a write that a server refused because it is a replica: the route is wrong, and the group must be probed.
@@ -453,8 +461,7 @@ impl Pump<'_> {
         let addr = &self.backend.addr;
         self.worker.report_data_user(addr);
         let server = self.backend.product.server_name(addr);
-        let text =
-            format!("-TRYAGAIN not executed: {server} has other rules for the data user; they are being set\r\n");
+        let text = format!("-TRYAGAIN not executed: {server} {OTHER_RULES}\r\n");
         entry.fail_with(self.worker, false, text.as_bytes());
     }
 

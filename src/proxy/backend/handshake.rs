@@ -1,5 +1,5 @@
-//! Connects and logs in: AUTH, HELLO 3, SELECT, INFO server and CLIENT SETNAME as the control user, then AUTH as the data
-//! user, which may do less; all in one write.
+//! Connects and logs in: AUTH, HELLO 3, SELECT, INFO server and CLIENT SETNAME as the control user in one write; then AUTH
+//! as the data user, which may do less.
 //! Knows nothing of the requests that follow.
 
 use std::{
@@ -79,14 +79,21 @@ pub(in crate::proxy) async fn connect(to: LoginTarget<'_>) -> io::Result<(TcpStr
         become_user: to.data.map(parts),
         ..Login::new(to.control.map(parts), to.name)
     };
+    let (at_once, alone): (Vec<_>, Vec<_>) =
+        login.steps().into_iter().partition(|step| !step.is_unanswered_behind_others());
     let mut requests = Vec::new();
-    login.steps().into_iter().for_each(|step| login.push(step, &mut requests));
+    at_once.iter().for_each(|step| login.push(*step, &mut requests));
     stream.write_all(&requests).await?;
 
     let mut run_id = String::new();
     let mut buffer = Vec::new();
     let mut scanner = ReplyScanner::default();
-    for step in login.steps() {
+    for step in at_once.into_iter().chain(alone) {
+        if step.is_unanswered_behind_others() {
+            requests.clear();
+            login.push(step, &mut requests);
+            stream.write_all(&requests).await?;
+        }
         let name = step.name();
         let len = loop {
             match scanner

@@ -105,6 +105,10 @@ fn a_password_changes_under_load_without_an_error() {
     let (writes, lost) = written.finish(ports[0]);
     let errors: Vec<_> = writes.into_iter().filter_map(|write| write.error).collect();
     assert!(errors.is_empty() && lost.is_empty(), "{errors:?} {lost:?}");
+    let events = cluster.cli().json(&["events", "--group", "1"]);
+    let times = |kind: &str| events.as_array().unwrap().iter().filter(|event| event["kind"] == kind).count();
+    assert_eq!((times("control-user-set"), times("former-password-removed")), (4, 4), "{events}");
+    assert!(!events.to_string().contains("-password\""), "{events}");
     for node in &cluster.nodes {
         assert!(!node.log().contains("-password\""), "the log of node {} has a password", node.id);
     }

@@ -183,7 +183,7 @@ macro_rules! for_every_event_kind {
             /// Nodes log in at the servers of a group with other credentials.
             ControlUserSet = "control-user-set",
             /// No server of a group accepts its former password any more.
-            FormerRemoved = "former-password-removed",
+            FormerPasswordRemoved = "former-password-removed",
         }
     };
 }

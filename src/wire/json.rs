@@ -53,7 +53,7 @@ pub fn text<E: Serialize>(value: E) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::pb::admin;
+    use crate::{model::event::EventKind, wire::pb::admin};
 
     #[test]
     fn names_of_enums() {
@@ -62,6 +62,14 @@ mod tests {
         let product = admin::Product { mode: admin::Mode::Cache.into(), layout: 77, ..admin::Product::default() };
         let json = serde_json::json!(product);
         assert_eq!((&json["mode"], &json["layout"], &json["isolated"]), (&"cache".into(), &77.into(), &().into()));
+    }
+
+    #[test]
+    fn events_have_the_same_names_in_texts_and_in_json() {
+        for (number, kind) in (1..).zip(EventKind::ALL) {
+            let in_json = admin::EventKind::try_from(number).map(text);
+            assert_eq!(in_json.as_deref(), Ok(kind.name()));
+        }
     }
 
     #[test]

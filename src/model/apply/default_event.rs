@@ -69,9 +69,12 @@ impl DefaultEvent {
             Change::SetControlUser(c) => {
                 of_group(Kind::ControlUserSet, c.product, c.group, "nodes log in at its servers with other credentials")
             }
-            Change::ForgetFormer(c) => {
-                of_group(Kind::FormerPasswordRemoved, c.product, c.group, "no server accepts the former credentials any more")
-            }
+            Change::ForgetFormer(c) => of_group(
+                Kind::FormerPasswordRemoved,
+                c.product,
+                c.group,
+                "no server accepts the former credentials any more",
+            ),
             Change::AssignFree(c) => assigned(c.product, c.to, &c.slots),
             Change::StartAssign(c) => assignment_started(c, outcome, state),
             Change::FinishAssign(c) => return assignment_finished(c, subject, state),

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use pontoon::model::{
     change::{
-        Change, FinishPromotion, GiveUpPromotion, GroupNote, MarkResynced, NodeNote, NoteGroup, NoteNode, NotePrimary,
-        NoteReconciled, OpenHold, Release, SetDataUser, SetGroup, SetImpaired, SetServer, StartPromotion,
+        Change, FinishPromotion, ForgetFormer, GiveUpPromotion, GroupNote, MarkResynced, NodeNote, NoteGroup, NoteNode,
+        NotePrimary, NoteReconciled, OpenHold, Release, SetControlUser, SetDataUser, SetGroup, SetImpaired, SetServer,
+        StartPromotion,
     },
     data_user::DataUser,
     ids::{Epoch, GroupId, HostPort, NodeId, ProductId, PromotionId, Term},
@@ -36,6 +37,11 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
     };
     let (product, group) = (place.0.id, place.1.id);
     let epoch = Epoch(place.1.epoch.0 - u64::from(c % 12 == 0));
+    // Sometimes what ends the rotation of a password that has begun.
+    let replaced = all().filter_map(|(p, g)| Some((p.id, g.id, g.former.as_ref()?.at)));
+    if let Some((product, group, replaced_at)) = pick(replaced, d).filter(|_| kind % KINDS < 6 && e % 3 == 1) {
+        return Change::ForgetFormer(ForgetFormer { product, group, replaced_at });
+    }
     match kind % KINDS {
         0 => Change::SetGroup(SetGroup {
             product,
@@ -93,6 +99,11 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
             run_id: ["", "12", "34", "56"][usize::from(e % 4)].repeat(20),
             keys: u64::from(f % 3),
             keys_before: (f % 2 == 0).then_some(u64::from(f % 5)),
+        }),
+        3 if e % 3 == 0 => Change::SetControlUser(SetControlUser {
+            product,
+            group,
+            credentials: Credentials { username: None, password: Secret::new(format!("secret{}", d % 3)) },
         }),
         3 => {
             let replid = ["ab", "cd", "ef", ""][usize::from(d % 4)].repeat(20);

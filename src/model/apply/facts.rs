@@ -15,7 +15,8 @@ use crate::model::{
     secret::{Credentials, Secret},
     slot::Layout,
     state::{
-        Cause, ClusterState, Group, GroupOptions, Member, Product, RaftMembership, Role, Server, Settings, SlotState,
+        Cause, ClusterState, FormerControlUser, Group, GroupOptions, Member, Product, RaftMembership, Role, Server,
+        Settings, SlotState,
     },
 };
 
@@ -202,7 +203,12 @@ pub(super) fn of_group(group: &Group) -> Facts {
     let servers: Vec<&str> = servers.iter().map(|server| server.addr.as_str()).collect();
     let mut facts = vec![fact("servers", servers.join(" "))];
     facts.extend(of_credentials(credentials.as_ref(), "username", "password"));
-    facts.push(password("former-password", former.as_ref().and_then(|former| former.credentials.as_ref())));
+    facts.push(match former {
+        // The servers accepted every password until then.
+        Some(FormerControlUser { credentials: None, .. }) => fact("former-password", "any"),
+        Some(FormerControlUser { credentials, .. }) => password("former-password", credentials.as_ref()),
+        None => password("former-password", None),
+    });
     facts.extend(of_credentials(data_user.as_ref().map(|user| &user.credentials), "data-user", "data-password"));
     facts.extend([
         fact("down-after", time(*down_after_ms)),

@@ -223,6 +223,10 @@ fn passwords_of_others_stay_and_a_file_of_users_is_saved() {
     }
     let setting = call(&cluster, settings, "second-password", &["CONFIG", "GET", "requirepass"]).text();
     assert!(setting.contains("second-password"), "{setting}");
+    // The same login under its other name is no change; the only password stays.
+    let file = password_file(&cluster, "second-password");
+    let same = ["group", "set", "2", "--password-file", file.to_str().unwrap(), "--username", "default"];
+    assert!(cluster.cli().ok(&same).out.contains("with this password"));
     assert_eq!(call(&cluster, by_file, "second-password", &["ACL", "LOAD"]), Reply::ok());
     assert!(ping(&cluster, by_file, Some("first-password")).is_error("WRONGPASS"));
     assert_eq!(ping(&cluster, by_file, Some("second-password")), Reply::Simple("PONG".into()));
@@ -271,4 +275,28 @@ fn what_servers_do_not_accept_is_refused_and_changes_nothing() {
     wait_until("the leader to find that the former password is gone", GENEROUS, || {
         cli.json(&["group", "show", "1"])["former_password"] == false
     });
+}
+
+#[test]
+fn a_server_that_accepts_everybody_or_cannot_save_is_named_or_closed() {
+    let mut cluster = Cluster::start(1);
+    let server = cluster.add_group_with_replicas(1, ALL, 0, &RedisOptions::default())[0];
+    let user = ["ACL", "SETUSER", "tool", "on", "nopass", "~*", "&*", "+@all"];
+    assert_eq!(cluster.servers[server].call(&user), Reply::ok());
+    let set = |password: &str, user: &[&str]| {
+        let file = password_file(&cluster, password);
+        cluster.cli().ok(&[&["group", "set", "1", "--password-file", file.to_str().unwrap()][..], user].concat())
+    };
+    let made = set("first-password", &["--username", "tool"]);
+    assert!(made.err.contains("the user before is still valid"), "{made:?}");
+    assert!(made.err.contains("cannot save its users"), "{made:?}");
+    let login = |password: &str| cluster.servers[server].client().call(&["AUTH", "tool", password]).unwrap();
+    assert_eq!(login("any"), Reply::ok());
+    // The same user gets a password, so from now on it is needed.
+    let made = set("second-password", &[]);
+    assert!(made.out.contains("do not accept the former one any more"), "{made:?}");
+    for (password, accepted) in [("any", false), ("first-password", false), ("second-password", true)] {
+        assert_eq!(login(password) == Reply::ok(), accepted, "{password}");
+    }
+    assert_eq!(cluster.node(1).client().call(&["SET", "k", "v"]).unwrap(), Reply::ok());
 }

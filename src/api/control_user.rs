@@ -38,9 +38,19 @@ pub async fn rotate(request: &SetGroupRequest, api: &Api, call: &MutationCall) -
     let new = of_user(given, group);
     let mut summary = ChangeSummary::of(format!("nodes log in at the servers of group {id} with the new password"))
         .about(&product.name);
+    let same_user = group.credentials.as_ref().map_or("default", Credentials::user) == new.user();
+    let admission = ServerAdmission {
+        state: &state,
+        product,
+        credentials: group.credentials.as_ref(),
+        cluster: api.control.log.cluster_id(),
+        deadline: call.admission_deadline(),
+    };
     let (index, unchanged) = match api.recorded(call)? {
         Some((index, outcome)) => (index, outcome? == Outcome::Unchanged),
-        None if group.credentials.as_ref() == Some(&new) && group.former.is_none() => {
+        None if group.credentials.as_ref().is_some_and(|present| present.is_same_login(&new))
+            && group.former.is_none() =>
+        {
             return api.already(call, format!("nodes log in at the servers of group {id} with this password")).await;
         }
         // Before a server gets a password that the log would refuse.
@@ -48,18 +58,12 @@ pub async fn rotate(request: &SetGroupRequest, api: &Api, call: &MutationCall) -
             return Err(Reject::FormerPassword { product: product.name.clone(), group: id }.into());
         }
         None => {
-            let admission = ServerAdmission {
-                state: &state,
-                product,
-                credentials: group.credentials.as_ref(),
-                cluster: api.control.log.cluster_id(),
-                deadline: call.admission_deadline(),
-            };
             for server in &group.servers {
                 let added = admission.add_credentials(&server.addr, &new, call.dry_run).await;
-                summary.warnings.extend(added.map_err(CallFailure::Refused)?);
+                added.map_err(CallFailure::Refused)?;
             }
-            let change = Change::SetControlUser(SetControlUser { product: product.id, group: id, credentials: new });
+            let credentials = new.clone();
+            let change = Change::SetControlUser(SetControlUser { product: product.id, group: id, credentials });
             if call.dry_run {
                 return api.dry_run(&change, summary.warnings);
             }
@@ -68,11 +72,18 @@ pub async fn rotate(request: &SetGroupRequest, api: &Api, call: &MutationCall) -
         }
     };
     match api.control.wait_former_removed((product.id, id), call.deadline).await {
-        Ok(()) => summary.done.push("the servers do not accept the former one any more".into()),
+        Ok(()) if same_user => summary.done.push("the servers do not accept the former one any more".into()),
+        Ok(()) => {
+            summary.warnings.push("the user before is still valid at the servers; remove it there yourself".into())
+        }
         Err(WaitError::Deadline(left)) => {
             summary.warnings.push(format!("{left}; the leader goes on, and `pontoon status` shows it"))
         }
         Err(other) => return Err(other.into()),
+    }
+    let admission = ServerAdmission { credentials: Some(&new), ..admission };
+    for server in &group.servers {
+        summary.warnings.extend(admission.cannot_save(&server.addr).await);
     }
     api.conclude(call, index, unchanged, summary).await
 }

@@ -70,8 +70,8 @@ pub enum ProductCommand {
     /// idle-timeout=5m|off (a client without a request for this time is closed)
     ///
     /// Where reads go: read-from=primary|prefer-replica|replica|nearest, max-lag=1s (a replica that is further behind
-    /// serves no reads; 0: no limit), read-your-writes=on|off (a session sees its own writes), read-confirmed=on|off (with min-acks: a read waits for
-    /// replicas, too)
+    /// serves no reads; 0: no limit), read-your-writes=on|off (a session sees its own writes), read-confirmed=on|off (with
+    /// min-acks: a read waits for replicas, too)
     Set {
         /// Its name
         name: String,

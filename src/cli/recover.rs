@@ -18,7 +18,7 @@ pub struct RecoverArgs {
     /// Data directory of the node, which must be stopped
     #[arg(long, value_name = "DIR")]
     data_dir: PathBuf,
-    /// You have chosen this node as the survivor; choose the one with the newest log (see pontoon status)
+    /// You have chosen this node as the survivor; choose the one with the newest log (--dry-run prints its last index)
     #[arg(long, required = true)]
     from_survivor: bool,
     /// You guarantee that the other members are gone permanently, or will be wiped before they start again

@@ -88,11 +88,23 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// The name of the user.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        self.username.as_deref().unwrap_or("default")
+    }
+
+    /// Whether both are the same user with the same password, however it is named.
+    #[must_use]
+    pub fn is_same_login(&self, other: &Self) -> bool {
+        self.user() == other.user() && self.password == other.password
+    }
+
     /// Whether a client gave these; without a user name it is the user `default`. Both are compared in any case, so that
     /// the time does not reveal which of the two was wrong.
     #[must_use]
     pub fn matches(&self, username: Option<&[u8]>, password: &[u8]) -> bool {
-        let user_fits = username.unwrap_or(b"default") == self.username.as_deref().unwrap_or("default").as_bytes();
+        let user_fits = username.unwrap_or(b"default") == self.user().as_bytes();
         let password_fits = self.password.matches(password);
         user_fits && password_fits
     }

@@ -25,6 +25,7 @@ use crate::{
         state::{ClusterState, Group},
     },
     panics,
+    proxy::permit::Permit,
     redis::{Client, RedisError},
 };
 
@@ -70,11 +71,12 @@ struct DataUsers {
     processes: BTreeMap<HostPort, String>,
 }
 
-/// Runs until the proxy has ended. `lease`: how long a node may serve without news from the leader. `refused`: servers that
+/// Runs until the proxy has ended. `lease`: how long a node may serve without news from the leader. `permit`: the present lease. `refused`: servers that
 /// refuse the data user, or a command to it.
 pub async fn run(
     node: NodeId,
     lease: Duration,
+    permit: Arc<Permit>,
     mut state: watch::Receiver<Arc<ClusterState>>,
     prober: Prober,
     mut refused: mpsc::Receiver<HostPort>,
@@ -94,7 +96,8 @@ pub async fn run(
     let mut epoch = Epoch::default();
     users.want(wanted(&state.borrow_and_update()));
     loop {
-        users.begin();
+        let up_to_date = permit.leased() && permit.table_is_recent(state.borrow().applied);
+        users.begin(up_to_date);
         let next = users.next();
         tokio::select! {
             changed = state.changed() => {
@@ -160,8 +163,9 @@ impl DataUsers {
         }
     }
 
-    /// Begins what is due.
-    fn begin(&mut self) {
+    /// Begins what is due. `up_to_date`: the node has a lease and the state that it demands. Otherwise what looks like a former
+    /// user may be the present one, of which this node has not heard.
+    fn begin(&mut self, up_to_date: bool) {
         let ready: Vec<_> = self.due.iter().filter(|server| !self.pausing.contains_key(*server)).cloned().collect();
         for server in ready.into_iter().take(CONCURRENT_MAX.saturating_sub(self.tasks.len())) {
             self.due.remove(&server);
@@ -174,6 +178,10 @@ impl DataUsers {
             });
         }
         let now = Instant::now();
+        if !up_to_date {
+            let unused = self.former.values_mut().filter(|(at, _)| *at <= now);
+            unused.for_each(|(at, _)| *at = now + self.former_unused);
+        }
         let unused = self.former_ready().filter(|(_, at)| *at <= now);
         let unused: Vec<_> = unused.map(|(server, _)| server.clone()).collect();
         for server in unused.into_iter().take(CONCURRENT_MAX.saturating_sub(self.tasks.len())) {

@@ -172,7 +172,14 @@ impl Starting<'_> {
         let (refuse, refused) = mpsc::channel(data_users::REPORTS_MAX);
         self.tasks.spawn_finite(
             "data-users",
-            data_users::run(self.me.id, self.timing.lease, self.log.state(), self.prober.clone(), refused),
+            data_users::run(
+                self.me.id,
+                self.timing.lease,
+                self.permit.clone(),
+                self.log.state(),
+                self.prober.clone(),
+                refused,
+            ),
         );
         let links = ProxyLinks {
             unmanaged: unmanaged.clone(),

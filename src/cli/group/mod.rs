@@ -85,7 +85,9 @@ pub enum GroupCommand {
     },
     /// Change a group: down-after=500ms..10m (until a failing server counts as down), maintenance=on|off,
     /// eject-after=500ms..10m|off (in a cache: until a group that is down, and has no replica to promote, is ejected),
-    /// data-user=new (another user and password for what clients ask for), or a password for its servers
+    /// busy-failover-after, loading-failover-after, misconf-failover-after, script-kill-after (1s..1h|off: what is done about a
+    /// primary that answers and cannot serve), data-user=new (another user and password for what clients ask for), or a
+    /// password for its servers
     Set {
         /// The group
         #[arg(value_name = "GID", value_parser = clap::value_parser!(u32).range(1..))]

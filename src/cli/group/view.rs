@@ -149,7 +149,7 @@ fn settings(g: &Group, product: &str) -> Vec<(&'static str, String)> {
         ("primary since", format!("entry {}", g.epoch)),
         ("down-after", duration(g.down_after_ms)),
         ("maintenance", setting::show_switch(g.maintenance).to_owned()),
-        ("data user", g.data_user.clone().unwrap_or_else(|| "none: scripts may do what the nodes' user may".into())),
+        ("data user", g.data_user.clone().unwrap_or_else(|| "none: scripts may do what the control user may".into())),
     ];
     if g.former_password {
         lines.push(("former password", "servers still accept it; it is being removed".to_owned()));

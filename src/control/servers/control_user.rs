@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::{
     fence::{ControlTarget, Fence, FenceError},
-    replication_user::{REPLICATION_USER, rewrite_config},
+    replication_user::{REPLICATION_USER, field, has_flag, rewrite_config},
 };
 use crate::{
     control::leadership::context::LeaderContext,
@@ -40,13 +40,8 @@ impl Rotation<'_> {
     /// Whether both are of the same user. The password of another user is the operator's.
     #[must_use]
     pub fn same_user(&self) -> bool {
-        self.former.map_or("default", name) == name(self.new)
+        self.former.map_or("default", Credentials::user) == self.new.user()
     }
-}
-
-/// The name of the ACL user.
-fn name(credentials: &Credentials) -> &str {
-    credentials.username.as_deref().unwrap_or("default")
 }
 
 /// Whether a server accepts these credentials; `None`: a connection without any.
@@ -75,11 +70,11 @@ pub async fn add(client: &mut Client, rotation: Rotation<'_>, deadline: Instant)
         return Ok(true);
     }
     if former.is_none() || !rotation.same_user() {
-        let text = format!("it does not accept the user '{}' with this password", name(new));
+        let text = format!("it does not accept the user '{}' with this password", new.user());
         return Err(RedisError::WrongPassword { addr: client.addr().clone(), text });
     }
     let password = format!(">{}", new.password.reveal());
-    client.ask(&[b"ACL", b"SETUSER", name(new).as_bytes(), password.as_bytes()], deadline).await?;
+    client.ask(&[b"ACL", b"SETUSER", new.user().as_bytes(), password.as_bytes()], deadline).await?;
     saved(client, deadline).await
 }
 
@@ -98,7 +93,7 @@ async fn follow_with(client: &mut Client, rotation: Rotation<'_>, deadline: Inst
     // Servers without CONFIG are configured by their operator.
     let (Some(user), Some(password)) = (user, password) else { return Ok(()) };
     let expected = former.map_or("", |former| former.password.reveal());
-    let known_user = user.is_empty() || former.is_some_and(|former| name(former) == user);
+    let known_user = user.is_empty() || former.is_some_and(|former| former.user() == user);
     if user == REPLICATION_USER || !known_user || password != expected {
         return Ok(());
     }
@@ -116,20 +111,23 @@ async fn follow_with(client: &mut Client, rotation: Rotation<'_>, deadline: Inst
 /// As [`Client::ask`]: the server may still accept the former password.
 async fn remove(client: &mut Client, rotation: Rotation<'_>, deadline: Instant) -> Result<(), RedisError> {
     let Rotation { former, new } = rotation;
-    if !rotation.same_user() {
+    // The log has no such change; it would take the only password away.
+    let same_password = former.is_some_and(|former| former.password == new.password);
+    if !rotation.same_user() || same_password {
         return Ok(());
     }
-    let user = name(new);
+    let user = new.user();
     if accepts(client.addr(), former, deadline).await? {
         let required = client.config("requirepass", deadline).await?;
         let by_setting = user == "default" && required.is_some_and(|now| former.is_none() || !now.is_empty());
         if by_setting {
             set_requirepass(client, rotation, deadline).await?;
         } else {
+            let at_server = client.ask(&[b"ACL", b"GETUSER", user.as_bytes()], deadline).await?;
             let change = match former {
-                Some(former) => format!("<{}", former.password.reveal()),
+                Some(former) if !has_flag(&at_server, "nopass") => format!("<{}", former.password.reveal()),
                 // This also ends that any password is accepted.
-                None => format!(">{}", new.password.reveal()),
+                Some(_) | None => format!(">{}", new.password.reveal()),
             };
             client.ask(&[b"ACL", b"SETUSER", user.as_bytes(), change.as_bytes()], deadline).await?;
         }
@@ -166,9 +164,7 @@ pub(super) fn password_hash(password: &Secret) -> String {
 
 /// The hashes of a user's passwords in the answer to ACL GETUSER.
 fn passwords(user: &Reply) -> Vec<String> {
-    let fields = user.items().unwrap_or_default();
-    let at = fields.iter().position(|field| field.text() == Some("passwords"));
-    let hashes = at.and_then(|at| fields.get(at + 1)?.items()).unwrap_or_default();
+    let hashes = field(user, "passwords").and_then(Reply::items).unwrap_or_default();
     hashes.iter().filter_map(Reply::text).map(str::to_owned).collect()
 }
 
@@ -181,15 +177,20 @@ pub async fn remove_former(ctx: &LeaderContext, group: &Group, replaced_at: Epoc
     if former.at != replaced_at {
         return Err("it has been replaced again".into());
     }
-    if let Some(node) = ctx.leases.behind(replaced_at) {
-        return Err(format!("node {node} does not use the new one yet"));
-    }
     let rotation = Rotation { former: former.credentials.as_ref(), new };
     let targets = || group.servers.iter().map(|server| at_server(group, &server.addr));
-    // First at all of them: a replica whose primary has no former password any more needs the new one.
+    // First at all of them: a replica whose primary has no former password any more needs the new one. One that does not
+    // answer keeps no other one, which was restarted with the former password, from getting the new one again.
+    let mut missing = None;
     for at in targets() {
         let taken = ctx.fence.take_credentials(&at, rotation, Instant::now() + ACT_MAX).await;
-        taken.map_err(|error| error.to_string())?;
+        missing = missing.or(taken.err());
+    }
+    if let Some(error) = missing {
+        return Err(error.to_string());
+    }
+    if let Some(node) = ctx.leases.behind(replaced_at) {
+        return Err(format!("node {node} does not use the new one yet"));
     }
     faults::pause_at(Point::FormerCredentials).await;
     for at in targets() {
@@ -197,7 +198,7 @@ pub async fn remove_former(ctx: &LeaderContext, group: &Group, replaced_at: Epoc
         removed.map_err(|error| match error {
             FenceError::Server(error @ (RedisError::NotAllowed { .. } | RedisError::Refused { .. })) => format!(
                 "{error}; remove it there yourself (ACL SETUSER {} <FORMER, then ACL SAVE or CONFIG REWRITE)",
-                new.username.as_deref().unwrap_or("default")
+                new.user()
             ),
             error => error.to_string(),
         })?;

@@ -224,7 +224,8 @@ impl Apply for SetControlUser {
         credentials_usable(credentials)?;
         let product = product(state, product_id)?;
         let before = group(product, id)?;
-        if before.credentials.as_ref() == Some(credentials) {
+        // Otherwise servers would lose their only password with the former one.
+        if before.credentials.as_ref().is_some_and(|present| present.is_same_login(credentials)) {
             return Ok(Outcome::Unchanged);
         }
         if before.former.is_some() {

@@ -311,6 +311,7 @@ impl BigKeys {
             self.cleaned += u64::from(!std::mem::replace(&mut entry.counted, true));
             if self.unclean.remove(&id) {
                 self.clean.push_back(id);
+                self.forget_requeued();
             }
             return;
         }
@@ -344,6 +345,21 @@ impl BigKeys {
         if let Some(dump_only) = back {
             self.returned.push_back(ReturnedKey { db: entry.db, key: entry.copy.key().clone(), dump_only });
         }
+    }
+
+    /// Drops what `clean` has of keys that are not clean, are gone, or became clean again later: a key that is written all the
+    /// time would add to it without end.
+    fn forget_requeued(&mut self) {
+        if self.clean.len() <= 2 * CLEAN_MAX {
+            return;
+        }
+        let mut seen = BTreeSet::new();
+        let newest = std::mem::take(&mut self.clean).into_iter().rev();
+        let mut newest: Vec<BigId> = newest
+            .filter(|id| self.entries.contains_key(id) && !self.unclean.contains(id) && seen.insert(*id))
+            .collect();
+        newest.reverse();
+        self.clean = newest.into();
     }
 
     fn evict_clean(&mut self) {

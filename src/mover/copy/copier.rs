@@ -176,7 +176,7 @@ impl<'a> KeyCopier<'a> {
         let kind = payload::kind(dump_value(reply));
         if kind.is_some_and(|kind| self.target.unknown.contains(&kind)) {
             self.target.pipeline.send(&[b"PING"], TargetRequest::Superseded { number, estimate });
-            self.source.queue_elements(key.item);
+            self.queue_elements(key.item, kind);
             return;
         }
         let expiry = if key.ttl { self.source.expiry } else { Expiry::Never };
@@ -189,6 +189,15 @@ impl<'a> KeyCopier<'a> {
             self.streams.insert((key.item.db, key.item.key.clone()));
         }
         self.target.pipeline.expect(TargetRequest::Restore { key, bytes: len, estimate, lowered, kind });
+    }
+
+    /// Copies a key by its elements, since the target does not know payloads of this kind.
+    fn queue_elements(&mut self, item: DbKey, kind: Option<u8>) {
+        // `BigKeys` may forget a stream that is clean.
+        if !self.reports_groups && kind.is_some_and(payload::is_stream) {
+            self.streams.insert((item.db, item.key.clone()));
+        }
+        self.source.queue_elements(item);
     }
 
     /// Handles what the target has sent.
@@ -225,7 +234,7 @@ impl<'a> KeyCopier<'a> {
             {
                 self.target.unknown.insert(kind);
                 self.in_flight.complete(key.number, estimate);
-                self.source.queue_elements(key.item);
+                self.queue_elements(key.item, Some(kind));
             }
             (TargetRequest::Chunk(id), _) => {
                 let handled = self.changes.big.target_reply(id, reply, now.into_std());

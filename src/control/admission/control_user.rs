@@ -5,7 +5,7 @@ use super::server::ServerAdmission;
 use crate::{
     control::servers::{
         control_user::{Rotation, accepts, add},
-        data_user::save,
+        replication_user::save,
     },
     model::{ids::HostPort, secret::Credentials},
     redis::RedisError,
@@ -41,11 +41,11 @@ impl ServerAdmission<'_> {
             error => error.to_string(),
         })?;
         let added = match dry_run {
-            true => client.ask(&[b"ACL", b"GETUSER", user.as_bytes()], self.by()).await.map(|_| true),
+            true => client.ask(&[b"ACL", b"GETUSER", user.as_bytes()], self.by()).await.map(|_| ()),
             false => add(&mut client, rotation, self.by()).await,
         };
         match added {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(error) if error.answered() => Err(format!(
                 "Pontoon cannot add the password there: {error}; add it yourself at every server of the group (ACL SETUSER \
                  {user} >PASSWORD, then ACL SAVE or CONFIG REWRITE), and repeat this"

@@ -3,7 +3,10 @@
 
 use super::server::ServerAdmission;
 use crate::{
-    control::servers::data_user::{make, new_data_user, save, switch_off},
+    control::servers::{
+        data_user::{make, new_data_user, switch_off},
+        replication_user::save,
+    },
     model::{
         data_user::{DATA_USERS, DataUser},
         ids::HostPort,

@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::{
     fence::{ControlTarget, Fence, FenceError},
-    replication_user::{REPLICATION_USER, field, has_flag, rewrite_config},
+    replication_user::{REPLICATION_USER, field, has_flag, save},
 };
 use crate::{
     control::leadership::context::LeaderContext,
@@ -60,14 +60,14 @@ pub async fn accepts(
     }
 }
 
-/// Makes a server accept the new credentials, besides the former ones, and save that. Returns `false` if it cannot save it.
+/// Makes a server accept the new credentials, besides the former ones, and save that if it can.
 ///
 /// # Errors
 /// As [`Client::ask`]. [`RedisError::WrongPassword`]: the new credentials are of another user, and the server refuses them.
-pub async fn add(client: &mut Client, rotation: Rotation<'_>, deadline: Instant) -> Result<bool, RedisError> {
+pub async fn add(client: &mut Client, rotation: Rotation<'_>, deadline: Instant) -> Result<(), RedisError> {
     let Rotation { former, new } = rotation;
     if accepts(client.addr(), Some(new), deadline).await? {
-        return Ok(true);
+        return Ok(());
     }
     if former.is_none() || !rotation.same_user() {
         let text = format!("it does not accept the user '{}' with this password", new.user());
@@ -75,15 +75,7 @@ pub async fn add(client: &mut Client, rotation: Rotation<'_>, deadline: Instant)
     }
     let password = format!(">{}", new.password.reveal());
     client.ask(&[b"ACL", b"SETUSER", new.user().as_bytes(), password.as_bytes()], deadline).await?;
-    saved(client, deadline).await
-}
-
-async fn saved(client: &mut Client, deadline: Instant) -> Result<bool, RedisError> {
-    match rewrite_config(client, deadline).await {
-        Ok(()) => Ok(true),
-        Err(error) if error.answered() => Ok(false),
-        Err(error) => Err(error),
-    }
+    save(client, deadline).await.map(|_| ())
 }
 
 /// Lets a server that logs in to its primary with the former credentials do so with the new ones.
@@ -133,7 +125,7 @@ async fn remove(client: &mut Client, rotation: Rotation<'_>, deadline: Instant) 
         }
     }
     // Also if it was removed before: the node that did so may have ended before the server saved it.
-    saved(client, deadline).await.map(|_| ())
+    save(client, deadline).await.map(|_| ())
 }
 
 /// Sets `requirepass`, which the server writes to its configuration file. That alone would remove all other passwords of the

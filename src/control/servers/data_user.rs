@@ -10,7 +10,7 @@ use tracing::info;
 use super::{
     control_user::password_hash,
     fence::{ControlTarget, Fence, FenceError},
-    replication_user::{field, has_flag, rewrite_config},
+    replication_user::{field, has_flag, save},
 };
 use crate::{
     commands::allow_list,
@@ -215,20 +215,4 @@ async fn check_payloads(
         }
     }
     Ok(changed)
-}
-
-/// Makes a server save its users: to the file that it has for them, or else to its configuration file. Returns `false` if
-/// it has neither, or does not let the control user do it: then the user is made again after a restart.
-///
-/// # Errors
-/// As [`Client::ask`], except for an answer.
-pub async fn save(client: &mut Client, deadline: Instant) -> Result<bool, RedisError> {
-    match rewrite_config(client, deadline).await {
-        Ok(()) => Ok(true),
-        Err(error) if error.answered() => {
-            info!(addr = %client.addr(), %error, "a server cannot save its users");
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
 }

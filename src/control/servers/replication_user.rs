@@ -4,6 +4,7 @@
 //! has decided which server has the group's data. Decides nothing.
 
 use tokio::time::Instant;
+use tracing::info;
 
 use super::fence::{ControlTarget, Fence, FenceError};
 use crate::{
@@ -135,6 +136,22 @@ pub(super) async fn rewrite_config(client: &mut Client, deadline: Instant) -> Re
         _ => None,
     });
     refused.map_or(Ok(()), |(command, text)| Err(RedisError::of_request(client.addr(), command, &text)))
+}
+
+/// Makes a server save its users: to the file that it has for them, or else to its configuration file. Returns `false` if
+/// it has neither, or does not let the control user do it: then it has the former ones after a restart.
+///
+/// # Errors
+/// As [`Client::ask`], except for an answer.
+pub async fn save(client: &mut Client, deadline: Instant) -> Result<bool, RedisError> {
+    match rewrite_config(client, deadline).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.answered() => {
+            info!(addr = %client.addr(), %error, "a server cannot save its users");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the answer to ACL GETUSER describes a user that has this flag.

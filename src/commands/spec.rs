@@ -170,6 +170,8 @@ pub enum Handling {
     Split(Split),
     /// Answered by the node.
     Local(Local),
+    /// Sent to the primaries of all groups; the replies are merged.
+    AllGroups(AllGroups),
     /// Sent to any server, because all of them give the same reply.
     AnyServer,
     /// Not offered yet; the text says why.
@@ -191,6 +193,12 @@ pub enum Split {
     Mset,
     /// Split by keys; the integers are added.
     Sum,
+}
+
+/// Commands about the keys of all groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AllGroups {
+    Dbsize,
 }
 
 /// Commands that a node answers itself.

@@ -4,7 +4,7 @@
 use std::{cell::RefCell, rc::Rc};
 
 use super::{
-    backend::{self, Backend, BackendKind, BackendLink},
+    backend::{self, Backend, BackendKind, BackendLink, ServerUser},
     dedicated::{DedicatedPlace, IDLE_MAX},
     product::ProductView,
     worker::Worker,
@@ -14,11 +14,12 @@ use crate::{
     resp::write::Version,
 };
 
-/// The backends for one database and RESP version, by index of the group. A session keeps a reference to its set.
+/// The backends for one database, RESP version and user, by index of the group. A session keeps a reference to its set.
 #[derive(Debug)]
 pub(super) struct BackendSet {
     pub(super) db: u32,
     pub(super) version: Version,
+    pub(super) user: ServerUser,
     /// Of a set of dedicated connections, which belongs to one session: those that it has borrowed. They are found by
     /// address, so the two fields below are empty. `None`: the set is shared.
     borrowed: Option<RefCell<Vec<Rc<Backend>>>>,
@@ -99,7 +100,10 @@ impl BackendSet {
 
     /// Whether a session with this set may use `backend`.
     pub(super) fn is_of(&self, backend: &Backend) -> bool {
-        backend.db == self.db && backend.version == self.version && backend.is_dedicated() == self.borrowed.is_some()
+        backend.db == self.db
+            && backend.version == self.version
+            && backend.user == self.user
+            && backend.is_dedicated() == self.borrowed.is_some()
     }
 
     /// Makes a backend and starts its task. The caller adds it to the product's.
@@ -114,6 +118,7 @@ impl BackendSet {
         let kind = BackendKind {
             addr: addr.clone(),
             login: group.login.clone(),
+            user: self.user,
             db: self.db,
             version: self.version,
             replica,
@@ -125,13 +130,13 @@ impl BackendSet {
     }
 
     /// An empty set of connections that all sessions of the worker share.
-    pub(super) fn shared(db: u32, version: Version) -> Self {
-        Self { db, version, borrowed: None, by_group: RefCell::default(), by_replica: RefCell::default() }
+    pub(super) fn shared(db: u32, version: Version, user: ServerUser) -> Self {
+        Self { db, version, user, borrowed: None, by_group: RefCell::default(), by_replica: RefCell::default() }
     }
 
     /// An empty set of dedicated connections, for one session.
     pub(super) fn dedicated(db: u32, version: Version) -> Self {
-        Self { borrowed: Some(RefCell::default()), ..Self::shared(db, version) }
+        Self { borrowed: Some(RefCell::default()), ..Self::shared(db, version, ServerUser::Data) }
     }
 
     /// The session's connection to a server: the one that it has, or an idle one, or a new one. `None`: there are too

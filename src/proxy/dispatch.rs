@@ -5,7 +5,9 @@ use std::fmt;
 
 use super::{check::ServeCheck, client::Access};
 use crate::{
-    commands::{Args, Handling, InvalidCall, KeysError, Local, ResolveError, Spec, Split, is_blocking_call, resolve},
+    commands::{
+        AllGroups, Args, Handling, InvalidCall, KeysError, Local, ResolveError, Spec, Split, is_blocking_call, resolve,
+    },
     model::{
         ids::{Epoch, SlotId},
         route::ProductRoutes,
@@ -64,6 +66,8 @@ pub(super) enum Dispatch {
     Split { kind: Split, spec: &'static Spec },
     /// The same in sections, because it has many keys: their routes are looked up as the sections are sent.
     LargeSplit { kind: Split, spec: &'static Spec },
+    /// Ask the primaries of all groups.
+    AllGroups { kind: AllGroups, spec: &'static Spec },
     /// The node answers it.
     Local(Local),
     /// Park it: one of its slots is held.
@@ -197,6 +201,7 @@ pub(super) fn dispatch(
             Dispatch::Refuse(RefusalReason::TooManyArguments(spec.name))
         }
         Handling::Local(local) => Dispatch::Local(local),
+        Handling::AllGroups(kind) => all_groups(routes, serve_check, kind, spec),
         Handling::AnyServer => any_server(routes, serve_check, spec),
         Handling::Unsupported(why) | Handling::Refused(why) => {
             Dispatch::Refuse(RefusalReason::NotOffered { name: spec.name, why })
@@ -257,6 +262,16 @@ fn any_server(routes: &ProductRoutes, serve_check: ServeCheck, spec: &Spec) -> D
         is_write: spec.is_write(),
         may_read_replica: false,
     })
+}
+
+fn all_groups(routes: &ProductRoutes, serve_check: ServeCheck, kind: AllGroups, spec: &'static Spec) -> Dispatch {
+    if serve_check != ServeCheck::Open {
+        return Dispatch::Refuse(RefusalReason::ServeCheck(serve_check));
+    }
+    if routes.groups.is_empty() {
+        return Dispatch::Refuse(RefusalReason::NoServers);
+    }
+    Dispatch::AllGroups { kind, spec }
 }
 
 fn by_keys(
@@ -409,6 +424,7 @@ mod tests {
             Dispatch::Forward(t) => format!("group {} write {}", t.group, t.is_write),
             Dispatch::Split { kind, .. } => format!("split {kind:?}"),
             Dispatch::LargeSplit { kind, .. } => format!("large split {kind:?}"),
+            Dispatch::AllGroups { kind, .. } => format!("all groups {kind:?}"),
             Dispatch::Local(local) => format!("local {local:?}"),
             Dispatch::Held => "held".into(),
             Dispatch::Refuse(refusal) => refusal.to_string().split([' ', ',']).take(3).collect::<Vec<_>>().join(" "),
@@ -441,6 +457,7 @@ mod tests {
             ("COMMAND DOCS", "group 0 write false"),
             ("COMMAND LIST", "local CommandList"),
             ("COMMAND LIST FILTERBY PATTERN x*", "group 0 write false"),
+            ("DBSIZE", "all groups Dbsize"),
             ("NONSENSE", "ERR unknown command"),
             ("GET", "ERR wrong number"),
             ("MSET foo", "ERR wrong number"),

@@ -31,6 +31,7 @@ mod limits;
 mod listener;
 mod local;
 mod memory;
+mod operation;
 pub mod permit;
 mod pieces;
 mod product;

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     acks::{self, Acks},
-    backend::Backend,
+    backend::{Backend, ServerUser},
     backend_set::BackendSet,
     dedicated::DedicatedPool,
     quota::Quota,
@@ -132,15 +132,24 @@ impl ProductView {
         self.retired_acks.borrow_mut().retain(|acks| !acks.is_empty());
     }
 
-    /// The backend set of a database and version, made at the first use. There are few, so the search is linear.
+    /// The backend set for what clients send in a database and version.
     pub(super) fn backend_set(&self, db: u32, version: Version) -> Rc<BackendSet> {
+        self.shared_set(db, version, ServerUser::Data)
+    }
+
+    /// The backend set for what the node itself sends for a client of a database and version. Its users may do anything at
+    /// the servers, so no bytes of a client go there as a request of their own.
+    pub(super) fn control_set(&self, db: u32, version: Version) -> Rc<BackendSet> {
+        self.shared_set(db, version, ServerUser::Control)
+    }
+
+    /// Made at the first use. There are few, so the search is linear.
+    fn shared_set(&self, db: u32, version: Version, user: ServerUser) -> Rc<BackendSet> {
         let mut backend_sets = self.backend_sets.borrow_mut();
-        if let Some(backend_set) =
-            backend_sets.iter().find(|backend_set| backend_set.db == db && backend_set.version == version)
-        {
-            return backend_set.clone();
+        if let Some(set) = backend_sets.iter().find(|set| set.db == db && set.version == version && set.user == user) {
+            return set.clone();
         }
-        let backend_set = Rc::new(BackendSet::shared(db, version));
+        let backend_set = Rc::new(BackendSet::shared(db, version, user));
         backend_sets.push(backend_set.clone());
         backend_set
     }

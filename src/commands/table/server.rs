@@ -6,7 +6,7 @@ use super::super::spec::flag::{
     ADMIN, ALLOW_BUSY, ASKING, DENYOOM, FAST, LOADING, NO_ASYNC_LOADING, NO_MULTI, NOSCRIPT, PRIMARY_ONLY, READONLY,
     STALE, WRITE,
 };
-use super::super::spec::{Handling, Local, Spec, cmd, container};
+use super::super::spec::{AllGroups, Handling, Local, Spec, cmd, container};
 use super::{KEY, NONE, SLOT, why};
 
 pub(super) static SERVER: &[Spec] = &[
@@ -107,7 +107,7 @@ pub(super) static SERVER: &[Spec] = &[
             cmd("config|set", -4, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Refused(why::CONFIG)),
         ],
     ),
-    cmd("dbsize", 1, READONLY | FAST, NONE, Handling::Unsupported(why::WHOLE_CLUSTER)),
+    cmd("dbsize", 1, READONLY | FAST, NONE, Handling::AllGroups(AllGroups::Dbsize)),
     cmd("debug", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Refused(why::OPERATORS)),
     cmd("failover", -1, ADMIN | NOSCRIPT | STALE, NONE, Handling::Refused(why::REPLICATION)),
     cmd("flushall", -1, WRITE, NONE, Handling::Unsupported(why::WHOLE_CLUSTER)),

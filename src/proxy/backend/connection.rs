@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Backend, BackendLink, InFlight, ReplyCheck,
+    Backend, BackendLink, InFlight, ReplyCheck, ServerUser,
     handshake::{self, LoginTarget},
     incomplete::{Beginning, IncompleteReply},
     inflight::WITHHELD,
@@ -98,7 +98,7 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
         let connect = handshake::connect(LoginTarget {
             addr: &backend.addr,
             control: backend.login.control.as_ref(),
-            data: backend.login.data.as_ref(),
+            data: backend.login.data.as_ref().filter(|_| backend.user == ServerUser::Data),
             db: backend.db,
             version: backend.version,
             name: &name,
@@ -452,7 +452,8 @@ impl Pump<'_> {
     fn is_refused_data_user(&self, error: &[u8]) -> bool {
         let (start, parts) = NOT_PERMITTED;
         let contains = |part: &[u8]| error.windows(part.len()).any(|window| window == part);
-        self.backend.login.data.is_some() && error.starts_with(start) && parts.into_iter().any(contains)
+        let data_user = self.backend.user == ServerUser::Data && self.backend.login.data.is_some();
+        data_user && error.starts_with(start) && parts.into_iter().any(contains)
     }
 
     /// Answers a request that a server refused because it has other rules for the data user.

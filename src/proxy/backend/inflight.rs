@@ -6,8 +6,8 @@ use std::rc::Rc;
 use crate::{
     model::ids::{Epoch, SlotId},
     proxy::{
-        check::ServeCheck, counters::count, gather::ScatterGather, pieces::Pieces, product::ProductView,
-        replies::Ticket, session::Session, worker::Worker,
+        check::ServeCheck, counters::count, gather::ScatterGather, operation::Step, pieces::Pieces,
+        product::ProductView, replies::Ticket, session::Session, worker::Worker,
     },
 };
 
@@ -20,6 +20,8 @@ pub(in crate::proxy) enum Requester {
     Session(Rc<Session>, Ticket),
     /// A part of a split command.
     Part(Rc<ScatterGather>, u32),
+    /// A step of an operation.
+    Step(Rc<Step>),
 }
 
 impl Requester {
@@ -28,6 +30,7 @@ impl Requester {
         match self {
             Self::Session(session, _) => session,
             Self::Part(gather, _) => gather.session(),
+            Self::Step(step) => step.session(),
         }
     }
 }
@@ -86,6 +89,7 @@ impl InFlight {
         match self.requester {
             Requester::Session(session, ticket) => session.complete(worker, ticket, reply, self.len as usize),
             Requester::Part(gather, part) => gather.deliver(worker, part as usize, reply),
+            Requester::Step(step) => step.deliver(reply.to_vec()),
         }
     }
 
@@ -94,6 +98,7 @@ impl InFlight {
         match self.requester {
             Requester::Session(session, ticket) => session.complete_in_pieces(worker, ticket, reply, self.len as usize),
             Requester::Part(gather, part) => gather.deliver_in_pieces(worker, part as usize, reply),
+            Requester::Step(step) => step.deliver(reply.concat()),
         }
     }
 
@@ -104,6 +109,7 @@ impl InFlight {
         match &self.requester {
             Requester::Session(..) => self.slot.is_none_or(|slot| same(slot, self.epoch)),
             Requester::Part(gather, part) => gather.keys_of(*part as usize).all(|key| same(key.slot, key.epoch)),
+            Requester::Step(step) => step.is_current(same),
         }
     }
 
@@ -112,6 +118,7 @@ impl InFlight {
         match &self.requester {
             Requester::Session(..) => self.slot.is_some_and(held),
             Requester::Part(gather, part) => gather.keys_of(*part as usize).any(|key| held(key.slot)),
+            Requester::Step(step) => step.concerns(held),
         }
     }
 
@@ -126,6 +133,7 @@ impl InFlight {
         match self.requester {
             Requester::Session(session, ticket) => session.complete(worker, ticket, text, self.len as usize),
             Requester::Part(gather, part) => gather.fail(worker, part as usize, true, text),
+            Requester::Step(step) => step.fail(true, text),
         }
     }
 
@@ -146,6 +154,7 @@ impl InFlight {
         match self.requester {
             Requester::Session(session, ticket) => session.complete(worker, ticket, error, self.len as usize),
             Requester::Part(gather, part) => gather.fail(worker, part as usize, sent, error),
+            Requester::Step(step) => step.fail(sent, error),
         }
     }
 }

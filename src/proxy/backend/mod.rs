@@ -49,11 +49,21 @@ pub(super) enum Unavailable {
     Full,
 }
 
+/// The user that a connection logs in as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ServerUser {
+    /// The data user: for what clients send.
+    Data,
+    /// The control user: for what the node itself needs across a group, such as SCAN.
+    Control,
+}
+
 /// Which server a connection goes to, and for what.
 #[derive(Debug)]
 pub(super) struct BackendKind {
     pub(super) addr: HostPort,
     pub(super) login: ServerLogin,
+    pub(super) user: ServerUser,
     pub(super) db: u32,
     pub(super) version: Version,
     /// Whether the server is a replica, and the connection for reads only.
@@ -69,6 +79,7 @@ pub(super) struct Backend {
     pub(super) db: u32,
     pub(super) version: Version,
     pub(super) login: ServerLogin,
+    pub(super) user: ServerUser,
     pub(super) product: Rc<ProductView>,
     /// Whether the server is a replica, and the connection for reads only.
     pub(super) replica: bool,
@@ -116,12 +127,13 @@ pub(super) struct Backend {
 
 impl Backend {
     pub(super) fn new(product: Rc<ProductView>, kind: BackendKind) -> Rc<Self> {
-        let BackendKind { addr, login, db, version, replica, dedicated } = kind;
+        let BackendKind { addr, login, user, db, version, replica, dedicated } = kind;
         Rc::new_cyclic(|weak_self| Self {
             addr,
             db,
             version,
             login,
+            user,
             product,
             replica,
             dedicated,

@@ -2,40 +2,30 @@
 //! other clients get their turns in between. The session reads nothing until the last section is answered.
 //! Knows nothing of how a section is sent and merged.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::rc::Rc;
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 use super::{Merged, NotStarted, Parts, ScatterGather, Whole, array_header, choose_backends};
 use crate::{
     commands::{Args, Spec, Split},
     proxy::{
         backend_set::BackendSet,
-        check::ServeCheck,
         dispatch::{CallContext, KeyRoute, RefusalReason, SECTION_KEYS},
+        operation::Operation,
         pieces::Pieces,
-        replies::Ticket,
-        session::{PARKED_TOO_LONG, PARKED_TOO_MUCH, Session},
+        session::Session,
         worker::{TaskKind, Worker},
     },
-    resp::{request::Arg, write},
+    resp::write,
 };
-
-/// Pause before a section is tried again for which a server's queue had no room.
-const FULL_PAUSE: Duration = Duration::from_millis(10);
 
 /// A split command with more than [`SECTION_KEYS`] keys in several slots.
 pub(in crate::proxy) struct LargeSplit {
-    worker: Rc<Worker>,
-    session: Rc<Session>,
+    operation: Operation,
     backend_set: Rc<BackendSet>,
-    ticket: Ticket,
     kind: Split,
     spec: &'static Spec,
-    bytes: Vec<u8>,
-    args: Vec<Arg>,
-    /// Bytes that are charged to the session.
-    charged: Cell<usize>,
 }
 
 /// What became of a section.
@@ -57,50 +47,32 @@ impl LargeSplit {
         call: &CallContext<'_>,
         (kind, spec, muted): (Split, &'static Spec, bool),
     ) {
-        // Its bytes count as those of a split command, not as queued ones.
-        let ticket = session.open(muted, 0);
+        worker.stats.large_splits.set(worker.stats.large_splits.get() + 1);
+        let backend_set = session.backend_set();
+        let ticket = Operation::start(worker, session, call, muted, move |operation| {
+            Self { operation, backend_set, kind, spec }.run()
+        });
         if session.product.routes.borrow().reads.own_writes && spec.is_write() {
             session.note_write(ticket);
         }
-        worker.stats.large_splits.set(worker.stats.large_splits.get() + 1);
-        session.alone.set(true);
-        let large = Self {
-            worker: worker.clone(),
-            session: session.clone(),
-            backend_set: session.backend_set(),
-            ticket,
-            kind,
-            spec,
-            bytes: call.bytes.to_vec(),
-            args: call.args.to_vec(),
-            charged: Cell::new(0),
-        };
-        large.charge(0);
-        // Its panic ends the session and nothing else; see `drop`.
-        tokio::task::spawn_local(large.run());
-    }
-
-    /// Charges its memory to the session; `values`: bytes of the replies so far.
-    fn charge(&self, values: usize) {
-        let now = self.bytes.len() + self.args.len() * size_of::<Arg>() + values;
-        self.session.charge_split(&self.worker, self.charged.replace(now), now);
     }
 
     async fn run(self) {
         let mut total = Merged::default();
         // The reply to MGET.
         let mut values = Pieces::default();
-        let product = self.session.product.routes.borrow().id;
+        let operation = &self.operation;
+        let product = operation.session.product.routes.borrow().id;
         let width = if self.kind == Split::Mset { 2 } else { 1 };
-        let keys: Vec<usize> = (1..self.args.len()).step_by(width).collect();
+        let keys: Vec<usize> = (1..operation.call().args.len()).step_by(width).collect();
         if self.kind == Split::Mget {
             values.append(&array_header(keys.len()));
         }
         for section in keys.chunks(SECTION_KEYS) {
-            if self.session.is_closed() {
+            if operation.session.is_closed() {
                 return;
             }
-            self.worker.turns.turn(TaskKind::Session(product)).await;
+            operation.worker.turns.turn(TaskKind::Session(product)).await;
             let mut merged = self.execute(section).await;
             total.executed += merged.executed;
             total.sum = total.sum.saturating_add(merged.sum);
@@ -109,29 +81,23 @@ impl LargeSplit {
                 break;
             }
             merged.append_values(&mut values);
-            self.charge(values.memory());
+            operation.charge(values.memory());
         }
-        self.session.alone.set(false);
-        let session = self.session.clone();
         if total.error.is_none() && self.kind == Split::Mget {
-            session.complete_in_pieces(&self.worker, self.ticket, values, 0);
+            self.operation.finish_with(|session, worker, ticket| session.complete_in_pieces(worker, ticket, values, 0));
         } else {
             let reply = total.reply(self.kind, self.spec.is_write());
-            session.complete(&self.worker, self.ticket, &reply, 0);
+            self.operation.finish(&reply);
         }
-        self.worker.flush_replied();
     }
 
     /// Sends one section, after the end of holds that concern it, and waits for its replies.
     async fn execute(&self, keys: &[usize]) -> Merged {
-        let limits = &self.worker.config.limits;
-        let parking = &self.worker.parking;
-        let mut until: Option<Instant> = None;
+        let mut until = None;
         loop {
-            if self.session.is_closed() {
+            if self.operation.session.is_closed() {
                 return Merged::of_error(b"-ERR not executed: the client is gone\r\n");
             }
-            let released = parking.released();
             let text = match self.send(keys) {
                 Section::Sent(result) => {
                     // Without a result, the session was closed or the worker ends.
@@ -141,23 +107,13 @@ impl LargeSplit {
                 }
                 Section::Refused(text) => text,
                 Section::Full => {
-                    // A queue that does not move is dropped at the request deadline, so this ends.
-                    tokio::time::sleep(FULL_PAUSE).await;
+                    self.operation.wait_for_room().await;
                     continue;
                 }
-                Section::Held if until.is_none() && parking.bytes() + self.bytes.len() > limits.parked_worker_max => {
-                    PARKED_TOO_MUCH.to_owned()
-                }
-                Section::Held => {
-                    let deadline = *until.get_or_insert_with(|| Instant::now() + limits.parked_for_max);
-                    parking.count(0, self.bytes.len());
-                    let ended = tokio::time::timeout_at(deadline, released).await;
-                    parking.count(self.bytes.len(), 0);
-                    if ended.is_ok() {
-                        continue;
-                    }
-                    PARKED_TOO_LONG.to_owned()
-                }
+                Section::Held => match self.operation.park(&mut until).await {
+                    Ok(()) => continue,
+                    Err(text) => text.to_owned(),
+                },
             };
             let mut error = Vec::new();
             write::error(&mut error, &text);
@@ -167,12 +123,12 @@ impl LargeSplit {
 
     /// Sends one section by the routes of this moment.
     fn send(&self, keys: &[usize]) -> Section {
-        let routes = self.session.product.routes.borrow();
-        let serve_check = self.worker.begin_batch(routes.isolated);
-        if serve_check != ServeCheck::Open {
-            return Section::Refused(RefusalReason::ServeCheck(serve_check).to_string());
+        let Operation { worker, session, .. } = &self.operation;
+        if let Err(text) = self.operation.may_serve() {
+            return Section::Refused(text);
         }
-        let call = CallContext { bytes: &self.bytes, args: &self.args };
+        let routes = session.product.routes.borrow();
+        let call = self.operation.call();
         let mut of_keys = Vec::with_capacity(keys.len());
         for &arg in keys {
             let slot = routes.layout.slot(call.get(arg));
@@ -184,36 +140,19 @@ impl LargeSplit {
             }
         }
         let parts = Parts::new(&of_keys);
-        let chosen = choose_backends(
-            &self.worker,
-            &self.session,
-            &self.backend_set,
-            self.spec,
-            &parts.groups,
-            (&routes, &of_keys),
-        );
+        let chosen = choose_backends(worker, session, &self.backend_set, self.spec, &parts.groups, (&routes, &of_keys));
         let backends = match chosen {
             Ok(backends) => backends,
             Err(NotStarted::Full) => return Section::Full,
             Err(NotStarted::NoDedicated) => {
-                return Section::Refused(self.session.product.too_many_dedicated(&self.worker));
+                return Section::Refused(session.product.too_many_dedicated(worker));
             }
             Err(NotStarted::Refuse(text)) => return Section::Refused(text),
         };
         let (sender, result) = oneshot::channel();
         let whole = Whole::Section(Some(sender).into());
         let kind = (self.kind, self.spec.is_write());
-        ScatterGather::send(&self.worker, &self.session, &call, kind, (&of_keys, parts), &backends, whole);
+        ScatterGather::send(worker, session, &call, kind, (&of_keys, parts), &backends, whole);
         Section::Sent(result)
-    }
-}
-
-impl Drop for LargeSplit {
-    fn drop(&mut self) {
-        self.session.charge_split(&self.worker, self.charged.get(), 0);
-        // The task panicked, or the worker ends: nothing else would let the session go on.
-        if self.session.alone.get() {
-            self.session.kill();
-        }
     }
 }

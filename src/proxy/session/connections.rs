@@ -80,6 +80,11 @@ impl Session {
         }
     }
 
+    /// Number of unanswered requests.
+    pub(in crate::proxy) fn waiting(&self) -> usize {
+        self.replies.borrow().waiting()
+    }
+
     /// Executes no further request until all earlier ones are answered.
     pub(in crate::proxy) fn settle(&self) {
         self.settling.set(true);

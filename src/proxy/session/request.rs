@@ -15,6 +15,7 @@ use crate::{
         dispatch::{CallContext, Dispatch, DispatchTarget, KeyRoute, RefusalReason, dispatch},
         gather::{LargeSplit, NotStarted, ScatterGather},
         local,
+        operation::{Operation, run_over_all_groups},
         reads::{self, ReadChoice},
         replies::Ticket,
         worker::Worker,
@@ -112,6 +113,14 @@ impl Session {
                 self.count_request(worker, mode);
                 count(&worker.stats.forwarded);
                 LargeSplit::start(worker, self, call, (kind, spec, muted));
+            }
+            Dispatch::AllGroups { kind, spec } => {
+                if !self.is_settled() {
+                    return Handled::Waiting;
+                }
+                self.count_request(worker, mode);
+                count(&worker.stats.forwarded);
+                Operation::start(worker, self, call, muted, |operation| run_over_all_groups(operation, kind, spec));
             }
             Dispatch::Local(local) => {
                 self.count_request(worker, mode);
@@ -321,9 +330,11 @@ impl Session {
             }
             Dispatch::Refuse(refusal) => fail(&refusal.to_string()),
             // The routes have changed so much that a command of one server has become one of several.
-            Dispatch::Split { .. } | Dispatch::LargeSplit { .. } | Dispatch::Local(_) | Dispatch::Close(_) => {
-                fail("TRYAGAIN not executed: its slot moved before it could be sent")
-            }
+            Dispatch::Split { .. }
+            | Dispatch::LargeSplit { .. }
+            | Dispatch::AllGroups { .. }
+            | Dispatch::Local(_)
+            | Dispatch::Close(_) => fail("TRYAGAIN not executed: its slot moved before it could be sent"),
         }
     }
 

@@ -1,0 +1,150 @@
+//! Operations: requests that a node executes in several steps, such as commands over all groups and commands that wait.
+//! The session handles no other request before its operation is answered. Knows nothing of what the steps mean.
+
+mod all_groups;
+mod step;
+
+use std::{cell::Cell, future::Future, rc::Rc};
+
+use tokio::time::{Instant, timeout_at};
+
+pub(super) use all_groups::run as run_over_all_groups;
+pub(super) use step::{Step, StepError, StepSlots};
+
+use super::{
+    dispatch::{CallContext, RefusalReason},
+    replies::Ticket,
+    session::{PARKED_TOO_LONG, PARKED_TOO_MUCH, Session},
+    worker::Worker,
+};
+use crate::{
+    model::route::ProductRoutes,
+    proxy::check::ServeCheck,
+    resp::{request::Arg, write},
+};
+
+/// A request that is executed in several steps. Its session is `alone` until it is answered.
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub(super) worker: Rc<Worker>,
+    pub(super) session: Rc<Session>,
+    ticket: Ticket,
+    bytes: Vec<u8>,
+    args: Vec<Arg>,
+    /// Bytes that are charged to the session.
+    charged: Cell<usize>,
+}
+
+impl Operation {
+    /// Starts the operation `run` for a request. The caller has made sure that its order with earlier requests of the
+    /// session is kept ([`Session::is_settled`]); later ones are not handled before it is answered.
+    pub(super) fn start<F: Future<Output = ()> + 'static>(
+        worker: &Rc<Worker>,
+        session: &Rc<Session>,
+        call: &CallContext<'_>,
+        muted: bool,
+        run: impl FnOnce(Self) -> F,
+    ) -> Ticket {
+        // Its bytes are charged below, not counted as queued.
+        let ticket = session.open(muted, 0);
+        session.alone.set(true);
+        let operation = Self {
+            worker: worker.clone(),
+            session: session.clone(),
+            ticket,
+            bytes: call.bytes.to_vec(),
+            args: call.args.to_vec(),
+            charged: Cell::new(0),
+        };
+        operation.charge(0);
+        // A panic ends the session and nothing else; see `drop`.
+        tokio::task::spawn_local(run(operation));
+        ticket
+    }
+
+    /// The request.
+    pub(super) fn call(&self) -> CallContext<'_> {
+        CallContext { bytes: &self.bytes, args: &self.args }
+    }
+
+    /// Charges its memory to the session; `more`: bytes besides the request.
+    pub(super) fn charge(&self, more: usize) {
+        let now = self.bytes.len() + self.args.len() * size_of::<Arg>() + more;
+        self.session.charge_split(&self.worker, self.charged.replace(now), now);
+    }
+
+    /// Answers the request, and lets the session go on.
+    pub(super) fn finish(self, reply: &[u8]) {
+        self.finish_with(|session, worker, ticket| session.complete(worker, ticket, reply, 0));
+    }
+
+    /// The same; `answer` gives the reply to the session.
+    pub(super) fn finish_with(self, answer: impl FnOnce(Rc<Session>, &Worker, Ticket)) {
+        self.session.alone.set(false);
+        answer(self.session.clone(), &self.worker, self.ticket);
+        self.worker.flush_replied();
+    }
+
+    /// Answers the request with an error; `text` is without `-` and the end of the line.
+    pub(super) fn refuse(self, text: &str) {
+        let mut error = Vec::new();
+        write::error(&mut error, text);
+        self.finish(&error);
+    }
+
+    /// The routes of the product at this moment.
+    pub(super) fn routes(&self) -> std::sync::Arc<ProductRoutes> {
+        self.session.product.routes.borrow().clone()
+    }
+
+    /// Check 1.
+    ///
+    /// # Errors
+    /// Returns the text for the client if the node may not serve now.
+    pub(super) fn may_serve(&self) -> Result<(), String> {
+        let isolated = self.session.product.routes.borrow().isolated;
+        match self.worker.begin_batch(isolated) {
+            ServeCheck::Open => Ok(()),
+            closed => Err(RefusalReason::ServeCheck(closed).to_string()),
+        }
+    }
+
+    /// Waits until a hold has ended, up to `deadline`, which the first call sets.
+    ///
+    /// # Errors
+    /// Returns the text for the client if the request may not be parked any longer, or at all.
+    pub(super) async fn park(&self, deadline: &mut Option<Instant>) -> Result<(), &'static str> {
+        let (limits, parking) = (&self.worker.config.limits, &self.worker.parking);
+        let len = self.bytes.len();
+        if deadline.is_none() && parking.bytes() + len > limits.parked_worker_max {
+            return Err(PARKED_TOO_MUCH);
+        }
+        let until = *deadline.get_or_insert_with(|| Instant::now() + limits.parked_for_max);
+        parking.count(0, len);
+        let ended = timeout_at(until, parking.released()).await;
+        parking.count(len, 0);
+        ended.map_err(|_| PARKED_TOO_LONG)
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        self.session.charge_split(&self.worker, self.charged.get(), 0);
+        // The task panicked, or the worker ends: nothing else would let the session go on.
+        if self.session.alone.get() {
+            self.session.kill();
+        }
+    }
+}
+
+impl Session {
+    /// Whether all earlier requests are answered. If not, none is handled until they are: nothing orders the connections
+    /// of an operation with those of earlier requests.
+    pub(super) fn is_settled(&self) -> bool {
+        let settled = self.waiting() == 0;
+        if !settled {
+            self.settle();
+        }
+        settled
+    }
+}

@@ -1,0 +1,160 @@
+//! One request of an operation to a server, and its reply. Knows nothing of what the request means.
+
+use std::{cell::RefCell, rc::Rc, time::Duration};
+
+use tokio::sync::oneshot;
+
+use super::Operation;
+use crate::{
+    model::ids::{Epoch, SlotId},
+    proxy::{
+        backend::{Backend, InFlight, Requester, Unavailable},
+        session::Session,
+    },
+};
+
+/// Pause before a step is tried again for which a server's queue had no room.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
+
+/// Which holds wait for a step, and which slots check 2 compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum StepSlots {
+    /// It concerns no slot.
+    None,
+    /// A slot, and its epoch when the step is sent.
+    One(SlotId, Epoch),
+    /// Every hold of the product waits for it; check 2 compares no epoch.
+    All,
+}
+
+/// Why a step has no reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum StepError {
+    /// It was not executed; the text is the error for the client.
+    NotExecuted(String),
+    /// A hold began before it was sent; it was not executed.
+    CutOff,
+    /// The queue of the server has no room now; it was not executed.
+    Full,
+    /// It was sent, and the server may have executed it; the text is the error for the client.
+    Unknown(String),
+}
+
+impl StepError {
+    /// The error for the client.
+    pub(in crate::proxy) fn text(&self) -> &str {
+        match self {
+            Self::NotExecuted(text) | Self::Unknown(text) => text,
+            Self::CutOff => "TRYAGAIN not executed: a slot of the command moves",
+            Self::Full => "TRYAGAIN not executed: too many requests wait for its server",
+        }
+    }
+}
+
+pub(in crate::proxy) type StepResult = Result<Vec<u8>, StepError>;
+
+/// What waits for the reply to a step.
+#[derive(Debug)]
+pub(in crate::proxy) struct Step {
+    session: Rc<Session>,
+    slots: StepSlots,
+    result: RefCell<Option<oneshot::Sender<StepResult>>>,
+}
+
+impl Step {
+    pub(in crate::proxy) fn session(&self) -> &Rc<Session> {
+        &self.session
+    }
+
+    /// Whether its slot still has the epoch under which it was sent; `same` compares.
+    pub(in crate::proxy) fn is_current(&self, same: impl Fn(SlotId, Epoch) -> bool) -> bool {
+        match self.slots {
+            StepSlots::One(slot, epoch) => same(slot, epoch),
+            StepSlots::None | StepSlots::All => true,
+        }
+    }
+
+    /// Whether a hold of the slots for which `held` is true waits for it.
+    pub(in crate::proxy) fn concerns(&self, held: &dyn Fn(SlotId) -> bool) -> bool {
+        match self.slots {
+            StepSlots::None => false,
+            StepSlots::One(slot, _) => held(slot),
+            StepSlots::All => true,
+        }
+    }
+
+    pub(in crate::proxy) fn deliver(&self, reply: Vec<u8>) {
+        self.end(Ok(reply));
+    }
+
+    /// `error` is the whole line; `sent`: the server may have executed the step.
+    pub(in crate::proxy) fn fail(&self, sent: bool, error: &[u8]) {
+        let text = String::from_utf8_lossy(error.strip_prefix(b"-").unwrap_or(error)).trim_end().to_owned();
+        self.end(Err(if sent { StepError::Unknown(text) } else { StepError::NotExecuted(text) }));
+    }
+
+    pub(in crate::proxy) fn cut_off(&self) {
+        self.end(Err(StepError::CutOff));
+    }
+
+    fn end(&self, result: StepResult) {
+        if let Some(sender) = self.result.borrow_mut().take() {
+            // An error: the operation has ended, because its client is gone.
+            let _ = sender.send(result);
+        }
+    }
+}
+
+impl Operation {
+    /// Sends a request to `backend`, and returns what resolves to the reply. The caller has done check 1 in this turn, and
+    /// has looked up the route of `slots` in it.
+    ///
+    /// # Errors
+    /// Returns why the request was not sent: the server is down, or its queue has no room.
+    pub(in crate::proxy) fn send(
+        &self,
+        backend: &Backend,
+        request: &[u8],
+        slots: StepSlots,
+        is_write: bool,
+    ) -> Result<oneshot::Receiver<StepResult>, StepError> {
+        backend.available(&self.worker).map_err(|error| match error {
+            Unavailable::Down => StepError::NotExecuted(backend.refusal()),
+            Unavailable::Full => StepError::Full,
+        })?;
+        let (sender, result) = oneshot::channel();
+        let step = Step { session: self.session.clone(), slots, result: Some(sender).into() };
+        let (slot, epoch) = match slots {
+            StepSlots::One(slot, epoch) => (Some(slot), epoch),
+            StepSlots::None | StepSlots::All => (None, Epoch(0)),
+        };
+        backend.send(
+            request,
+            InFlight {
+                requester: Requester::Step(Rc::new(step)),
+                epoch,
+                len: request.len().try_into().unwrap_or(u32::MAX),
+                tick: self.worker.clock.tick(),
+                generation: self.worker.routes.generation(),
+                slot,
+                is_write,
+            },
+        );
+        Ok(result)
+    }
+
+    /// Waits until it is worth while to send again what did not fit into a server's queue. A queue that does not move is
+    /// dropped at the request deadline, so this ends.
+    pub(in crate::proxy) async fn wait_for_room(&self) {
+        tokio::time::sleep(FULL_PAUSE).await;
+    }
+}
+
+/// Waits for the reply to a step.
+///
+/// # Errors
+/// Returns why there is no reply.
+pub(in crate::proxy) async fn received(result: oneshot::Receiver<StepResult>) -> StepResult {
+    // Without a result, the session was closed or the worker ends.
+    result.await.unwrap_or_else(|_| Err(StepError::Unknown("ERR outcome unknown: not answered".into())))
+}

@@ -161,7 +161,7 @@ mod tests {
             refused: [1, 2, 3],
         };
         let report = ProxyReport {
-            stats: StatsSnapshot { transactions_refused: 42, ..StatsSnapshot::default() },
+            stats: StatsSnapshot { transactions: 42, ..StatsSnapshot::default() },
             product_clients: [(ProductId(1), clients)].into(),
             memory_used: 1000,
             ..ProxyReport::default()
@@ -173,8 +173,8 @@ mod tests {
         assert!(secret.admits(Some(b"Bearer fedcba9876543210")) && secret.admits(Some(b"Bearer 0123456789abcdef")));
         let page = page(&Counted { report, refused, clients_max: 50_000, secret });
         for line in [
-            "# TYPE pontoon_transactions_refused counter",
-            "pontoon_transactions_refused_total 42",
+            "# TYPE pontoon_transactions counter",
+            "pontoon_transactions_total 42",
             "pontoon_clients_max 50000",
             "pontoon_memory_used_bytes 1000",
             "pontoon_calls_refused_total{reason=\"term\"} 1",

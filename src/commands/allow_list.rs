@@ -30,7 +30,8 @@ pub fn allow_list(offered: &BTreeSet<String>) -> Vec<&'static str> {
 }
 
 fn may_run(spec: &Spec) -> bool {
-    let sent = matches!(spec.handling, Handling::Slot | Handling::Split(_) | Handling::AnyServer);
+    let sent =
+        matches!(spec.handling, Handling::Slot | Handling::Split(_) | Handling::AnyServer | Handling::Transaction(_));
     (sent || IN_SCRIPTS.contains(&spec.name)) && !spec.flags.contains(Flags::ADMIN)
 }
 

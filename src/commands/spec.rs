@@ -168,6 +168,8 @@ pub enum Handling {
     Slot,
     /// Split over the slots of its keys; the replies are merged.
     Split(Split),
+    /// Begins or ends a transaction, or watches keys.
+    Transaction(TransactionCommand),
     /// Answered by the node.
     Local(Local),
     /// Sent to the primaries of all groups; the replies are merged.
@@ -201,6 +203,16 @@ pub enum AllGroups {
     Dbsize,
 }
 
+/// Commands of transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionCommand {
+    Multi,
+    Exec,
+    Discard,
+    Watch,
+    Unwatch,
+}
+
 /// Commands that a node answers itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Local {
@@ -211,9 +223,6 @@ pub enum Local {
     Hello,
     Select,
     Reset,
-    Multi,
-    Exec,
-    Discard,
     Time,
     Info,
     ConfigGet,

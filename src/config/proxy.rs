@@ -24,6 +24,10 @@ section! {
         large_message "large_message": usize = 1 << 20, "1048576";
         /// Such connections of one product, on this node; beyond, large requests are refused, not executed.
         dedicated_max "dedicated_max": usize = 1600, "1600";
+        /// Commands of one transaction; one more is refused, and the transaction is not executed.
+        transaction_commands_max "transaction_commands_max": usize = 1_000_000, "1000000";
+        /// Bytes of one transaction; what is more is refused, and the transaction is not executed.
+        transaction_bytes_max "transaction_bytes_max": usize = 32 << 20, "33554432";
         /// Bytes that all buffers for clients and servers may hold; 0: a quarter of the memory of the machine or control group.
         memory_max "memory_max": usize = 0, "0";
         /// A client is closed if a reply to it is larger than this, unless it has a connection to the server of its own.
@@ -61,6 +65,9 @@ impl ProxyConfig {
         check(memory, "proxy.memory_max", "0, or at least 33554432")?;
         check(self.reply_max >= 1 << 20, "proxy.reply_max", "at least 1048576")?;
         check((1..=1_000_000).contains(&self.dedicated_max), "proxy.dedicated_max", "1 to 1000000")?;
+        let commands = (1..=10_000_000).contains(&self.transaction_commands_max);
+        check(commands, "proxy.transaction_commands_max", "1 to 10000000")?;
+        check(self.transaction_bytes_max >= 64 << 10, "proxy.transaction_bytes_max", "at least 65536")?;
         check(self.backend_queue_max >= 64 << 10, "proxy.backend_queue_max", "at least 65536")?;
         let sane = Duration::from_millis(10)..=Duration::from_secs(3600);
         check(sane.contains(&self.client_stalled_max), "proxy.client_stalled_max_ms", "10 to 3600000")?;

@@ -46,6 +46,8 @@ pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks
             client_stalled_max: proxy.client_stalled_max,
             large_message: proxy.large_message,
             dedicated_max: proxy.dedicated_max,
+            transaction_commands_max: proxy.transaction_commands_max,
+            transaction_bytes_max: proxy.transaction_bytes_max,
             dedicated_total_max: allowed.dedicated,
             memory_max: memory_max(proxy.memory_max),
             reply_max: proxy.reply_max,

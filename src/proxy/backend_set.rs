@@ -174,6 +174,13 @@ impl BackendSet {
         Some(backend)
     }
 
+    /// Closes the connections of a dedicated set, which have a state that no other session may get.
+    pub(super) fn close(&self) {
+        for backend in self.borrowed.iter().flat_map(RefCell::take) {
+            backend.retire();
+        }
+    }
+
     /// Returns the connections of a dedicated set. Those with unanswered requests are closed when these are answered.
     pub(super) fn release(&self, product: &ProductView) {
         let Some(borrowed) = &self.borrowed else { return };

@@ -1,6 +1,7 @@
 //! The settings of a client: database, RESP version, names, reply mode.
 //! Knows nothing of its connection.
 
+use super::transaction::Transaction;
 use crate::{
     model::{auth::ProductAuth, ids::Epoch},
     resp::write::Version,
@@ -16,8 +17,8 @@ pub(super) struct ClientState {
     pub(super) library_version: String,
     /// Version of the credentials that it logged in with (see `ProductAuth`); `None`: it has not logged in.
     pub(super) login: Option<Epoch>,
-    /// Whether MULTI was refused, and neither EXEC nor DISCARD has followed.
-    pub(super) multi_refused: bool,
+    /// The commands since MULTI.
+    pub(super) transaction: Option<Box<Transaction>>,
     pub(super) replies: ReplyMode,
 }
 
@@ -30,9 +31,9 @@ impl ClientState {
     /// What the client may send now.
     #[inline]
     pub(super) fn access(&self) -> Access {
-        match (self.login.is_some(), self.multi_refused) {
+        match (self.login.is_some(), self.transaction.is_some()) {
             (true, false) => Access::Open,
-            (true, true) => Access::RefusedTransaction,
+            (true, true) => Access::InTransaction,
             (false, _) => Access::NotLoggedIn,
         }
     }
@@ -44,8 +45,8 @@ pub(super) enum Access {
     /// Only commands with which it logs in.
     NotLoggedIn,
     Open,
-    /// MULTI was refused: nothing is executed up to EXEC or DISCARD.
-    RefusedTransaction,
+    /// Its commands are queued up to EXEC or DISCARD.
+    InTransaction,
 }
 
 /// The setting of `CLIENT REPLY`.

@@ -95,8 +95,11 @@ counters! {
     replica_reads "replica_reads";
     /// Reads that were repeated at the primary.
     replica_repeats "replica_reads_repeated";
-    /// Transactions refused with MULTI.
-    transactions_refused "transactions_refused";
+    /// Transactions that were sent to a server.
+    transactions "transactions";
+    /// Transactions answered with nil by the node: a watched slot had another owner, or the connection with the watch was
+    /// lost.
+    transactions_unwatched "transactions_unwatched";
     /// Commands that the node answers itself, refused because they had too many arguments.
     long_local_commands "long_local_commands_refused";
     /// Split commands that were executed in sections, because they had many keys.

@@ -6,7 +6,8 @@ use std::fmt;
 use super::{check::ServeCheck, client::Access};
 use crate::{
     commands::{
-        AllGroups, Args, Handling, InvalidCall, KeysError, Local, ResolveError, Spec, Split, is_blocking_call, resolve,
+        AllGroups, Args, Handling, InvalidCall, KeysError, Local, ResolveError, Spec, Split, TransactionCommand,
+        is_blocking_call, resolve,
     },
     model::{
         ids::{Epoch, SlotId},
@@ -68,6 +69,8 @@ pub(super) enum Dispatch {
     LargeSplit { kind: Split, spec: &'static Spec },
     /// Ask the primaries of all groups.
     AllGroups { kind: AllGroups, spec: &'static Spec },
+    /// A transaction begins or ends, or keys are watched.
+    Transaction(TransactionCommand),
     /// The node answers it.
     Local(Local),
     /// Park it: one of its slots is held.
@@ -93,8 +96,6 @@ pub(super) enum RefusalReason {
     NotLoggedIn,
     /// The node would answer this command itself.
     TooManyArguments(&'static str),
-    /// MULTI was refused before, and this command is a part of the transaction.
-    RefusedTransaction(&'static str),
     ServeCheck(ServeCheck),
     Unassigned(SlotId),
     NoServers,
@@ -120,10 +121,6 @@ impl fmt::Display for RefusalReason {
             Self::TooManyArguments(name) => {
                 write!(f, "ERR '{name}' with more than {LOCAL_ARGS_MAX} arguments is not executed. Use several calls")
             }
-            Self::RefusedTransaction(name) => write!(
-                f,
-                "ERR '{name}' is not executed: MULTI was refused, and with it every command up to EXEC or DISCARD"
-            ),
             Self::ServeCheck(ServeCheck::OldTable) => {
                 f.write_str("CLUSTERDOWN this node is still learning the newest routes, not executed")
             }
@@ -148,7 +145,7 @@ pub(super) struct Scratch {
 
 /// Arguments of a command that the node answers itself. A million names of COMMAND INFO took 1.4 s, in which no other
 /// client of the worker was served.
-const LOCAL_ARGS_MAX: usize = 1024;
+pub(super) const LOCAL_ARGS_MAX: usize = 1024;
 
 /// Keys of one section of a large split command: about a millisecond of work, and enough that the waits for servers do
 /// not dominate.
@@ -201,6 +198,7 @@ pub(super) fn dispatch(
             Dispatch::Refuse(RefusalReason::TooManyArguments(spec.name))
         }
         Handling::Local(local) => Dispatch::Local(local),
+        Handling::Transaction(command) => Dispatch::Transaction(command),
         Handling::AllGroups(kind) => all_groups(routes, serve_check, kind, spec),
         Handling::AnyServer => any_server(routes, serve_check, spec),
         Handling::Unsupported(why) | Handling::Refused(why) => {
@@ -215,13 +213,10 @@ pub(super) fn dispatch(
 #[cold]
 fn refused_by(access: Access, spec: &Spec) -> Option<RefusalReason> {
     match (access, spec.handling) {
-        // As in Redis, a transaction does not queue QUIT and RESET.
         (_, Handling::Local(Local::Quit | Local::Reset) | Handling::Close(_)) => None,
         (Access::NotLoggedIn, Handling::Local(Local::Auth | Local::Hello)) => None,
-        (Access::RefusedTransaction, Handling::Local(Local::Multi | Local::Exec | Local::Discard)) => None,
         (Access::NotLoggedIn, _) => Some(RefusalReason::NotLoggedIn),
-        (Access::RefusedTransaction, _) => Some(RefusalReason::RefusedTransaction(spec.name)),
-        (Access::Open, _) => None,
+        (Access::Open | Access::InTransaction, _) => None,
     }
 }
 
@@ -425,6 +420,7 @@ mod tests {
             Dispatch::Split { kind, .. } => format!("split {kind:?}"),
             Dispatch::LargeSplit { kind, .. } => format!("large split {kind:?}"),
             Dispatch::AllGroups { kind, .. } => format!("all groups {kind:?}"),
+            Dispatch::Transaction(command) => format!("transaction {command:?}"),
             Dispatch::Local(local) => format!("local {local:?}"),
             Dispatch::Held => "held".into(),
             Dispatch::Refuse(refusal) => refusal.to_string().split([' ', ',']).take(3).collect::<Vec<_>>().join(" "),
@@ -458,6 +454,8 @@ mod tests {
             ("COMMAND LIST", "local CommandList"),
             ("COMMAND LIST FILTERBY PATTERN x*", "group 0 write false"),
             ("DBSIZE", "all groups Dbsize"),
+            ("MULTI", "transaction Multi"),
+            ("WATCH foo", "transaction Watch"),
             ("NONSENSE", "ERR unknown command"),
             ("GET", "ERR wrong number"),
             ("MSET foo", "ERR wrong number"),
@@ -490,23 +488,6 @@ mod tests {
             ("QUIT", "local Quit"),
         ] {
             assert_eq!(decision(words, ServeCheck::Open, Access::NotLoggedIn), want, "{words} before login");
-        }
-        for (words, want) in [
-            ("GET foo", "ERR 'get' is"),
-            ("MGET foo hello", "ERR 'mget' is"),
-            ("PING", "ERR 'ping' is"),
-            ("AUTH x", "ERR 'auth' is"),
-            ("WATCH foo", "ERR 'watch' is"),
-            ("MULTI", "local Multi"),
-            ("EXEC", "local Exec"),
-            ("DISCARD", "local Discard"),
-            ("RESET", "local Reset"),
-            ("QUIT", "local Quit"),
-            ("POST /", "close"),
-            ("NONSENSE", "ERR unknown command"),
-        ] {
-            let got = decision(words, ServeCheck::Open, Access::RefusedTransaction);
-            assert_eq!(got, want, "{words} after a refused MULTI");
         }
     }
 }

@@ -14,6 +14,10 @@ pub struct Limits {
     pub pipeline_max: usize,
     /// Bytes of unanswered requests of a session; above this, no further request is executed.
     pub session_queued_max: usize,
+    /// Commands of a transaction.
+    pub transaction_commands_max: usize,
+    /// Bytes of a transaction, from MULTI on.
+    pub transaction_bytes_max: usize,
     /// Bytes of replies that a client has not read; above this, no further request is executed.
     pub session_output_max: usize,
     /// A session above `session_output_max` is closed when its client has read nothing for this time.
@@ -77,6 +81,10 @@ impl Default for Limits {
             pipeline_max: 1024,
             // Half of `backend_queued_max`, so that one session alone does not fill the queue of a backend.
             session_queued_max: 32 * MB,
+            // More is the mistake of a client: the server executes all of them without serving anybody else.
+            transaction_commands_max: 1_000_000,
+            // The same as of unanswered requests.
+            transaction_bytes_max: 32 * MB,
             // Enough that a client with a fast link never waits for the proxy; replies to requests in flight come on
             // top.
             session_output_max: 16 * MB,
@@ -127,6 +135,7 @@ impl Limits {
         let part = |limit: usize, parts: usize| limit.min(self.memory_max / parts);
         Self {
             session_queued_max: part(self.session_queued_max, 8),
+            transaction_bytes_max: part(self.transaction_bytes_max, 8),
             session_output_max: part(self.session_output_max, 16),
             read_ahead_max: part(self.read_ahead_max, 8),
             backend_queued_max: part(self.backend_queued_max, 8),

@@ -154,7 +154,7 @@ impl InFlight {
                 }
                 Some((group?, self.epoch))
             }
-            Requester::Session(..) | Requester::Step(_) => {
+            Requester::Session(..) | Requester::Block(_) | Requester::Step(_) => {
                 let route = free(self.slot?)?;
                 Some((route.group?, route.epoch))
             }

@@ -1,4 +1,5 @@
-//! Counters: no acknowledged INCR may be lost or executed twice.
+//! Counters: no acknowledged increment may be lost or executed twice, whether it is an INCR, a transaction that watches
+//! what it has read, or one of two commands, which is never half executed.
 //! The clients do not coordinate: the replies of all clients are compared at the end.
 
 use std::{
@@ -24,14 +25,22 @@ pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<
         let mut turn = n;
         while !shared.stopped() {
             let key = format!("counter{}", turn % KEYS);
+            let form = (turn / KEYS + n) % 3;
             turn += 1;
-            match caller.call(&["INCR", &key]) {
+            let result = match form {
+                0 => caller.call(&["INCR", &key]),
+                1 => optimistic(&mut caller, &key),
+                _ => paired(&mut caller, &key, &shared),
+            };
+            match result {
                 CallResult::Reply(Reply::Integer(value)) => {
                     let answers = counted.answers.entry(key.clone()).or_default();
                     answers.push((value, Instant::now()));
                     shared.answered();
                 }
-                CallResult::Reply(other) => shared.wrong(format!("INCR {key} was answered {other:?}")),
+                // Another client was faster.
+                CallResult::Reply(Reply::Null) if form == 1 => shared.answered(),
+                CallResult::Reply(other) => shared.wrong(format!("incrementing {key} was answered {other:?}")),
                 CallResult::Unknown(_) => *counted.unknown.entry(key).or_default() += 1,
                 CallResult::NotExecuted(_) => {}
             }
@@ -40,12 +49,52 @@ pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<
     })
 }
 
+/// Increments a counter by a transaction that watches it. `Null`: it was not executed, because the counter has changed.
+fn optimistic(caller: &mut Caller, key: &str) -> CallResult {
+    let read = match caller.calls(&[&["WATCH", key], &["GET", key]]) {
+        Ok(replies) => replies,
+        Err(result) => return result,
+    };
+    let value = match &read[1] {
+        Reply::Null => 0,
+        other => other.text().parse::<i64>().unwrap_or(i64::MIN),
+    };
+    let next = (value + 1).to_string();
+    match caller.calls(&[&["MULTI"], &["SET", key, &next], &["EXEC"]]) {
+        Ok(replies) if replies[2] == Reply::Null => CallResult::Reply(Reply::Null),
+        Ok(replies) if replies[2] == Reply::Array(vec![Reply::ok()]) => CallResult::Reply(Reply::Integer(value + 1)),
+        Ok(replies) => CallResult::Reply(replies[2].clone()),
+        Err(result) => result,
+    }
+}
+
+/// Increments a counter and its pair, which are equal if no transaction was half executed.
+fn paired(caller: &mut Caller, key: &str, shared: &Shared) -> CallResult {
+    let [one, other] = [format!("{{{key}}}:one"), format!("{{{key}}}:other")];
+    match caller.calls(&[&["MULTI"], &["INCR", &one], &["INCR", key], &["INCR", &other], &["EXEC"]]) {
+        Ok(replies) => match &replies[4] {
+            Reply::Array(values) if values.len() == 3 => {
+                if values[0] != values[2] {
+                    shared.wrong(format!("a transaction was half executed: {one} and {other} are {values:?}"));
+                }
+                CallResult::Reply(values[1].clone())
+            }
+            other => CallResult::Reply(other.clone()),
+        },
+        Err(result) => result,
+    }
+}
+
 /// Checks all counters: no two clients received the same value, the values of each client are ascending, and the final
 /// value is the number of executed INCRs. After a failover that may lose writes, the count continues from the value
 /// that was kept.
 pub(crate) fn check(all: &[Counted], losses: &Losses, reader: &mut Reader, wrong: &mut Vec<String>) {
     let keys: BTreeSet<&String> = all.iter().flat_map(|c| c.answers.keys().chain(c.unknown.keys())).collect();
     for key in keys {
+        let [one, other] = ["one", "other"].map(|name| reader.read(&["GET", &format!("{{{key}}}:{name}")]));
+        if one != other {
+            wrong.push(format!("a transaction was half executed: the pair of {key} is {one:?} and {other:?}"));
+        }
         let cuts = losses.of_key(key);
         // Replies of different primaries are independent.
         let phase = |at: Instant| cuts.iter().filter(|cut| cut.at < at).count();

@@ -4,7 +4,7 @@
 //! | workload | its checker detects |
 //! |---|---|
 //! | [`crate::load`] registers | a lost write, a stale read (linearizability) |
-//! | counters | an acknowledged INCR that was lost or executed twice |
+//! | counters | an acknowledged increment that was lost or executed twice, a transaction that was half executed |
 //! | lists | an element that is lost, duplicated, or out of its client's order |
 //! | sessions | a key that expires too early or too late, while a client refreshes its time to live |
 //! | cold | keys that no client touches: lost, changed, in two groups, or with another instant of expiry |
@@ -90,6 +90,27 @@ impl Caller {
         result
     }
 
+    /// Sends requests one after the other, up to the first without a result: then the connection is closed, so that no
+    /// transaction stays open, and that result is returned.
+    pub(crate) fn calls(&mut self, requests: &[&[&str]]) -> Result<Vec<Reply>, CallResult> {
+        let mut replies = Vec::new();
+        for args in requests {
+            match self.call(args) {
+                CallResult::Reply(reply) => replies.push(reply),
+                // Nothing before EXEC is executed.
+                CallResult::Unknown(why) if args[0] != "EXEC" => {
+                    self.client = None;
+                    return Err(CallResult::NotExecuted(why));
+                }
+                result => {
+                    self.client = None;
+                    return Err(result);
+                }
+            }
+        }
+        Ok(replies)
+    }
+
     fn once(&mut self, args: &[&str]) -> CallResult {
         if self.client.is_none() {
             match Client::connect_within(self.port, REPLY_WITHIN) {
@@ -99,7 +120,9 @@ impl Caller {
         }
         let Some(client) = &mut self.client else { return CallResult::NotExecuted("no connection".into()) };
         match client.call(args) {
-            Ok(Reply::Error(why)) if why.contains("not executed") || why.contains("safe to repeat") => {
+            Ok(Reply::Error(why))
+                if why.contains("not executed") || why.contains("safe to repeat") || why.starts_with("EXECABORT") =>
+            {
                 CallResult::NotExecuted(why)
             }
             Ok(Reply::Error(why)) => CallResult::Unknown(why),

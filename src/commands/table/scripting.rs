@@ -6,11 +6,17 @@ use super::super::spec::flag::{
     ALLOW_BUSY, DENYOOM, FAST, LOADING, MAY_REPLICATE, MOVABLEKEYS, NO_MANDATORY_KEYS, NOSCRIPT, READONLY,
     SKIP_MONITOR, SKIP_SLOWLOG, STALE, WRITE,
 };
-use super::super::spec::{Handling, Local, Spec, cmd, container};
+use super::super::spec::{Handling, Spec, TransactionCommand, cmd, container};
 use super::{KEYS, NONE, SLOT, why};
 
 pub(super) static SCRIPTING: &[Spec] = &[
-    cmd("discard", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Handling::Local(Local::Discard)),
+    cmd(
+        "discard",
+        1,
+        NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY,
+        NONE,
+        Handling::Transaction(TransactionCommand::Discard),
+    ),
     cmd(
         "eval",
         -3,
@@ -39,7 +45,7 @@ pub(super) static SCRIPTING: &[Spec] = &[
         KeySpec::Count { at: 2, step: 1, dest: 0 },
         SLOT,
     ),
-    cmd("exec", 1, NOSCRIPT | LOADING | STALE | SKIP_SLOWLOG, NONE, Handling::Local(Local::Exec)),
+    cmd("exec", 1, NOSCRIPT | LOADING | STALE | SKIP_SLOWLOG, NONE, Handling::Transaction(TransactionCommand::Exec)),
     cmd(
         "fcall",
         -3,
@@ -71,7 +77,13 @@ pub(super) static SCRIPTING: &[Spec] = &[
             cmd("function|stats", 2, NOSCRIPT | ALLOW_BUSY, NONE, Handling::Unsupported(why::SCRIPTS)),
         ],
     ),
-    cmd("multi", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Handling::Local(Local::Multi)),
+    cmd(
+        "multi",
+        1,
+        NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY,
+        NONE,
+        Handling::Transaction(TransactionCommand::Multi),
+    ),
     container(
         "script",
         -2,
@@ -88,6 +100,18 @@ pub(super) static SCRIPTING: &[Spec] = &[
             cmd("script|show", 3, NOSCRIPT, NONE, Handling::Unsupported(why::SCRIPTS)),
         ],
     ),
-    cmd("unwatch", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Handling::Unsupported(why::TRANSACTIONS)),
-    cmd("watch", -2, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, KEYS, Handling::Unsupported(why::TRANSACTIONS)),
+    cmd(
+        "unwatch",
+        1,
+        NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY,
+        NONE,
+        Handling::Transaction(TransactionCommand::Unwatch),
+    ),
+    cmd(
+        "watch",
+        -2,
+        NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY,
+        KEYS,
+        Handling::Transaction(TransactionCommand::Watch),
+    ),
 ];

@@ -1,8 +1,6 @@
 //! Reasons why commands are not offered, as texts that the proxy sends to clients after the name: `'NAME': ...`.
 //! Knows nothing of which commands they are for.
 
-pub(super) const TRANSACTIONS: &str =
-    "transactions are not supported by this proxy yet, not executed. A script with declared keys is atomic";
 pub(super) const PUBSUB_LATER: &str = "publish and subscribe is not supported by this proxy yet, not executed";
 pub(super) const BLOCKING_LATER: &str = "blocking commands are not supported by this proxy yet, not executed. Use \
     the form that does not block, and repeat it";

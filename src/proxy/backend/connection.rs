@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Backend, BackendLink, InFlight, ReplyCheck, ServerUser,
+    Backend, BackendLink, InFlight, ReplyCheck, Requester, ServerUser,
     handshake::{self, LoginTarget},
     incomplete::{Beginning, IncompleteReply},
     inflight::WITHHELD,
@@ -29,6 +29,7 @@ use crate::{
         acks::Acks,
         counters::count,
         reads::is_not_serving,
+        transaction::BlockReply,
         worker::{TaskKind, TaskTurns, Turn, Worker, reserve},
     },
     resp::write::Version,
@@ -129,6 +130,7 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
                 };
                 backend.abandoned.set(false);
                 backend.full.set(false);
+                backend.probe.reset();
                 backend.link.set(BackendLink::Up);
                 let why = poll_fn(|cx| pump.poll(cx)).await;
                 pump.incomplete.break_off(&backend, &worker);
@@ -352,6 +354,15 @@ impl Pump<'_> {
                     let Some(entry) = self.backend.inflight.borrow_mut().pop_front() else {
                         break Err("sent a reply without a request".to_owned());
                     };
+                    let entry = if let Requester::Block(_) = &entry.requester {
+                        match self.end_of_block(entry, reply, beginning) {
+                            Ok(Some(entry)) => entry,
+                            Ok(None) => continue,
+                            Err(why) => break Err(why),
+                        }
+                    } else {
+                        entry
+                    };
                     swapped |= !check.same_table(&entry);
                     let passes = check.passes(&entry, &self.backend.product);
                     if beginning != Beginning::Kept {
@@ -380,6 +391,36 @@ impl Pump<'_> {
             self.worker.recount_holds();
         }
         outcome
+    }
+
+    /// Takes a reply to a block: returns its entry if it is the last one, that to EXEC. Else the entry waits for the next.
+    ///
+    /// # Errors
+    /// Returns why the connection can no longer be used.
+    #[cold]
+    fn end_of_block(&self, entry: InFlight, reply: &[u8], beginning: Beginning) -> Result<Option<InFlight>, String> {
+        let Requester::Block(block) = &entry.requester else { return Ok(Some(entry)) };
+        let kind = match beginning {
+            Beginning::Kept => block.take(reply),
+            _ => block.take_large(),
+        };
+        match kind {
+            BlockReply::Last => return Ok(Some(entry)),
+            BlockReply::More { refused: false } => {}
+            BlockReply::More { refused: true } if is_not_primary(reply) => {
+                self.worker.report_misrouted(&self.backend.addr);
+            }
+            BlockReply::More { refused: true } if self.is_refused_data_user(reply) => {
+                self.worker.report_data_user(&self.backend.addr);
+            }
+            BlockReply::More { refused: true } => {}
+            BlockReply::Unexpected => {
+                self.backend.inflight.borrow_mut().push_front(entry);
+                return Err("answered a transaction with an unexpected reply".into());
+            }
+        }
+        self.backend.inflight.borrow_mut().push_front(entry);
+        Ok(None)
     }
 
     /// Delivers a reply of which `rest` are the last bytes.

@@ -79,6 +79,10 @@ impl Backend {
             Requester::Part(gather, part) => {
                 gather.fail(worker, part as usize, false, b"-TRYAGAIN not executed: a slot of the command moves\r\n");
             }
+            Requester::Block(block) => {
+                count(&worker.stats.cut_off);
+                block.fail(worker, false, b"-TRYAGAIN not executed: its slot moves\r\n", entry.len as usize);
+            }
             Requester::Step(step) => {
                 count(&worker.stats.cut_off);
                 step.cut_off();

@@ -7,7 +7,7 @@ use crate::{
     model::ids::{Epoch, SlotId},
     proxy::{
         check::ServeCheck, counters::count, gather::ScatterGather, operation::Step, pieces::Pieces,
-        product::ProductView, replies::Ticket, session::Session, worker::Worker,
+        product::ProductView, replies::Ticket, session::Session, transaction::Block, worker::Worker,
     },
 };
 
@@ -20,6 +20,8 @@ pub(in crate::proxy) enum Requester {
     Session(Rc<Session>, Ticket),
     /// A part of a split command.
     Part(Rc<ScatterGather>, u32),
+    /// A transaction.
+    Block(Rc<Block>),
     /// A step of an operation.
     Step(Rc<Step>),
 }
@@ -30,6 +32,7 @@ impl Requester {
         match self {
             Self::Session(session, _) => session,
             Self::Part(gather, _) => gather.session(),
+            Self::Block(block) => block.session(),
             Self::Step(step) => step.session(),
         }
     }
@@ -89,6 +92,7 @@ impl InFlight {
         match self.requester {
             Requester::Session(session, ticket) => session.complete(worker, ticket, reply, self.len as usize),
             Requester::Part(gather, part) => gather.deliver(worker, part as usize, reply),
+            Requester::Block(block) => block.deliver(worker, reply, self.len as usize),
             Requester::Step(step) => step.deliver(reply.to_vec()),
         }
     }
@@ -98,6 +102,7 @@ impl InFlight {
         match self.requester {
             Requester::Session(session, ticket) => session.complete_in_pieces(worker, ticket, reply, self.len as usize),
             Requester::Part(gather, part) => gather.deliver_in_pieces(worker, part as usize, reply),
+            Requester::Block(block) => block.deliver_in_pieces(worker, reply, self.len as usize),
             Requester::Step(step) => step.deliver(reply.concat()),
         }
     }
@@ -107,7 +112,7 @@ impl InFlight {
         let routes = product.routes.borrow();
         let same = |slot: SlotId, epoch: Epoch| routes.slots.get(usize::from(slot.0)).is_some_and(|s| s.epoch == epoch);
         match &self.requester {
-            Requester::Session(..) => self.slot.is_none_or(|slot| same(slot, self.epoch)),
+            Requester::Session(..) | Requester::Block(_) => self.slot.is_none_or(|slot| same(slot, self.epoch)),
             Requester::Part(gather, part) => gather.keys_of(*part as usize).all(|key| same(key.slot, key.epoch)),
             Requester::Step(step) => step.is_current(same),
         }
@@ -116,7 +121,7 @@ impl InFlight {
     /// Whether it was sent for a slot for which `held` is true.
     pub(in crate::proxy) fn concerns(&self, held: &dyn Fn(SlotId) -> bool) -> bool {
         match &self.requester {
-            Requester::Session(..) => self.slot.is_some_and(held),
+            Requester::Session(..) | Requester::Block(_) => self.slot.is_some_and(held),
             Requester::Part(gather, part) => gather.keys_of(*part as usize).any(|key| held(key.slot)),
             Requester::Step(step) => step.concerns(held),
         }
@@ -133,6 +138,7 @@ impl InFlight {
         match self.requester {
             Requester::Session(session, ticket) => session.complete(worker, ticket, text, self.len as usize),
             Requester::Part(gather, part) => gather.fail(worker, part as usize, true, text),
+            Requester::Block(block) => block.fail(worker, true, text, self.len as usize),
             Requester::Step(step) => step.fail(true, text),
         }
     }
@@ -154,6 +160,7 @@ impl InFlight {
         match self.requester {
             Requester::Session(session, ticket) => session.complete(worker, ticket, error, self.len as usize),
             Requester::Part(gather, part) => gather.fail(worker, part as usize, sent, error),
+            Requester::Block(block) => block.fail(worker, sent, error, self.len as usize),
             Requester::Step(step) => step.fail(sent, error),
         }
     }

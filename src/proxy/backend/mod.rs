@@ -19,7 +19,10 @@ use std::{
 pub(super) use connection::run;
 pub(super) use inflight::{InFlight, ReplyCheck, Requester};
 
-use super::{counters::count, dedicated::DedicatedPlace, product::ProductView, session::Session, worker::Worker};
+use super::{
+    counters::count, dedicated::DedicatedPlace, product::ProductView, session::Session, transaction::Probe,
+    worker::Worker,
+};
 use crate::{
     model::{ids::HostPort, secret::ServerLogin},
     resp::write::Version,
@@ -89,6 +92,8 @@ pub(super) struct Backend {
     /// data.
     process: RefCell<String>,
     pub(super) link: Cell<BackendLink>,
+    /// Whether it executes transactions.
+    pub(super) probe: Probe,
     /// Run id of the process at the other end of the connection.
     run_id: RefCell<Rc<str>>,
     /// Whether its server is no longer a primary: it is closed when nothing is in flight.
@@ -139,6 +144,7 @@ impl Backend {
             dedicated,
             process: RefCell::default(),
             link: Cell::new(BackendLink::Connecting),
+            probe: Probe::default(),
             run_id: RefCell::new("".into()),
             retired: Cell::new(false),
             abandoned: Cell::new(false),

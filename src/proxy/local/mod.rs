@@ -4,7 +4,6 @@
 mod command;
 mod info;
 mod login;
-mod transaction;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -78,11 +77,9 @@ pub(super) fn answer(
             *session.client.borrow_mut() = ClientState::of(&routes.auth);
             after.logged_out = routes.auth.is_required();
             session.forget_backend_set();
+            session.end_watch();
             write::simple(out, "RESET");
         }
-        Local::Multi => transaction::multi(worker, session, out),
-        Local::Exec => transaction::exec(session, out),
-        Local::Discard => transaction::discard(session, out),
         Local::Time => time(out),
         Local::Info => write::verbatim(out, &info::info(worker, session, routes, call), version),
         Local::ConfigGet => info::config_get(worker, routes, call, version, out),

@@ -22,8 +22,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 
 use memory::SessionMemory;
 use pre_login::PreLogin;
-use request::Handled;
-pub(super) use request::{CutOff, PARKED_TOO_LONG, PARKED_TOO_MUCH};
+pub(super) use request::{CutOff, Handled, PARKED_TOO_LONG, PARKED_TOO_MUCH, SendTo};
 pub(super) use task::SessionTask;
 use window::Window;
 
@@ -33,6 +32,7 @@ use super::{
     client::ClientState,
     product::ProductView,
     replies::{Replies, Ticket},
+    transaction::Watch,
     worker::Worker,
 };
 
@@ -46,6 +46,12 @@ pub(super) struct Session {
     writer: RefCell<Option<OwnedWriteHalf>>,
     replies: RefCell<Replies>,
     backend_set: RefCell<Option<Rc<BackendSet>>>,
+    /// The keys that it watches, or its last watch until EXEC is answered.
+    pub(super) watch: RefCell<Option<Watch>>,
+    /// The connection for a WATCH that waits until it is known whether its server executes transactions.
+    pub(super) probed_set: RefCell<Option<Rc<BackendSet>>>,
+    /// Whether the watch has ended and its connection is to be returned.
+    pub(super) watch_is_over: Cell<bool>,
     /// The tick of its last large message, if its requests use dedicated connections.
     dedicated_since: Cell<Option<u32>>,
     waker: RefCell<Option<Waker>>,
@@ -165,7 +171,7 @@ impl Session {
         }
     }
 
-    fn answer(&self, worker: &Worker, text: &dyn Fn(&mut Vec<u8>)) {
+    pub(super) fn answer(&self, worker: &Worker, text: &dyn Fn(&mut Vec<u8>)) {
         let mut replies = self.replies.borrow_mut();
         replies.ensure_buffer(|| worker.buffers.take_reply());
         replies.push(text);

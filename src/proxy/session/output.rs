@@ -103,6 +103,9 @@ impl Session {
             self.wake_stream();
             self.return_dedicated();
         }
+        if self.watch_is_over.get() {
+            self.return_watch();
+        }
         if self.stalled.get() || self.closing.get() {
             self.wake();
         }

@@ -50,7 +50,7 @@ pub(in crate::proxy) struct CutOff {
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Handled {
+pub(in crate::proxy) enum Handled {
     /// It was sent, answered or refused.
     Done,
     /// It is parked: its slot is held. All requests behind it wait, too.
@@ -62,7 +62,7 @@ pub(super) enum Handled {
 }
 
 /// Where a request is sent.
-enum SendTo {
+pub(in crate::proxy) enum SendTo {
     Backend(Rc<Backend>),
     /// No server; the error for the client.
     Refuse(String),
@@ -87,11 +87,14 @@ impl Session {
             let client = self.client.borrow();
             (client.access(), client.replies)
         };
+        if access == Access::InTransaction {
+            return self.handle_in_transaction(worker, routes, serve_check, call, mode);
+        }
         let mut scratch = worker.buffers.dispatch.borrow_mut();
         let decision = dispatch(routes, serve_check, access, call, &mut scratch);
         let muted = mode != ReplyMode::On;
         match decision {
-            Dispatch::Forward(target) => match self.choose_backend(worker, routes, &target, call) {
+            Dispatch::Forward(target) => match self.choose_backend(worker, routes, &target, call.bytes.len()) {
                 SendTo::Backend(backend) => {
                     self.count_request(worker, mode);
                     self.forward(worker, routes, &backend, &target, call, muted);
@@ -102,12 +105,12 @@ impl Session {
             Dispatch::Split { kind, spec } => {
                 return self.split(worker, call, (kind, spec, mode), (routes, &scratch.keys));
             }
-            Dispatch::Held => match self.park_or_refuse(worker, call) {
+            Dispatch::Held => match self.park_or_refuse(worker, call.bytes.len()) {
                 None => return Handled::Parked,
                 Some(text) => self.refuse_request(worker, mode, text),
             },
             Dispatch::LargeSplit { kind, spec } => {
-                if self.needs_choice(worker, call) && !self.choose_connections(worker, call.bytes.len()) {
+                if self.needs_choice(worker, call.bytes.len()) && !self.choose_connections(worker, call.bytes.len()) {
                     return Handled::Waiting;
                 }
                 self.count_request(worker, mode);
@@ -135,11 +138,11 @@ impl Session {
                 }
                 self.refuse_request(worker, mode, &refusal.to_string());
             }
-            Dispatch::Close(why) => {
-                self.count_request(worker, mode);
-                self.refuse(worker, false, &format!("ERR {why}"));
-                self.closing.set(true);
+            Dispatch::Transaction(command) => {
+                drop(scratch);
+                return self.transact(worker, routes, serve_check, command, call, mode);
             }
+            Dispatch::Close(why) => self.close_with(worker, mode, why),
         }
         Handled::Done
     }
@@ -153,7 +156,7 @@ impl Session {
         (kind, spec, mode): (Split, &Spec, ReplyMode),
         routes: (&ProductRoutes, &[KeyRoute]),
     ) -> Handled {
-        if self.needs_choice(worker, call) && !self.choose_connections(worker, call.bytes.len()) {
+        if self.needs_choice(worker, call.bytes.len()) && !self.choose_connections(worker, call.bytes.len()) {
             return Handled::Waiting;
         }
         let muted = mode != ReplyMode::On;
@@ -172,6 +175,22 @@ impl Session {
         Handled::Done
     }
 
+    /// Answers with an error, and closes the connection.
+    #[cold]
+    pub(in crate::proxy) fn close_with(&self, worker: &Worker, mode: ReplyMode, why: &str) {
+        self.count_request(worker, mode);
+        self.refuse(worker, false, &format!("ERR {why}"));
+        self.closing.set(true);
+    }
+
+    /// Answers a request.
+    pub(in crate::proxy) fn answer_request(&self, worker: &Worker, mode: ReplyMode, text: &dyn Fn(&mut Vec<u8>)) {
+        self.count_request(worker, mode);
+        if mode == ReplyMode::On {
+            self.answer(worker, text);
+        }
+    }
+
     /// Refuses a request that has waited too long for the product's quota.
     #[cold]
     pub(super) fn refuse_over_quota(&self, worker: &Worker) {
@@ -181,14 +200,14 @@ impl Session {
     }
 
     /// Refuses a request.
-    fn refuse_request(&self, worker: &Worker, mode: ReplyMode, text: &str) {
+    pub(in crate::proxy) fn refuse_request(&self, worker: &Worker, mode: ReplyMode, text: &str) {
         self.count_request(worker, mode);
         self.refuse(worker, mode != ReplyMode::On, text);
     }
 
     /// Counts a request that does not wait any more; `CLIENT REPLY SKIP` concerns only one.
     #[inline]
-    fn count_request(&self, worker: &Worker, mode: ReplyMode) {
+    pub(in crate::proxy) fn count_request(&self, worker: &Worker, mode: ReplyMode) {
         count(&worker.stats.requests);
         if mode == ReplyMode::SkipNext {
             self.client.borrow_mut().replies = ReplyMode::On;
@@ -197,19 +216,19 @@ impl Session {
 
     /// Whether [`choose_connections`](Self::choose_connections) has to be asked; it is rarely.
     #[inline]
-    fn needs_choice(&self, worker: &Worker, call: &CallContext<'_>) -> bool {
-        call.bytes.len() >= worker.config.limits.large_message || self.dedicated_since.get().is_some()
+    fn needs_choice(&self, worker: &Worker, len: usize) -> bool {
+        len >= worker.config.limits.large_message || self.dedicated_since.get().is_some()
     }
 
     #[inline]
-    fn choose_backend(
+    pub(in crate::proxy) fn choose_backend(
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         routes: &ProductRoutes,
         target: &DispatchTarget,
-        call: &CallContext<'_>,
+        len: usize,
     ) -> SendTo {
-        if self.needs_choice(worker, call) && !self.choose_connections(worker, call.bytes.len()) {
+        if self.needs_choice(worker, len) && !self.choose_connections(worker, len) {
             return SendTo::Wait;
         }
         if routes.reads.from != ReadFrom::Primary && target.may_read_replica {
@@ -220,7 +239,7 @@ impl Session {
             }
         }
         let Some(backend) = self.backend_set().backend(worker, &self.product, target.group) else {
-            return self.without_dedicated(worker, call.bytes.len());
+            return self.without_dedicated(worker, len);
         };
         match backend.available(worker) {
             Ok(()) => SendTo::Backend(backend),
@@ -270,7 +289,14 @@ impl Session {
     }
 
     #[inline]
-    fn send(&self, worker: &Worker, backend: &Backend, target: &DispatchTarget, request: &[u8], requester: Requester) {
+    pub(in crate::proxy) fn send(
+        &self,
+        worker: &Worker,
+        backend: &Backend,
+        target: &DispatchTarget,
+        request: &[u8],
+        requester: Requester,
+    ) {
         backend.send(
             request,
             InFlight {
@@ -333,6 +359,7 @@ impl Session {
             Dispatch::Split { .. }
             | Dispatch::LargeSplit { .. }
             | Dispatch::AllGroups { .. }
+            | Dispatch::Transaction(_)
             | Dispatch::Local(_)
             | Dispatch::Close(_) => fail("TRYAGAIN not executed: its slot moved before it could be sent"),
         }
@@ -346,7 +373,7 @@ impl Session {
         }
     }
 
-    fn answer_locally(
+    pub(in crate::proxy) fn answer_locally(
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         routes: &ProductRoutes,
@@ -379,11 +406,11 @@ impl Session {
 
     /// Parks a request and returns `None`, or returns the error for the client if it was parked for too long or too
     /// many bytes are parked.
-    fn park_or_refuse(self: &Rc<Self>, worker: &Rc<Worker>, call: &CallContext<'_>) -> Option<&'static str> {
+    pub(in crate::proxy) fn park_or_refuse(self: &Rc<Self>, worker: &Rc<Worker>, len: usize) -> Option<&'static str> {
         let limits = &worker.config.limits;
         let since = self.parked_at.get();
         let expired = since.is_some_and(|tick| worker.clock.age(tick) >= limits.parked_for_max);
-        let full = since.is_none() && worker.parking.bytes() + call.bytes.len() > limits.parked_worker_max;
+        let full = since.is_none() && worker.parking.bytes() + len > limits.parked_worker_max;
         if expired {
             return Some(PARKED_TOO_LONG);
         }

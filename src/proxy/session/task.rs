@@ -131,6 +131,9 @@ impl SessionTask {
             writer: RefCell::new(Some(writer)),
             replies: RefCell::default(),
             backend_set: RefCell::default(),
+            watch: RefCell::default(),
+            probed_set: RefCell::default(),
+            watch_is_over: Cell::new(false),
             dedicated_since: Cell::new(None),
             waker: RefCell::default(),
             queued: Cell::new(0),
@@ -445,6 +448,8 @@ impl SessionTask {
         *self.session.writer.borrow_mut() = None;
         self.session.waker.borrow_mut().take();
         self.session.drop_backend_set();
+        self.session.end_watch();
+        self.session.client.borrow_mut().transaction.take();
         *self.session.replies.borrow_mut() = Replies::default();
         self.session.wake_stream();
         self.session.recharge(&self.worker);

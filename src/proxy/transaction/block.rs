@@ -1,0 +1,224 @@
+//! A transaction in flight: which of a server's replies belong to it, and the client's reply.
+//! Knows nothing of connections.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
+
+use super::{LocalCall, Transaction};
+use crate::{
+    commands::Args,
+    proxy::{
+        backend::Backend, dispatch::CallContext, local, pieces::Pieces, replies::Ticket, session::Session,
+        worker::Worker,
+    },
+    resp::{
+        number::{Header, header},
+        reply::ReplyScanner,
+        request::RequestScanner,
+        write,
+    },
+};
+
+/// What a reply of the server is to a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum BlockReply {
+    /// More replies are due. `refused`: the server has refused a command, or MULTI.
+    More { refused: bool },
+    /// It is the reply to EXEC.
+    Last,
+    /// It is none to MULTI, a command or EXEC: the connection cannot be used any more.
+    Unexpected,
+}
+
+/// What a block is for.
+#[derive(Debug)]
+enum Purpose {
+    Execute {
+        /// The commands that the node answers itself.
+        local: Vec<LocalCall>,
+        len: usize,
+    },
+    /// Finding out whether the server executes transactions.
+    Probe(Rc<Backend>),
+}
+
+/// MULTI, commands and EXEC, as one request in flight.
+#[derive(Debug)]
+pub(in crate::proxy) struct Block {
+    session: Rc<Session>,
+    ticket: Option<Ticket>,
+    purpose: Purpose,
+    /// Replies that are due, with that to EXEC.
+    due: Cell<usize>,
+    first: Cell<bool>,
+    /// The first error of the server before EXEC.
+    error: RefCell<Option<Vec<u8>>>,
+}
+
+impl Block {
+    /// The block of a transaction.
+    pub(super) fn of(session: &Rc<Session>, ticket: Ticket, transaction: Transaction) -> Self {
+        let len = transaction.len();
+        Self {
+            session: session.clone(),
+            ticket: Some(ticket),
+            due: Cell::new(transaction.sent + 2),
+            purpose: Purpose::Execute { local: transaction.local, len },
+            first: Cell::new(true),
+            error: RefCell::default(),
+        }
+    }
+
+    /// MULTI and EXEC alone, for a session that waits for the result.
+    pub(super) fn probe(session: &Rc<Session>, backend: Rc<Backend>) -> Self {
+        Self {
+            session: session.clone(),
+            ticket: None,
+            due: Cell::new(2),
+            purpose: Purpose::Probe(backend),
+            first: Cell::new(true),
+            error: RefCell::default(),
+        }
+    }
+
+    pub(in crate::proxy) fn session(&self) -> &Rc<Session> {
+        &self.session
+    }
+
+    /// Takes the next reply of the server.
+    pub(in crate::proxy) fn take(&self, reply: &[u8]) -> BlockReply {
+        let left = self.due.get() - 1;
+        self.due.set(left);
+        let is_first = self.first.replace(false);
+        let expected: &[u8] = if is_first { b"+OK\r\n" } else { b"+QUEUED\r\n" };
+        match reply[0] {
+            b'*' | b'_' | b'-' if left == 0 => BlockReply::Last,
+            b'-' if left > 0 && (!is_first || matches!(self.purpose, Purpose::Probe(_))) => {
+                self.error.borrow_mut().get_or_insert_with(|| reply.to_vec());
+                BlockReply::More { refused: true }
+            }
+            _ if left > 0 && reply == expected => BlockReply::More { refused: false },
+            _ => BlockReply::Unexpected,
+        }
+    }
+
+    /// Takes the next reply of the server, which is a large one: only that to EXEC may be.
+    pub(in crate::proxy) fn take_large(&self) -> BlockReply {
+        let left = self.due.get() - 1;
+        self.due.set(left);
+        if left == 0 { BlockReply::Last } else { BlockReply::Unexpected }
+    }
+
+    /// Answers the client. `len`: bytes of the block.
+    pub(in crate::proxy) fn deliver(&self, worker: &Worker, reply: &[u8], len: usize) {
+        let error = self.error.borrow();
+        match (&self.purpose, &*error) {
+            (Purpose::Probe(backend), error) => {
+                backend.probe.end(worker, error.is_none() && reply == b"*0\r\n");
+            }
+            (Purpose::Execute { .. }, Some(error)) if reply[0] == b'-' => {
+                let error = String::from_utf8_lossy(error.strip_prefix(b"-").unwrap_or(error));
+                self.complete(worker, &abort(error.trim_end()), len);
+            }
+            (Purpose::Execute { local, .. }, _) if local.is_empty() => self.complete(worker, reply, len),
+            (Purpose::Execute { local, len: commands }, _) => {
+                match splice(worker, &self.session, reply, local, *commands) {
+                    Some(reply) => self.complete(worker, &reply, len),
+                    None => self.complete(
+                        worker,
+                        b"-ERR outcome unknown: a server answered EXEC with another reply\r\n",
+                        len,
+                    ),
+                }
+            }
+        }
+    }
+
+    /// The same for a large reply.
+    pub(in crate::proxy) fn deliver_in_pieces(&self, worker: &Worker, reply: Pieces, len: usize) {
+        match (&self.purpose, self.ticket) {
+            (Purpose::Execute { local, .. }, Some(ticket)) if local.is_empty() => {
+                self.session.clone().complete_in_pieces(worker, ticket, reply, len);
+            }
+            _ => self.deliver(worker, &reply.concat(), len),
+        }
+    }
+
+    /// No reply will arrive. `sent`: the server may have executed the transaction; `error` is the whole line.
+    pub(in crate::proxy) fn fail(&self, worker: &Worker, sent: bool, error: &[u8], len: usize) {
+        match &self.purpose {
+            Purpose::Probe(backend) => backend.probe.end(worker, false),
+            Purpose::Execute { .. } if sent => self.complete(worker, error, len),
+            Purpose::Execute { .. } => {
+                let text = String::from_utf8_lossy(error.strip_prefix(b"-").unwrap_or(error));
+                self.complete(worker, &abort(text.trim_end()), len);
+            }
+        }
+    }
+
+    fn complete(&self, worker: &Worker, reply: &[u8], len: usize) {
+        if let Some(ticket) = self.ticket {
+            self.session.clone().complete(worker, ticket, reply, len);
+        }
+    }
+}
+
+/// The error of a transaction of which nothing was executed. (Redis, `execCommandAbort`.)
+pub(super) fn abort_text(why: &str) -> String {
+    format!("EXECABORT Transaction discarded because of: {why}")
+}
+
+fn abort(why: &str) -> Vec<u8> {
+    let mut reply = Vec::new();
+    write::error(&mut reply, &abort_text(why));
+    reply
+}
+
+/// The reply to EXEC with those of the commands that the node answers itself. `commands`: of the whole transaction.
+/// `None`: the server's reply is not one to EXEC.
+pub(super) fn splice(
+    worker: &Worker,
+    session: &Session,
+    reply: &[u8],
+    local: &[LocalCall],
+    commands: usize,
+) -> Option<Vec<u8>> {
+    let (count, mut at) = match (reply[0], header(reply, 1)) {
+        (b'*', Header::Number(count @ 0.., at)) => (usize::try_from(count).ok()?, at),
+        // Nil or an error: nothing was executed.
+        _ => return Some(reply.to_vec()),
+    };
+    if count + local.len() != commands {
+        return None;
+    }
+    let mut out = Vec::with_capacity(reply.len() + 64 * local.len());
+    write::array(&mut out, commands);
+    let mut local = local.iter().peekable();
+    for place in 0..commands {
+        if let Some(call) = local.next_if(|call| call.place == place) {
+            answer(worker, session, call, &mut out);
+        } else {
+            let len = ReplyScanner::default().scan(&reply[at..]).ok()??;
+            out.extend_from_slice(&reply[at..at + len]);
+            at += len;
+        }
+    }
+    Some(out)
+}
+
+/// Writes the node's own reply to a command of a transaction.
+fn answer(worker: &Worker, session: &Session, call: &LocalCall, out: &mut Vec<u8>) {
+    let mut scanner = RequestScanner::default();
+    // It was scanned when it was queued.
+    if scanner.scan(&call.request).is_err() {
+        debug_assert!(false, "what was queued is a request");
+        return write::error(out, "ERR not executed");
+    }
+    let context = CallContext { bytes: &call.request, args: scanner.args() };
+    debug_assert!(context.len() > 0);
+    let routes = session.product.routes.borrow().clone();
+    // A transaction neither closes its connection nor delays its reply.
+    let _ = local::answer(worker, session, &routes, call.command, &context, out);
+}

@@ -1,0 +1,222 @@
+//! EXEC: sends a transaction to the owner of its slot, as soon as the slot is not held.
+//! Knows nothing of what the server replies.
+
+use std::rc::Rc;
+
+use super::{
+    Block, Transaction,
+    block::{abort_text, splice},
+    probe::Supported,
+};
+use crate::{
+    model::{
+        ids::{Epoch, SlotId},
+        route::ProductRoutes,
+    },
+    proxy::{
+        backend::{Backend, Requester},
+        check::ServeCheck,
+        client::ReplyMode,
+        counters::count,
+        dispatch::{DispatchTarget, RefusalReason},
+        session::{Handled, SendTo, Session},
+        worker::Worker,
+    },
+    resp::write,
+};
+
+/// The answer to EXEC of a transaction in which a command was refused. (Redis, `multi.c`.)
+const REFUSED: &str = "EXECABORT Transaction discarded because of previous errors.";
+
+/// Why a transaction is not executed at a server.
+pub(super) const NO_TRANSACTIONS: &str = "its server does not allow MULTI and EXEC, not executed. They must not be renamed, and the \
+    user of the group needs both";
+
+/// Why a transaction is not executed over the connection that has the watch.
+const OTHER_SETTINGS: &str = "the database or the protocol was changed after WATCH, not executed. Send SELECT and HELLO \
+    before WATCH";
+
+/// What becomes of EXEC.
+enum Outcome {
+    /// The client gets this error, and nothing was executed.
+    Abort(String),
+    /// A watched key may have changed.
+    Nil,
+    /// The slot is held.
+    Held,
+    Wait,
+    Send(Rc<Backend>, DispatchTarget),
+}
+
+impl Session {
+    /// Executes the transaction, if it can be sent now.
+    pub(super) fn exec(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        routes: &ProductRoutes,
+        serve_check: ServeCheck,
+        mode: ReplyMode,
+    ) -> Handled {
+        let Some(transaction) = self.client.borrow_mut().transaction.take() else { return Handled::Done };
+        if transaction.refused {
+            self.end_watch();
+            self.end_with(worker, &transaction, mode, REFUSED);
+            return Handled::Done;
+        }
+        if transaction.sent == 0 && !self.is_watching() {
+            self.charge_split(worker, transaction.charged, 0);
+            self.count_request(worker, mode);
+            let mut empty = Vec::new();
+            write::array(&mut empty, 0);
+            let reply = splice(worker, self, &empty, &transaction.local, transaction.len()).unwrap_or(empty);
+            if mode == ReplyMode::On {
+                self.answer(worker, &|out| out.extend_from_slice(&reply));
+            }
+            return Handled::Done;
+        }
+        match self.outcome(worker, routes, serve_check, &transaction) {
+            Outcome::Wait => {
+                self.client.borrow_mut().transaction = Some(transaction);
+                return Handled::Waiting;
+            }
+            Outcome::Held => match self.park_or_refuse(worker, transaction.requests.len()) {
+                None => {
+                    self.client.borrow_mut().transaction = Some(transaction);
+                    return Handled::Parked;
+                }
+                Some(text) => {
+                    self.end_watch();
+                    self.end_with(worker, &transaction, mode, &abort_text(text));
+                }
+            },
+            Outcome::Abort(text) => {
+                self.end_watch();
+                self.end_with(worker, &transaction, mode, &abort_text(&text));
+            }
+            Outcome::Nil => {
+                count(&worker.stats.transactions_unwatched);
+                self.end_watch();
+                self.charge_split(worker, transaction.charged, 0);
+                let version = self.client.borrow().version;
+                self.answer_request(worker, mode, &|out| write::null_array(out, version));
+            }
+            Outcome::Send(backend, target) => {
+                self.count_request(worker, mode);
+                count(&worker.stats.forwarded);
+                count(&worker.stats.transactions);
+                self.charge_split(worker, transaction.charged, 0);
+                self.send_block(worker, routes, &backend, target, *transaction, mode != ReplyMode::On);
+            }
+        }
+        Handled::Done
+    }
+
+    fn outcome(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        routes: &ProductRoutes,
+        serve_check: ServeCheck,
+        transaction: &Transaction,
+    ) -> Outcome {
+        let watched = self.watched();
+        // The watch ends with the connection, and with every change of the slot's owner.
+        if watched.is_some() && !self.is_settled() {
+            return Outcome::Wait;
+        }
+        if serve_check != ServeCheck::Open {
+            return Outcome::Abort(RefusalReason::ServeCheck(serve_check).to_string());
+        }
+        let slot = transaction.slot.or(watched.as_ref().map(|watched| watched.slot));
+        if let (Some(slot), Some(watched)) = (transaction.slot, &watched)
+            && slot != watched.slot
+        {
+            return Outcome::Abort(RefusalReason::CrossSlot.to_string());
+        }
+        let target = match slot.map(|slot| (slot, routes.slots[usize::from(slot.0)])) {
+            Some((_, route)) if route.hold.0 != 0 => return Outcome::Held,
+            Some((slot, route)) => match route.group {
+                None => return Outcome::Abort(RefusalReason::Unassigned(slot).to_string()),
+                Some(group) => target(group, Some(slot), route.epoch, transaction.is_write),
+            },
+            None if routes.groups.is_empty() => return Outcome::Abort(RefusalReason::NoServers.to_string()),
+            None => target(0, None, Epoch(0), transaction.is_write),
+        };
+        let backend = match watched {
+            Some(watched) if watched.epoch != target.epoch => return Outcome::Nil,
+            Some(watched) => match watched.backend {
+                None => return Outcome::Nil,
+                Some(backend) if transaction.sent > 0 && !self.has_settings_of(&backend) => {
+                    return Outcome::Abort(OTHER_SETTINGS.into());
+                }
+                Some(backend) => backend,
+            },
+            None => match self.choose_backend(worker, routes, &target, transaction.requests.len()) {
+                SendTo::Backend(backend) => backend,
+                SendTo::Refuse(text) => return Outcome::Abort(text),
+                SendTo::Wait => return Outcome::Wait,
+            },
+        };
+        match backend.probe.supported(worker.clock.tick()) {
+            Supported::Yes => Outcome::Send(backend, target),
+            Supported::NotAt(_) => {
+                worker.report_data_user(&backend.addr);
+                Outcome::Abort(NO_TRANSACTIONS.into())
+            }
+            Supported::Asked | Supported::Unknown => {
+                self.ask_probe(worker, &backend);
+                Outcome::Wait
+            }
+        }
+    }
+
+    fn send_block(
+        self: &Rc<Self>,
+        worker: &Worker,
+        routes: &ProductRoutes,
+        backend: &Backend,
+        target: DispatchTarget,
+        mut transaction: Transaction,
+        muted: bool,
+    ) {
+        let mut requests = std::mem::take(&mut transaction.requests);
+        write::request(&mut requests, &[b"EXEC"]);
+        let ticket = self.open(muted, requests.len());
+        if routes.reads.own_writes && target.is_write {
+            self.note_write(ticket);
+        }
+        let block = Rc::new(Block::of(self, ticket, transaction));
+        self.send(worker, backend, &target, &requests, Requester::Block(block));
+        self.watch_is_sent();
+    }
+
+    /// Wakes the session when it is known whether the server at the other end of `backend` executes transactions.
+    pub(super) fn ask_probe(self: &Rc<Self>, worker: &Worker, backend: &Rc<Backend>) {
+        let is_asked = backend.probe.supported(worker.clock.tick()) == Supported::Asked;
+        backend.probe.wait(self);
+        if is_asked {
+            return;
+        }
+        let mut requests = Vec::new();
+        write::request(&mut requests, &[b"MULTI"]);
+        write::request(&mut requests, &[b"EXEC"]);
+        let block = Rc::new(Block::probe(self, backend.clone()));
+        let target = target(0, None, Epoch(0), false);
+        self.send(worker, backend, &target, &requests, Requester::Block(block));
+    }
+
+    /// Whether its database and version are those of the connection.
+    fn has_settings_of(&self, backend: &Backend) -> bool {
+        let client = self.client.borrow();
+        client.db == backend.db && client.version == backend.version
+    }
+
+    /// Ends a transaction that is not executed.
+    fn end_with(&self, worker: &Worker, transaction: &Transaction, mode: ReplyMode, text: &str) {
+        self.charge_split(worker, transaction.charged, 0);
+        self.refuse_request(worker, mode, text);
+    }
+}
+
+fn target(group: u16, slot: Option<SlotId>, epoch: Epoch, is_write: bool) -> DispatchTarget {
+    DispatchTarget { group, slot, epoch, is_write, may_read_replica: false }
+}

@@ -1,0 +1,62 @@
+//! Transactions: the commands between MULTI and EXEC wait in the node, and go to the owner of their slot as one block:
+//! MULTI, the commands, EXEC. Only a transaction with WATCH needs a connection of its own.
+//! Knows nothing of how requests are read.
+
+mod block;
+mod exec;
+mod probe;
+mod queue;
+mod watch;
+
+pub(super) use block::{Block, BlockReply};
+pub(super) use probe::Probe;
+pub(super) use watch::Watch;
+
+use crate::{commands::Local, model::ids::SlotId, resp::write};
+
+/// The commands of a transaction that is not executed yet.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    /// MULTI and the requests for the server.
+    requests: Vec<u8>,
+    /// Commands in `requests`, without MULTI.
+    sent: usize,
+    /// Those that the node answers itself.
+    local: Vec<LocalCall>,
+    /// The slot of all keys.
+    slot: Option<SlotId>,
+    /// Whether a command may change data.
+    is_write: bool,
+    /// Whether a command was refused, so that EXEC executes nothing.
+    refused: bool,
+    /// Bytes that are charged to the session.
+    charged: usize,
+}
+
+/// A command of a transaction that the node answers itself.
+#[derive(Debug)]
+struct LocalCall {
+    /// Its place among all commands of the transaction.
+    place: usize,
+    command: Local,
+    request: Vec<u8>,
+}
+
+impl Transaction {
+    fn new() -> Self {
+        let mut requests = Vec::new();
+        write::request(&mut requests, &[b"MULTI"]);
+        Self { requests, sent: 0, local: Vec::new(), slot: None, is_write: false, refused: false, charged: 0 }
+    }
+
+    /// Number of commands.
+    fn len(&self) -> usize {
+        self.sent + self.local.len()
+    }
+
+    /// Bytes of memory.
+    fn memory(&self) -> usize {
+        let local: usize = self.local.iter().map(|call| call.request.capacity() + size_of::<LocalCall>()).sum();
+        self.requests.capacity() + local
+    }
+}

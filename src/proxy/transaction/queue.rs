@@ -1,0 +1,276 @@
+//! Queues the commands of a transaction, with the checks that Redis does before it answers QUEUED.
+//! Knows nothing of how a transaction is executed.
+
+use std::rc::Rc;
+
+use super::{LocalCall, Transaction, block::abort_text};
+use crate::{
+    commands::{Args, Flags, Handling, InvalidCall, KeysError, Local, ResolveError, Spec, TransactionCommand, resolve},
+    model::{ids::SlotId, route::ProductRoutes},
+    proxy::{
+        check::ServeCheck,
+        client::ReplyMode,
+        counters::count,
+        dispatch::{CallContext, LOCAL_ARGS_MAX, RefusalReason},
+        local,
+        session::{Handled, Session},
+        worker::Worker,
+    },
+    resp::{number, write},
+};
+
+const EXEC: Handling = Handling::Transaction(TransactionCommand::Exec);
+
+/// How a command of a transaction is queued.
+enum Queued {
+    /// It is sent to the owner of the slot.
+    ForServer(Option<SlotId>),
+    /// The node answers it when the transaction is executed.
+    ForNode(Local),
+}
+
+impl Session {
+    /// Begins a transaction, or ends one without executing it, or watches keys. `spec`: of the command.
+    #[cold]
+    pub(in crate::proxy) fn transact(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        routes: &ProductRoutes,
+        serve_check: ServeCheck,
+        command: TransactionCommand,
+        call: &CallContext<'_>,
+        mode: ReplyMode,
+    ) -> Handled {
+        let in_transaction = self.client.borrow().transaction.is_some();
+        match command {
+            TransactionCommand::Exec if in_transaction => return self.exec(worker, routes, serve_check, mode),
+            TransactionCommand::Watch if !in_transaction => {
+                return self.watch(worker, routes, serve_check, call, mode);
+            }
+            TransactionCommand::Unwatch if !in_transaction => {
+                self.end_watch();
+                self.answer_request(worker, mode, &|out| write::simple(out, "OK"));
+            }
+            TransactionCommand::Unwatch => return self.queue(worker, routes, call, mode),
+            TransactionCommand::Multi if !in_transaction => {
+                self.client.borrow_mut().transaction = Some(Box::new(Transaction::new()));
+                self.answer_request(worker, mode, &|out| write::simple(out, "OK"));
+            }
+            TransactionCommand::Discard if in_transaction => {
+                self.end_transaction(worker);
+                self.end_watch();
+                self.answer_request(worker, mode, &|out| write::simple(out, "OK"));
+            }
+            TransactionCommand::Exec => self.refuse_request(worker, mode, "ERR EXEC without MULTI"),
+            TransactionCommand::Discard => self.refuse_request(worker, mode, "ERR DISCARD without MULTI"),
+            // These two do not end the transaction. (Redis, `multi.c`.)
+            TransactionCommand::Multi => self.refuse_request(worker, mode, "ERR MULTI calls can not be nested"),
+            TransactionCommand::Watch => self.refuse_request(worker, mode, "ERR WATCH inside MULTI is not allowed"),
+        }
+        Handled::Done
+    }
+
+    /// Handles a request while a transaction is open: queues it, or ends the transaction.
+    #[cold]
+    pub(in crate::proxy) fn handle_in_transaction(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        routes: &ProductRoutes,
+        serve_check: ServeCheck,
+        call: &CallContext<'_>,
+        mode: ReplyMode,
+    ) -> Handled {
+        let spec = match resolve(call) {
+            Ok(spec) => spec,
+            Err(ResolveError::WrongArity(spec)) if spec.handling == EXEC => {
+                // (Redis, `rejectCommand`.)
+                self.end_transaction(worker);
+                self.end_watch();
+                let text = abort_text(&ResolveError::WrongArity(spec).to_string());
+                self.refuse_request(worker, mode, &text);
+                return Handled::Done;
+            }
+            Err(error) => return self.refuse_in_transaction(worker, mode, &local::unresolved(&error, call)),
+        };
+        match spec.handling {
+            Handling::Transaction(command) => self.transact(worker, routes, serve_check, command, call, mode),
+            // As in Redis, a transaction does not queue QUIT and RESET.
+            Handling::Local(local @ (Local::Quit | Local::Reset)) => {
+                self.end_transaction(worker);
+                self.count_request(worker, mode);
+                self.answer_locally(worker, routes, local, call, mode != ReplyMode::On)
+            }
+            Handling::Close(why) => {
+                self.close_with(worker, mode, why);
+                Handled::Done
+            }
+            _ => self.queue(worker, routes, call, mode),
+        }
+    }
+
+    /// Queues a command, or refuses it, so that EXEC executes nothing.
+    fn queue(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        routes: &ProductRoutes,
+        call: &CallContext<'_>,
+        mode: ReplyMode,
+    ) -> Handled {
+        let Ok(spec) = resolve(call) else { return Handled::Done };
+        let db = self.client.borrow().db;
+        let queued = match check(routes, spec, call, worker, db) {
+            Ok(queued) => queued,
+            Err(text) => return self.refuse_in_transaction(worker, mode, &text),
+        };
+        let mut client = self.client.borrow_mut();
+        let Some(transaction) = &mut client.transaction else { return Handled::Done };
+        if transaction.refused {
+            // Nothing of it is executed, so it need not be kept.
+            drop(client);
+            self.answer_request(worker, mode, &|out| write::simple(out, "QUEUED"));
+            return Handled::Done;
+        }
+        if let Err(text) = transaction.add(worker, spec, call, queued) {
+            drop(client);
+            return self.refuse_in_transaction(worker, mode, &text);
+        }
+        let (before, now) = (transaction.charged, transaction.memory());
+        transaction.charged = now;
+        drop(client);
+        if before != now {
+            self.charge_split(worker, before, now);
+        }
+        self.answer_request(worker, mode, &|out| write::simple(out, "QUEUED"));
+        Handled::Done
+    }
+
+    /// Refuses a command of a transaction: EXEC will execute nothing.
+    fn refuse_in_transaction(&self, worker: &Worker, mode: ReplyMode, text: &str) -> Handled {
+        if let Some(transaction) = &mut self.client.borrow_mut().transaction {
+            transaction.refused = true;
+        }
+        self.refuse_request(worker, mode, text);
+        Handled::Done
+    }
+
+    /// Ends the transaction, if there is one, without executing it.
+    pub(in crate::proxy) fn end_transaction(&self, worker: &Worker) {
+        let transaction = self.client.borrow_mut().transaction.take();
+        if let Some(transaction) = transaction {
+            self.charge_split(worker, transaction.charged, 0);
+        }
+    }
+}
+
+/// The error for a command that changes the settings of the connection.
+fn before_multi(spec: &Spec) -> String {
+    format!("ERR '{}' is not executed in a transaction by this proxy. Send it before MULTI", spec.name)
+}
+
+/// How a command is queued. `db`: that of the session.
+///
+/// # Errors
+/// Returns the error for the client if it cannot be a part of a transaction.
+fn check(
+    routes: &ProductRoutes,
+    spec: &'static Spec,
+    call: &CallContext<'_>,
+    worker: &Worker,
+    db: u32,
+) -> Result<Queued, String> {
+    if spec.flags.contains(Flags::NO_MULTI) {
+        return Err("ERR Command not allowed inside a transaction".into());
+    }
+    match spec.handling {
+        Handling::Slot | Handling::Split(_) => of_slot(routes, spec, call),
+        Handling::AnyServer => Ok(Queued::ForServer(None)),
+        Handling::Local(Local::CommandList) if call.args.len() > 2 => Ok(Queued::ForServer(None)),
+        Handling::Local(_) if call.args.len() > LOCAL_ARGS_MAX => {
+            count(&worker.stats.long_local_commands);
+            Err(RefusalReason::TooManyArguments(spec.name).to_string())
+        }
+        // The delay of a failed login would hold up the whole transaction, or be missing.
+        Handling::Local(Local::Auth | Local::Hello) => Err(before_multi(spec)),
+        // The data user may not run SELECT at the server.
+        Handling::Local(Local::Select) if number::parse(call.get(1)) != Some(db.into()) => Err(before_multi(spec)),
+        Handling::Local(local) => Ok(Queued::ForNode(local)),
+        // Inside a transaction it does nothing, as in Redis.
+        Handling::Transaction(_) => Ok(Queued::ForServer(None)),
+        Handling::AllGroups(_) => Err(format!(
+            "ERR '{}' concerns all groups of the product and is not executed in a transaction, which runs in one group. \
+             Call it without MULTI",
+            spec.name
+        )),
+        Handling::Unsupported(why) | Handling::Refused(why) => {
+            Err(RefusalReason::NotOffered { name: spec.name, why }.to_string())
+        }
+        Handling::Container | Handling::Close(_) => Err(RefusalReason::Invalid(InvalidCall::Syntax).to_string()),
+    }
+}
+
+/// A command with keys: they all belong to one slot.
+fn of_slot(routes: &ProductRoutes, spec: &'static Spec, call: &CallContext<'_>) -> Result<Queued, String> {
+    if routes.rules.scripts_off && spec.runs_script() {
+        return Err(RefusalReason::ScriptsOff(spec.name).to_string());
+    }
+    let mut positions = Vec::new();
+    match spec.routing_keys(call, &mut positions) {
+        Ok(()) => {}
+        Err(error @ KeysError::Pattern) => {
+            return Err(RefusalReason::Invalid(InvalidCall::new(spec, call, error)).to_string());
+        }
+        // It is a script without keys, or the server refuses it when the transaction is executed.
+        Err(_) => return Ok(Queued::ForServer(None)),
+    }
+    let mut slots = positions.iter().map(|arg| routes.layout.slot(call.get(*arg)));
+    let first = slots.next();
+    match first {
+        Some(first) if slots.any(|slot| slot != first) => Err(RefusalReason::CrossSlot.to_string()),
+        first => Ok(Queued::ForServer(first)),
+    }
+}
+
+impl Transaction {
+    /// Adds a command.
+    ///
+    /// # Errors
+    /// Returns the error for the client: another slot, or too much is queued.
+    fn add(
+        &mut self,
+        worker: &Worker,
+        spec: &'static Spec,
+        call: &CallContext<'_>,
+        queued: Queued,
+    ) -> Result<(), String> {
+        let limits = &worker.config.limits;
+        if self.len() >= limits.transaction_commands_max {
+            return Err(format!(
+                "ERR a transaction has at most {} commands (proxy.transaction_commands_max), not executed. Use several",
+                limits.transaction_commands_max
+            ));
+        }
+        if self.memory() + call.bytes.len() > limits.transaction_bytes_max {
+            return Err(format!(
+                "ERR a transaction has at most {} bytes (proxy.transaction_bytes_max), not executed. Use several",
+                limits.transaction_bytes_max
+            ));
+        }
+        match queued {
+            Queued::ForNode(command) => {
+                self.local.push(LocalCall { place: self.len(), command, request: call.bytes.to_vec() });
+            }
+            Queued::ForServer(slot) => {
+                if let (Some(slot), Some(other)) = (slot, self.slot)
+                    && slot != other
+                {
+                    return Err(RefusalReason::CrossSlot.to_string());
+                }
+                self.slot = self.slot.or(slot);
+                self.is_write |= spec.is_write();
+                self.sent += 1;
+                self.requests.extend_from_slice(call.bytes);
+            }
+        }
+        Ok(())
+    }
+}

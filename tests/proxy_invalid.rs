@@ -137,17 +137,14 @@ fn is_compared(spec: &Spec) -> bool {
     }
     match spec.handling {
         Handling::Slot | Handling::Split(_) | Handling::AnyServer | Handling::Container => true,
-        // They end or mute the connection, or begin a transaction, which the proxy refuses.
-        Handling::Local(local) => !matches!(
-            local,
-            Local::Quit
-                | Local::ClientReply
-                | Local::Multi
-                | Local::Exec
-                | Local::Discard
-                | Local::CommandGetkeysandflags
-        ),
-        Handling::Unsupported(_) | Handling::Refused(_) | Handling::Close(_) => false,
+        // They end or mute the connection.
+        Handling::Local(local) => !matches!(local, Local::Quit | Local::ClientReply | Local::CommandGetkeysandflags),
+        // tests/proxy_transactions.rs has those of transactions.
+        Handling::Transaction(_)
+        | Handling::AllGroups(_)
+        | Handling::Unsupported(_)
+        | Handling::Refused(_)
+        | Handling::Close(_) => false,
     }
 }
 

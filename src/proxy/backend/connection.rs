@@ -21,6 +21,7 @@ use super::{
     handshake::{self, LoginTarget},
     incomplete::{Beginning, IncompleteReply},
     inflight::WITHHELD,
+    refusals::{is_not_permitted, is_not_primary},
 };
 use crate::{
     clock::boottime_ns,
@@ -52,27 +53,8 @@ const REST_RESERVED: usize = 64 * 1024;
 /// Bytes of a replica's error that are repeated to a client; the same as for other quoted texts.
 const QUOTED_MAX: usize = 128;
 
-/// The beginning of a replica's error to a write; it has executed nothing. (Redis, `replica-read-only`.)
-const NOT_PRIMARY: &[u8] = b"-READONLY ";
-
-/// The beginning of a server's error to a command that its user may not run, and what each of these errors contains, from
-/// Redis 6 to 8; the server has executed nothing. Errors that scripts make themselves may begin in the same way.
-const NOT_PERMITTED: (&[u8], [&[u8]; 2]) =
-    (b"-NOPERM ", [b"has no permissions to run the '", b"o permissions to access "]);
-
 /// What is said of a server that answered in this way.
 const OTHER_RULES: &str = "has other rules for the data user; they are being set";
-
-/// The beginning of the error of a script that ended with a command's error, before Redis 7, which quotes that error.
-/// (Redis 7 returns it as it is.)
-const SCRIPT_FAILED: &[u8] = b"-ERR Error running script ";
-
-/// Whether an error says that the server is a replica and has therefore refused a write, also of a script.
-#[cold]
-fn is_not_primary(error: &[u8]) -> bool {
-    let quotes = |part: &[u8]| part.starts_with(NOT_PRIMARY);
-    quotes(error) || error.starts_with(SCRIPT_FAILED) && error.windows(NOT_PRIMARY.len()).any(quotes)
-}
 
 /// Runs until the backend is retired and has nothing in flight.
 pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
@@ -487,14 +469,11 @@ impl Pump<'_> {
         entry.fail_with(self.worker, false, text.as_bytes());
     }
 
-    /// Whether an error says that the data user may not run a command that it has to be able to run. (The proxy sends no
-    /// others, and the error of a command in a script begins otherwise.)
+    /// Whether an error says that the data user may not run a command that it has to be able to run.
     #[cold]
     fn is_refused_data_user(&self, error: &[u8]) -> bool {
-        let (start, parts) = NOT_PERMITTED;
-        let contains = |part: &[u8]| error.windows(part.len()).any(|window| window == part);
-        let data_user = self.backend.user == ServerUser::Data && self.backend.login.data.is_some();
-        data_user && error.starts_with(start) && parts.into_iter().any(contains)
+        let backend = self.backend;
+        backend.user == ServerUser::Data && backend.login.data.is_some() && is_not_permitted(error)
     }
 
     /// Answers a request that a server refused because it has other rules for the data user.

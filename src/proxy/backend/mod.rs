@@ -7,6 +7,7 @@ mod cut_off;
 pub(super) mod handshake;
 mod incomplete;
 mod inflight;
+mod refusals;
 
 use std::{
     cell::{Cell, RefCell},

@@ -164,6 +164,61 @@ fn transactions_answer_as_redis_does() {
 }
 
 #[test]
+fn databases_are_selected_as_in_redis() {
+    same_as_redis(&[
+        "MULTI",
+        "SET foo 0",
+        "SELECT 1",
+        "SET foo 1",
+        "SELECT 2",
+        "SET foo 2",
+        "GET foo",
+        "EXEC",
+        "GET foo",
+        "SELECT 0",
+        "GET foo",
+        "SELECT 1",
+        "GET foo",
+        "MULTI",
+        "SELECT 99",
+        "SELECT x",
+        "SELECT 1",
+        "GET foo",
+        "EXEC",
+        "GET foo",
+        "MULTI",
+        "SELECT 0",
+        "DISCARD",
+        "GET foo",
+        "MULTI",
+        "SELECT 0",
+        "INCR foo",
+        "NONSENSE",
+        "EXEC",
+        "GET foo",
+        "MULTI",
+        "SELECT 3",
+        "SELECT 1",
+        "INCR foo",
+        "PING",
+        "EXEC",
+        "GET foo",
+    ]);
+}
+
+#[test]
+fn no_script_runs_as_the_control_user() {
+    let (_servers, bed) = two();
+    let mut client = bed.client();
+    client.call("MULTI").expect("+OK\r\n").call("SELECT 1").expect("+QUEUED\r\n").call("EVAL return/**/1 1 foo");
+    assert!(client.line().starts_with("-ERR a transaction that selects another database runs no scripts"));
+    client.call("EXEC").expect("-EXECABORT Transaction discarded because of previous errors.\r\n");
+    client.call("MULTI").expect("+OK\r\n").call("FCALL f 1 foo").expect("+QUEUED\r\n").call("SELECT 1");
+    assert!(client.line().starts_with("-ERR a transaction that selects another database runs no scripts"));
+    client.call("DISCARD").expect("+OK\r\n");
+}
+
+#[test]
 fn watched_keys_decide_as_in_redis() {
     same_as_redis(&[
         "WATCH foo",
@@ -297,7 +352,6 @@ fn what_a_sharded_system_cannot_do_is_refused_with_the_reason_and_nothing_is_exe
         ("SET hello 1", "-CROSSSLOT "),
         ("MGET foo hello", "-CROSSSLOT "),
         ("DBSIZE", "-ERR 'dbsize' concerns all groups"),
-        ("SELECT 1", "-ERR 'select' is not executed in a transaction"),
         ("AUTH x", "-ERR 'auth' is not executed in a transaction"),
         ("HELLO 3", "-ERR 'hello' is not executed in a transaction"),
         ("REPLICAOF h 1", "-ERR 'replicaof': "),

@@ -135,8 +135,8 @@ impl BackendSet {
     }
 
     /// An empty set of dedicated connections, for one session.
-    pub(super) fn dedicated(db: u32, version: Version) -> Self {
-        Self { borrowed: Some(RefCell::default()), ..Self::shared(db, version, ServerUser::Data) }
+    pub(super) fn dedicated(db: u32, version: Version, user: ServerUser) -> Self {
+        Self { borrowed: Some(RefCell::default()), ..Self::shared(db, version, user) }
     }
 
     /// The session's connection to a server: the one that it has, or an idle one, or a new one. `None`: there are too

@@ -39,6 +39,8 @@ enum Purpose {
         /// The commands that the node answers itself.
         local: Vec<LocalCall>,
         len: usize,
+        /// The session's database from now on, if it is executed.
+        db: Option<u32>,
     },
     /// Finding out whether the server executes transactions.
     Probe(Rc<Backend>),
@@ -65,7 +67,7 @@ impl Block {
             session: session.clone(),
             ticket: Some(ticket),
             due: Cell::new(transaction.sent + 2),
-            purpose: Purpose::Execute { local: transaction.local, len },
+            purpose: Purpose::Execute { local: transaction.local, len, db: transaction.db },
             first: Cell::new(true),
             error: RefCell::default(),
         }
@@ -123,7 +125,7 @@ impl Block {
                 self.complete(worker, &abort(error.trim_end()), len);
             }
             (Purpose::Execute { local, .. }, _) if local.is_empty() => self.complete(worker, reply, len),
-            (Purpose::Execute { local, len: commands }, _) => {
+            (Purpose::Execute { local, len: commands, .. }, _) => {
                 match splice(worker, &self.session, reply, local, *commands) {
                     Some(reply) => self.complete(worker, &reply, len),
                     None => self.complete(
@@ -134,12 +136,19 @@ impl Block {
                 }
             }
         }
+        // Behind the replies of the node, which may select another database before.
+        if let Purpose::Execute { db: Some(db), .. } = self.purpose
+            && reply[0] == b'*'
+        {
+            self.session.client.borrow_mut().db = db;
+            self.session.forget_backend_set();
+        }
     }
 
     /// The same for a large reply.
     pub(in crate::proxy) fn deliver_in_pieces(&self, worker: &Worker, reply: Pieces, len: usize) {
         match (&self.purpose, self.ticket) {
-            (Purpose::Execute { local, .. }, Some(ticket)) if local.is_empty() => {
+            (Purpose::Execute { local, db: None, .. }, Some(ticket)) if local.is_empty() => {
                 self.session.clone().complete_in_pieces(worker, ticket, reply, len);
             }
             _ => self.deliver(worker, &reply.concat(), len),

@@ -14,7 +14,8 @@ use crate::{
         route::ProductRoutes,
     },
     proxy::{
-        backend::{Backend, Requester},
+        backend::{Backend, Requester, ServerUser},
+        backend_set::BackendSet,
         check::ServeCheck,
         client::ReplyMode,
         counters::count,
@@ -33,7 +34,7 @@ pub(super) const NO_TRANSACTIONS: &str = "its server does not allow MULTI and EX
     user of the group needs both";
 
 /// Why a transaction is not executed over the connection that has the watch.
-const OTHER_SETTINGS: &str = "the database or the protocol was changed after WATCH, not executed. Send SELECT and HELLO \
+const OTHER_SETTINGS: &str = "the database or the protocol is changed after WATCH, not executed. Send SELECT and HELLO \
     before WATCH";
 
 /// What becomes of EXEC.
@@ -119,8 +120,8 @@ impl Session {
         transaction: &Transaction,
     ) -> Outcome {
         let watched = self.watched();
-        // The watch ends with the connection, and with every change of the slot's owner.
-        if watched.is_some() && !self.is_settled() {
+        // Neither goes over the connection of the requests before.
+        if (watched.is_some() || transaction.db.is_some()) && !self.is_settled() {
             return Outcome::Wait;
         }
         if serve_check != ServeCheck::Open {
@@ -148,7 +149,12 @@ impl Session {
                 Some(backend) if transaction.sent > 0 && !self.has_settings_of(&backend) => {
                     return Outcome::Abort(OTHER_SETTINGS.into());
                 }
+                Some(_) if transaction.db.is_some() => return Outcome::Abort(OTHER_SETTINGS.into()),
                 Some(backend) => backend,
+            },
+            None if transaction.db.is_some() => match self.selecting_connection(worker, target.group) {
+                Ok(backend) => backend,
+                Err(text) => return Outcome::Abort(text),
             },
             None => match self.choose_backend(worker, routes, &target, transaction.requests.len()) {
                 SendTo::Backend(backend) => backend,
@@ -187,6 +193,28 @@ impl Session {
         let block = Rc::new(Block::of(self, ticket, transaction));
         self.send(worker, backend, &target, &requests, Requester::Block(block));
         self.watch_is_sent();
+        if let Some(set) = self.probed_set.take() {
+            // It has another database afterwards.
+            set.close();
+            self.settle();
+        }
+    }
+
+    /// A connection for a transaction that selects databases. It is the control user's, since a data user may not select one.
+    ///
+    /// # Errors
+    /// Returns the text for the client if there is none.
+    fn selecting_connection(self: &Rc<Self>, worker: &Rc<Worker>, group: u16) -> Result<Rc<Backend>, String> {
+        let (db, version) = {
+            let client = self.client.borrow();
+            (client.db, client.version)
+        };
+        let mut probed = self.probed_set.borrow_mut();
+        let set = probed.get_or_insert_with(|| Rc::new(BackendSet::dedicated(db, version, ServerUser::Control)));
+        let Some(backend) = set.backend(worker, &self.product, group) else {
+            return Err(self.product.too_many_dedicated(worker));
+        };
+        backend.available(worker).map(|()| backend.clone()).map_err(|_| backend.refusal())
     }
 
     /// Wakes the session when it is known whether the server at the other end of `backend` executes transactions.

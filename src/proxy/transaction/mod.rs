@@ -27,6 +27,10 @@ pub(super) struct Transaction {
     slot: Option<SlotId>,
     /// Whether a command may change data.
     is_write: bool,
+    /// The database that it selects last, if another one than the session's is selected.
+    db: Option<u32>,
+    /// Whether it has a script or a function.
+    runs_script: bool,
     /// Whether a command was refused, so that EXEC executes nothing.
     refused: bool,
     /// Bytes that are charged to the session.
@@ -46,7 +50,17 @@ impl Transaction {
     fn new() -> Self {
         let mut requests = Vec::new();
         write::request(&mut requests, &[b"MULTI"]);
-        Self { requests, sent: 0, local: Vec::new(), slot: None, is_write: false, refused: false, charged: 0 }
+        Self {
+            requests,
+            sent: 0,
+            local: Vec::new(),
+            slot: None,
+            is_write: false,
+            db: None,
+            runs_script: false,
+            refused: false,
+            charged: 0,
+        }
     }
 
     /// Number of commands.

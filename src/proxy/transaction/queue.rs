@@ -19,12 +19,18 @@ use crate::{
     resp::{number, write},
 };
 
+/// The error for a transaction that needs the control user, as which no script may run.
+const SELECT_AND_SCRIPT: &str = "ERR a transaction that selects another database runs no scripts and functions, not \
+    executed. Send SELECT before MULTI";
+
 const EXEC: Handling = Handling::Transaction(TransactionCommand::Exec);
 
 /// How a command of a transaction is queued.
 enum Queued {
     /// It is sent to the owner of the slot.
     ForServer(Option<SlotId>),
+    /// SELECT of a database of the product.
+    Select(u32),
     /// The node answers it when the transaction is executed.
     ForNode(Local),
 }
@@ -117,13 +123,18 @@ impl Session {
         mode: ReplyMode,
     ) -> Handled {
         let Ok(spec) = resolve(call) else { return Handled::Done };
-        let db = self.client.borrow().db;
-        let queued = match check(routes, spec, call, worker, db) {
+        let queued = match check(routes, spec, call, worker) {
             Ok(queued) => queued,
             Err(text) => return self.refuse_in_transaction(worker, mode, &text),
         };
         let mut client = self.client.borrow_mut();
+        let db = client.db;
         let Some(transaction) = &mut client.transaction else { return Handled::Done };
+        // Without a change, the server is not asked to select.
+        let queued = match queued {
+            Queued::Select(to) if transaction.db.is_none() && to == db => Queued::ForNode(Local::Select),
+            queued => queued,
+        };
         if transaction.refused {
             // Nothing of it is executed, so it need not be kept.
             drop(client);
@@ -167,7 +178,7 @@ fn before_multi(spec: &Spec) -> String {
     format!("ERR '{}' is not executed in a transaction by this proxy. Send it before MULTI", spec.name)
 }
 
-/// How a command is queued. `db`: that of the session.
+/// How a command is queued.
 ///
 /// # Errors
 /// Returns the error for the client if it cannot be a part of a transaction.
@@ -176,7 +187,6 @@ fn check(
     spec: &'static Spec,
     call: &CallContext<'_>,
     worker: &Worker,
-    db: u32,
 ) -> Result<Queued, String> {
     if spec.flags.contains(Flags::NO_MULTI) {
         return Err("ERR Command not allowed inside a transaction".into());
@@ -191,8 +201,11 @@ fn check(
         }
         // The delay of a failed login would hold up the whole transaction, or be missing.
         Handling::Local(Local::Auth | Local::Hello) => Err(before_multi(spec)),
-        // The data user may not run SELECT at the server.
-        Handling::Local(Local::Select) if number::parse(call.get(1)) != Some(db.into()) => Err(before_multi(spec)),
+        // The node answers another number with the error, in its place.
+        Handling::Local(Local::Select) => {
+            let db = number::parse(call.get(1)).and_then(|db| u32::try_from(db).ok());
+            Ok(db.filter(|db| *db < routes.databases).map_or(Queued::ForNode(Local::Select), Queued::Select))
+        }
         Handling::Local(local) => Ok(Queued::ForNode(local)),
         // Inside a transaction it does nothing, as in Redis.
         Handling::Transaction(_) => Ok(Queued::ForServer(None)),
@@ -259,6 +272,15 @@ impl Transaction {
             Queued::ForNode(command) => {
                 self.local.push(LocalCall { place: self.len(), command, request: call.bytes.to_vec() });
             }
+            Queued::Select(_) if self.runs_script => return Err(SELECT_AND_SCRIPT.into()),
+            Queued::Select(db) => {
+                self.db = Some(db);
+                self.sent += 1;
+                self.requests.extend_from_slice(call.bytes);
+            }
+            Queued::ForServer(_) if self.db.is_some() && spec.runs_script() => {
+                return Err(SELECT_AND_SCRIPT.into());
+            }
             Queued::ForServer(slot) => {
                 if let (Some(slot), Some(other)) = (slot, self.slot)
                     && slot != other
@@ -267,6 +289,7 @@ impl Transaction {
                 }
                 self.slot = self.slot.or(slot);
                 self.is_write |= spec.is_write();
+                self.runs_script |= spec.runs_script();
                 self.sent += 1;
                 self.requests.extend_from_slice(call.bytes);
             }

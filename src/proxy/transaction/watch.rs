@@ -12,7 +12,7 @@ use crate::{
         route::ProductRoutes,
     },
     proxy::{
-        backend::{Backend, BackendLink, Requester, Unavailable},
+        backend::{Backend, BackendLink, Requester, ServerUser, Unavailable},
         backend_set::BackendSet,
         check::ServeCheck,
         client::ReplyMode,
@@ -172,7 +172,7 @@ impl Session {
                 if let Some(watch) = &*watch {
                     watch.set.close();
                 }
-                Rc::new(BackendSet::dedicated(client.db, client.version))
+                Rc::new(BackendSet::dedicated(client.db, client.version, ServerUser::Data))
             }
         }
     }

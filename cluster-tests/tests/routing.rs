@@ -78,9 +78,7 @@ fn commands_with_keys_of_several_slots_are_rejected_without_hash_tags() {
         client.call(&["EVAL", "return redis.call('GET', KEYS[1])", "2", "{t}3", "{t}2"]).unwrap(),
         Reply::bulk("a")
     );
-    for refused in
-        ["NOSUCHCOMMAND x", "MULTI", "SUBSCRIBE c", "BLPOP l 0", "SCAN 0", "FLUSHALL", "KEYS *", "CONFIG SET save x"]
-    {
+    for refused in ["NOSUCHCOMMAND x", "MULTI", "SUBSCRIBE c", "BLPOP l 0", "SCAN x", "CONFIG SET save x"] {
         let reply = client.call(&refused.split(' ').collect::<Vec<_>>()).unwrap();
         assert!(matches!(reply, Reply::Error(_)), "{refused}: {reply:?}");
     }

@@ -79,6 +79,7 @@ fn routes() -> ProductRoutes {
         reads: Default::default(),
         groups: vec![group(1), group(2)],
         slots: (0..1024).map(|s| SlotRoute { group: Some(s / 512), epoch: Epoch(1), hold: HoldId(0) }).collect(),
+        scans: Default::default(),
     }
 }
 

@@ -48,6 +48,7 @@ fn routes(layout: Layout) -> Result<ProductRoutes, Box<dyn std::error::Error>> {
         reads: Default::default(),
         groups: vec![group(1), group(2)],
         slots: (0..slots).map(slot).collect(),
+        scans: Default::default(),
     })
 }
 

@@ -45,6 +45,7 @@ fn table(port: u16, servers: &[HostPort]) -> RouteTable {
         reads: Default::default(),
         groups: servers.iter().enumerate().map(group).collect(),
         slots,
+        scans: Default::default(),
     };
     RouteTable {
         epoch: Epoch(1),

@@ -41,7 +41,7 @@ fn each_row_is_consistent() {
             assert!(sub.subcommands.is_empty(), "{}", sub.name);
         }
         match spec.handling {
-            Handling::Slot | Handling::Split(_) => {
+            Handling::Slot | Handling::Cursor | Handling::Database | Handling::Split(_) => {
                 assert!(spec.keys != KeySpec::None, "{name}: routed without keys");
                 assert!(!spec.flags.intersects(Flags::ADMIN | Flags::PUBSUB), "{name}: not for a shared connection");
                 assert!(
@@ -55,8 +55,8 @@ fn each_row_is_consistent() {
                 assert!(why.contains("not executed"), "{name}: {why}")
             }
             Handling::Close(_) => assert!(spec.arity == -1, "{name}: must be found whatever follows"),
+            Handling::AllGroups(_) => assert!(spec.keys == KeySpec::None, "{name}: sent to all"),
             Handling::Local(_) | Handling::Transaction(_) => {}
-            Handling::AllGroups(_) => assert!(spec.keys == KeySpec::None, "{name}"),
         }
     }
     assert!(names.len() > 500, "only {} rows", names.len());
@@ -145,11 +145,6 @@ fn handling_equals_the_documentation() {
         "BLMPOP 0 1 k LEFT",
         "WAIT 0 0",
         "WAITAOF 0 0 0",
-        "SCAN 0",
-        "KEYS *",
-        "RANDOMKEY",
-        "FLUSHALL",
-        "FLUSHDB",
         "SCRIPT LOAD x",
         "FUNCTION LIST",
     ] {
@@ -166,12 +161,9 @@ fn handling_equals_the_documentation() {
         "CLUSTER NODES",
         "MIGRATE h p k 0 0",
         "RESTORE-ASKING k 0 x",
-        "SAVE",
-        "BGSAVE",
         "MODULE LIST",
         "ACL LIST",
-        "SWAPDB 0 1",
-        "MOVE k 1",
+        "CLUSTERSCAN 0",
         "CONFIG SET a b",
         "CONFIG REWRITE",
         "LATENCY DOCTOR",
@@ -179,6 +171,29 @@ fn handling_equals_the_documentation() {
         "FAILOVER",
     ] {
         assert!(matches!(handling(line), Handling::Refused(_)), "{line}");
+    }
+    for line in [
+        "SCAN 0",
+        "KEYS *",
+        "DBSIZE",
+        "RANDOMKEY",
+        "FLUSHALL",
+        "FLUSHDB ASYNC",
+        "SWAPDB 0 1",
+        "SAVE",
+        "BGSAVE",
+        "BGREWRITEAOF",
+        "LASTSAVE",
+        "SLOTSINFO",
+        "SLOTSSCAN 1 0",
+    ] {
+        assert!(matches!(handling(line), Handling::AllGroups(_)), "{line}");
+    }
+    for line in ["HSCAN k 0", "SSCAN k 0", "ZSCAN k 0"] {
+        assert_eq!(handling(line), Handling::Cursor, "{line}");
+    }
+    for line in ["MOVE k 1", "COPY a b DB 1"] {
+        assert_eq!(handling(line), Handling::Database, "{line}");
     }
     for line in ["POST / HTTP/1.1", "Host: localhost:6379", "POST"] {
         assert!(matches!(handling(line), Handling::Close(_)), "{line}");

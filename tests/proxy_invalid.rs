@@ -15,7 +15,7 @@ use std::{
 
 use common::{Bed, PATIENCE, Redis};
 use pontoon::{
-    commands::{self, Flags, Handling, Local, Spec},
+    commands::{self, AllGroups, Flags, Handling, Local, Spec},
     resp::{reply::ReplyScanner, write},
 };
 
@@ -136,15 +136,18 @@ fn is_compared(spec: &Spec) -> bool {
         return false;
     }
     match spec.handling {
-        Handling::Slot | Handling::Split(_) | Handling::AnyServer | Handling::Container => true,
+        Handling::Slot
+        | Handling::Cursor
+        | Handling::Database
+        | Handling::Split(_)
+        | Handling::AnyServer
+        | Handling::Container => true,
+        // A save may be under way at one server and not at another.
+        Handling::AllGroups(kind) => !matches!(kind, AllGroups::Save | AllGroups::Bgsave | AllGroups::Bgrewriteaof),
         // They end or mute the connection.
         Handling::Local(local) => !matches!(local, Local::Quit | Local::ClientReply | Local::CommandGetkeysandflags),
         // tests/proxy_transactions.rs has those of transactions.
-        Handling::Transaction(_)
-        | Handling::AllGroups(_)
-        | Handling::Unsupported(_)
-        | Handling::Refused(_)
-        | Handling::Close(_) => false,
+        Handling::Transaction(_) | Handling::Unsupported(_) | Handling::Refused(_) | Handling::Close(_) => false,
     }
 }
 

@@ -52,7 +52,6 @@ fn scripts_stay_in_their_product() {
         &["FLUSHDB"],
         &["SWAPDB", "0", "1"],
         &["SELECT", "1"],
-        &["MOVE", "mine", "1"],
         &["KEYS", "*"],
         &["SCAN", "0"],
         &["RANDOMKEY"],

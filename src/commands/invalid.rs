@@ -31,6 +31,8 @@ pub enum InvalidCall {
     /// XREAD with an option of XREADGROUP.
     OnlyXreadgroup(&'static str),
     UnbalancedStreams,
+    /// The product does not have the database.
+    Database,
     /// Redis has no such error.
     OfProxy(KeysError),
 }
@@ -133,6 +135,7 @@ impl fmt::Display for InvalidCall {
             Self::UnbalancedStreams => {
                 f.write_str("ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.")
             }
+            Self::Database => f.write_str("ERR DB index is out of range"),
             Self::OfProxy(error) => write!(f, "ERR {error}"),
         }
     }

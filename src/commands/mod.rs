@@ -13,5 +13,5 @@ pub use allow_list::allow_list;
 pub use invalid::InvalidCall;
 pub use keys::{Args, KeySpec, KeysError};
 pub use lookup::{ResolveError, all, lookup, resolve};
-pub use routing::is_blocking_call;
+pub use routing::{is_blocking_call, is_of_foreign_database};
 pub use spec::{AllGroups, Flags, Handling, Local, Spec, Split, TransactionCommand};

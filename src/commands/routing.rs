@@ -1,10 +1,11 @@
-//! The keys of a call of a command, those that determine its slot, and whether the call blocks.
+//! The keys of a call of a command, those that determine its slot, the database that it names, and whether it blocks.
 //! Knows nothing of slots.
 
 use super::{
-    keys::{Args, KeySpec, KeysError, Streams, sort_patterns, streams},
+    keys::{Args, KeySpec, KeysError, Streams, is, sort_patterns, streams},
     spec::{Flags, Handling, Spec},
 };
+use crate::resp::number;
 
 impl Spec {
     /// Appends the positions of the call's keys to `out`; these are the keys that `COMMAND GETKEYS` reports. `args`
@@ -31,7 +32,7 @@ impl Spec {
         let before = out.len();
         let found = self.keys(args, out).and_then(|()| match self.keys {
             KeySpec::Sort { .. } => sort_patterns(args, out),
-            _ if out.len() == before && matches!(self.handling, Handling::Slot | Handling::Split(_)) => {
+            _ if out.len() == before && (self.handling.is_of_slot() || matches!(self.handling, Handling::Split(_))) => {
                 Err(KeysError::NoKeys)
             }
             _ => Ok(()),
@@ -41,6 +42,25 @@ impl Spec {
         }
         found
     }
+}
+
+/// Whether this call of a command that is handled as [`Handling::Database`] names a database that the product does not have:
+/// the server may have it. Servers check the other arguments.
+pub fn is_of_foreign_database<A: Args + ?Sized>(spec: &Spec, args: &A, databases: u32) -> bool {
+    let is_foreign = |arg: &[u8]| number::parse(arg).is_some_and(|db| !(0..i64::from(databases)).contains(&db));
+    if spec.name == "move" {
+        return args.len() > 2 && is_foreign(args.get(2));
+    }
+    // COPY, the options of which follow the keys.
+    let mut i = 3;
+    while i + 1 < args.len() {
+        let named = is(args.get(i), b"db");
+        if named && is_foreign(args.get(i + 1)) {
+            return true;
+        }
+        i += if named { 2 } else { 1 };
+    }
+    false
 }
 
 /// Whether this call may block its connection. XREAD and XREADGROUP block only with BLOCK.

@@ -166,13 +166,17 @@ impl Spec {
 pub enum Handling {
     /// Sent to the group that owns the slot of its keys, which must all have the same slot. See [`Spec::routing_keys`].
     Slot,
+    /// As [`Handling::Slot`]; its cursor belongs to a server process, and is passed on with a mark of that process.
+    Cursor,
+    /// As [`Handling::Slot`], if the database that it names is one of the product's ([`super::is_of_foreign_database`]).
+    Database,
     /// Split over the slots of its keys; the replies are merged.
     Split(Split),
     /// Begins or ends a transaction, or watches keys.
     Transaction(TransactionCommand),
     /// Answered by the node.
     Local(Local),
-    /// Sent to the primaries of all groups; the replies are merged.
+    /// Carried out by the node in steps at the primaries of all groups; the replies are merged.
     AllGroups(AllGroups),
     /// Sent to any server, because all of them give the same reply.
     AnyServer,
@@ -197,10 +201,29 @@ pub enum Split {
     Sum,
 }
 
-/// Commands about the keys of all groups.
+impl Handling {
+    /// Whether a call is sent, as a whole, to the group that owns the slot of its keys.
+    pub const fn is_of_slot(self) -> bool {
+        matches!(self, Self::Slot | Self::Cursor | Self::Database)
+    }
+}
+
+/// Commands about the keys of all groups, or about all their primaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AllGroups {
+    Scan,
+    Keys,
     Dbsize,
+    Randomkey,
+    Flushall,
+    Flushdb,
+    Swapdb,
+    Save,
+    Bgsave,
+    Bgrewriteaof,
+    Lastsave,
+    Slotsinfo,
+    Slotsscan,
 }
 
 /// Commands of transactions.
@@ -246,6 +269,8 @@ pub enum Local {
     ClientGetredir,
     ClientTrackinginfo,
     ClientHelp,
+    Slotsmapping,
+    Slotshashkey,
 }
 
 /// A row of the table.

@@ -84,6 +84,7 @@ fn product(state: &ClusterState, product: &Product) -> ProductRoutes {
         reads: product.reads,
         groups: product.groups.values().filter_map(group).collect(),
         slots,
+        scans: product.scans.clone(),
     }
 }
 

@@ -12,6 +12,9 @@ pub const VOTERS_MAX: u8 = 7;
 pub const PRODUCTS_MAX: usize = 128;
 /// Groups of a product: as many as the smaller layout has slots. Route tables number them with 16 bits.
 pub const GROUPS_MAX: usize = 1024;
+/// Changes of a product's groups that are remembered for SCANs under way. A scan during which more happen must begin anew;
+/// a large rebalance has some dozens.
+pub const GROUP_CHANGES_MAX: usize = 64;
 /// Servers of a group: a primary and its replicas.
 pub const SERVERS_MAX: usize = 16;
 /// Databases of a product; a node may hold a connection per server and database.

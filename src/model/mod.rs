@@ -25,6 +25,8 @@ pub mod promotion;
 pub mod reads;
 pub mod reject;
 pub mod route;
+pub mod scan_cursor;
+pub mod scan_history;
 pub mod secret;
 pub mod slot;
 pub mod state;

@@ -8,6 +8,7 @@ use super::{
     client_rules::ClientRules,
     ids::{Epoch, GroupId, HoldId, HostPort, ProductId, SlotId},
     reads::ReadPolicy,
+    scan_history::ScanHistory,
     secret::ServerLogin,
     slot::Layout,
 };
@@ -96,6 +97,8 @@ pub struct ProductRoutes {
     pub groups: Vec<GroupRoute>,
     /// One entry per slot; its length is `layout.slots()`.
     pub slots: Box<[SlotRoute]>,
+    /// What a SCAN under way has to visit again.
+    pub scans: ScanHistory,
 }
 
 /// A group as workers see it.

@@ -23,6 +23,7 @@ use super::{
     promotion::{EndedPromotion, Promotion, ReplicationOffset},
     reads::ReadPolicy,
     route::{HoldKind, Isolated, Mode},
+    scan_history::ScanHistory,
     secret::Credentials,
     slot::Layout,
 };
@@ -218,6 +219,8 @@ pub struct Product {
     pub sweep_runs: u32,
     /// Owner and slot epoch of each slot; length `layout.slots()`.
     pub slots: Vec<SlotState>,
+    /// What a SCAN under way has to visit again.
+    pub scans: ScanHistory,
 }
 
 /// A slot in the replicated table. Whether it is held is in `ClusterState::holds`.

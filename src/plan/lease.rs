@@ -247,6 +247,7 @@ mod tests {
             reads: crate::model::reads::ReadPolicy::default(),
             sweep_runs: 0,
             slots: Vec::new(),
+            scans: Default::default(),
         };
         state.products.insert(product.id, product);
         if hold {

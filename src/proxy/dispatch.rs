@@ -7,7 +7,7 @@ use super::{check::ServeCheck, client::Access};
 use crate::{
     commands::{
         AllGroups, Args, Handling, InvalidCall, KeysError, Local, ResolveError, Spec, Split, TransactionCommand,
-        is_blocking_call, resolve,
+        is_blocking_call, is_of_foreign_database, resolve,
     },
     model::{
         ids::{Epoch, SlotId},
@@ -68,7 +68,9 @@ pub(super) enum Dispatch {
     /// The same in sections, because it has many keys: their routes are looked up as the sections are sent.
     LargeSplit { kind: Split, spec: &'static Spec },
     /// Ask the primaries of all groups.
-    AllGroups { kind: AllGroups, spec: &'static Spec },
+    AllGroups(AllGroups),
+    /// Go on with the scan of a key, whose slot this is.
+    KeyScan(SlotId),
     /// A transaction begins or ends, or keys are watched.
     Transaction(TransactionCommand),
     /// The node answers it.
@@ -191,7 +193,14 @@ pub(super) fn dispatch(
             }
             forward(routes, serve_check, slot, spec)
         }
-        Handling::Slot | Handling::Split(_) => by_keys(routes, serve_check, spec, call, scratch),
+        Handling::Database if is_of_foreign_database(spec, call, routes.databases) => {
+            Dispatch::Refuse(RefusalReason::Invalid(InvalidCall::Database))
+        }
+        Handling::Slot | Handling::Database | Handling::Split(_) => by_keys(routes, serve_check, spec, call, scratch),
+        Handling::Cursor => match forward(routes, serve_check, routes.layout.slot(call.get(1)), spec) {
+            Dispatch::Forward(DispatchTarget { slot: Some(slot), .. }) => Dispatch::KeyScan(slot),
+            other => other,
+        },
         // Only a server knows the filters (module, category, pattern); it lists its own commands, as it does for DOCS.
         Handling::Local(Local::CommandList) if call.args.len() > 2 => any_server(routes, serve_check, spec),
         Handling::Local(_) if call.args.len() > LOCAL_ARGS_MAX => {
@@ -199,7 +208,7 @@ pub(super) fn dispatch(
         }
         Handling::Local(local) => Dispatch::Local(local),
         Handling::Transaction(command) => Dispatch::Transaction(command),
-        Handling::AllGroups(kind) => all_groups(routes, serve_check, kind, spec),
+        Handling::AllGroups(kind) => all_groups(routes, serve_check, kind),
         Handling::AnyServer => any_server(routes, serve_check, spec),
         Handling::Unsupported(why) | Handling::Refused(why) => {
             Dispatch::Refuse(RefusalReason::NotOffered { name: spec.name, why })
@@ -259,14 +268,14 @@ fn any_server(routes: &ProductRoutes, serve_check: ServeCheck, spec: &Spec) -> D
     })
 }
 
-fn all_groups(routes: &ProductRoutes, serve_check: ServeCheck, kind: AllGroups, spec: &'static Spec) -> Dispatch {
+fn all_groups(routes: &ProductRoutes, serve_check: ServeCheck, kind: AllGroups) -> Dispatch {
     if serve_check != ServeCheck::Open {
         return Dispatch::Refuse(RefusalReason::ServeCheck(serve_check));
     }
     if routes.groups.is_empty() {
         return Dispatch::Refuse(RefusalReason::NoServers);
     }
-    Dispatch::AllGroups { kind, spec }
+    Dispatch::AllGroups(kind)
 }
 
 fn by_keys(
@@ -405,6 +414,7 @@ mod tests {
             reads: Default::default(),
             groups: vec![group(1), group(2)],
             slots,
+            scans: Default::default(),
         }
     }
 
@@ -419,7 +429,8 @@ mod tests {
             Dispatch::Forward(t) => format!("group {} write {}", t.group, t.is_write),
             Dispatch::Split { kind, .. } => format!("split {kind:?}"),
             Dispatch::LargeSplit { kind, .. } => format!("large split {kind:?}"),
-            Dispatch::AllGroups { kind, .. } => format!("all groups {kind:?}"),
+            Dispatch::AllGroups(kind) => format!("all groups {kind:?}"),
+            Dispatch::KeyScan(slot) => format!("key scan {slot}"),
             Dispatch::Transaction(command) => format!("transaction {command:?}"),
             Dispatch::Local(local) => format!("local {local:?}"),
             Dispatch::Held => "held".into(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{report::HoldProgress, worker::Worker};
 use crate::model::{
-    ids::{HoldId, SlotId},
+    ids::{HoldId, ProductId, SlotId},
     route::{HoldKind, HoldRoutes, RouteTable},
 };
 
@@ -19,6 +19,11 @@ impl Holds {
     /// Whether a hold has not drained yet.
     pub(super) fn undrained(&self) -> bool {
         self.open.values().any(|(_, progress)| !progress.drained)
+    }
+
+    /// Whether a hold of the product is open.
+    pub(super) fn concern(&self, product: ProductId) -> bool {
+        self.open.values().any(|(hold, _)| hold.product == product)
     }
 
     /// The progress of all open holds, for the report.

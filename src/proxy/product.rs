@@ -298,6 +298,7 @@ mod tests {
             reads: ReadPolicy::default(),
             groups: Vec::new(),
             slots: Box::default(),
+            scans: Default::default(),
         });
         let view = ProductView::new(routes.clone(), 1);
         let backend_set = view.backend_set(0, Version::Resp2);

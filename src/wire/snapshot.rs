@@ -18,6 +18,7 @@ use super::{
     pb::state as pb,
     promotion::{self, offset_from, offset_to, promotion_from, promotion_to},
     reads::{policy_from, policy_to},
+    scan_history::{history_from, history_to},
 };
 use crate::model::{
     change::{NewMember, NewProduct},
@@ -197,6 +198,7 @@ fn product_state_to(p: &Product) -> pb::Product {
         auth_version: p.auth.version.0,
         former_auth: former_to(&p.auth),
         idle_ms: p.rules.idle_ms,
+        scan_history: history_to(&p.scans),
     }
 }
 
@@ -226,6 +228,7 @@ fn product_state_from(p: pb::Product) -> Result<Product, DecodeError> {
             errors_detailed: p.errors_detailed,
             idle_ms: p.idle_ms,
         },
+        scans: history_from(p.scan_history)?,
     })
 }
 

@@ -221,6 +221,7 @@ pub fn table(epoch: u64, port: u16, servers: &[&str]) -> RouteTable {
         reads: Default::default(),
         groups: servers.iter().enumerate().map(group).collect(),
         slots,
+        scans: Default::default(),
     };
     RouteTable {
         epoch: Epoch(epoch),

@@ -22,7 +22,6 @@ const FORBIDDEN: &[&str] = &[
     "FLUSHDB",
     "SWAPDB 0 1",
     "SELECT 1",
-    "MOVE mine 1",
     "KEYS *",
     "SCAN 0",
     "RANDOMKEY",

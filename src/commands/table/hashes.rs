@@ -2,7 +2,7 @@
 //! Rows only; `spec` and `keys` interpret them.
 
 use super::super::spec::flag::{DENYOOM, FAST, PRIMARY_ONLY, READONLY, WRITE};
-use super::super::spec::{Spec, cmd};
+use super::super::spec::{Handling, Spec, cmd};
 use super::{KEY, SLOT};
 
 pub(super) static HASHES: &[Spec] = &[
@@ -17,7 +17,7 @@ pub(super) static HASHES: &[Spec] = &[
     cmd("hmget", -3, READONLY | FAST, KEY, SLOT),
     cmd("hmset", -4, WRITE | DENYOOM | FAST, KEY, SLOT),
     cmd("hrandfield", -2, READONLY, KEY, SLOT),
-    cmd("hscan", -3, READONLY | PRIMARY_ONLY, KEY, SLOT),
+    cmd("hscan", -3, READONLY | PRIMARY_ONLY, KEY, Handling::Cursor),
     cmd("hset", -4, WRITE | DENYOOM | FAST, KEY, SLOT),
     cmd("hsetnx", 4, WRITE | DENYOOM | FAST, KEY, SLOT),
     cmd("hstrlen", 3, READONLY | FAST, KEY, SLOT),

@@ -7,6 +7,7 @@ use super::spec::{Handling, Spec};
 
 mod arrays;
 mod bits;
+mod codis;
 mod connection;
 mod generic;
 mod geo;
@@ -26,7 +27,7 @@ mod vectors;
 mod why;
 
 /// All rows.
-pub(super) static FAMILIES: [&[Spec]; 18] = [
+pub(super) static FAMILIES: [&[Spec]; 19] = [
     strings::STRINGS,
     hashes::HASHES,
     lists::LISTS,
@@ -45,6 +46,7 @@ pub(super) static FAMILIES: [&[Spec]; 18] = [
     probabilistic::PROBABILISTIC,
     time_series::TIME_SERIES,
     search::SEARCH,
+    codis::CODIS,
 ];
 
 // Short names that most rows use.

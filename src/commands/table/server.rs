@@ -32,8 +32,8 @@ pub(super) static SERVER: &[Spec] = &[
         ],
     ),
     cmd("asking", 1, FAST, NONE, Handling::Refused(why::CLUSTER)),
-    cmd("bgrewriteaof", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Handling::Refused(why::OPERATORS)),
-    cmd("bgsave", -1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Handling::Refused(why::OPERATORS)),
+    cmd("bgrewriteaof", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Handling::AllGroups(AllGroups::Bgrewriteaof)),
+    cmd("bgsave", -1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Handling::AllGroups(AllGroups::Bgsave)),
     container(
         "cluster",
         -2,
@@ -110,10 +110,10 @@ pub(super) static SERVER: &[Spec] = &[
     cmd("dbsize", 1, READONLY | FAST, NONE, Handling::AllGroups(AllGroups::Dbsize)),
     cmd("debug", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Refused(why::OPERATORS)),
     cmd("failover", -1, ADMIN | NOSCRIPT | STALE, NONE, Handling::Refused(why::REPLICATION)),
-    cmd("flushall", -1, WRITE, NONE, Handling::Unsupported(why::WHOLE_CLUSTER)),
-    cmd("flushdb", -1, WRITE, NONE, Handling::Unsupported(why::WHOLE_CLUSTER)),
+    cmd("flushall", -1, WRITE, NONE, Handling::AllGroups(AllGroups::Flushall)),
+    cmd("flushdb", -1, WRITE, NONE, Handling::AllGroups(AllGroups::Flushdb)),
     cmd("info", -1, LOADING | STALE, NONE, Handling::Local(Local::Info)),
-    cmd("lastsave", 1, LOADING | STALE | FAST, NONE, Handling::Refused(why::OPERATORS)),
+    cmd("lastsave", 1, LOADING | STALE | FAST, NONE, Handling::AllGroups(AllGroups::Lastsave)),
     container(
         "latency",
         -2,
@@ -165,7 +165,7 @@ pub(super) static SERVER: &[Spec] = &[
     cmd("replicaof", 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, NONE, Handling::Refused(why::REPLICATION)),
     cmd("restore-asking", -4, WRITE | DENYOOM | ASKING, KEY, Handling::Refused(why::CLUSTER)),
     cmd("role", 1, NOSCRIPT | LOADING | STALE | FAST, NONE, Handling::Refused(why::REPLICATION)),
-    cmd("save", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, Handling::Refused(why::OPERATORS)),
+    cmd("save", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, Handling::AllGroups(AllGroups::Save)),
     cmd(
         "shutdown",
         -1,
@@ -186,7 +186,7 @@ pub(super) static SERVER: &[Spec] = &[
             cmd("slowlog|reset", 2, ADMIN | LOADING | STALE, NONE, Handling::Refused(why::OPERATORS)),
         ],
     ),
-    cmd("swapdb", 3, WRITE | FAST, NONE, Handling::Refused(why::DATABASES)),
+    cmd("swapdb", 3, WRITE | FAST, NONE, Handling::AllGroups(AllGroups::Swapdb)),
     cmd("sync", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, Handling::Refused(why::REPLICATION)),
     cmd("time", 1, LOADING | STALE | FAST, NONE, Handling::Local(Local::Time)),
     // Valkey 8.1.

@@ -3,7 +3,7 @@
 
 use super::super::keys::KeySpec;
 use super::super::spec::flag::{DENYOOM, FAST, MOVABLEKEYS, PRIMARY_ONLY, READONLY, WRITE};
-use super::super::spec::{Spec, cmd};
+use super::super::spec::{Handling, Spec, cmd};
 use super::{KEY, KEYS, PAIR, SLOT};
 
 pub(super) static SETS: &[Spec] = &[
@@ -21,7 +21,7 @@ pub(super) static SETS: &[Spec] = &[
     cmd("spop", -2, WRITE | FAST, KEY, SLOT),
     cmd("srandmember", -2, READONLY, KEY, SLOT),
     cmd("srem", -3, WRITE | FAST, KEY, SLOT),
-    cmd("sscan", -3, READONLY | PRIMARY_ONLY, KEY, SLOT),
+    cmd("sscan", -3, READONLY | PRIMARY_ONLY, KEY, Handling::Cursor),
     cmd("sunion", -2, READONLY, KEYS, SLOT),
     cmd("sunionstore", -3, WRITE | DENYOOM, KEYS, SLOT),
 ];

@@ -56,7 +56,7 @@ pub(super) static SORTED_SETS: &[Spec] = &[
     cmd("zrevrangebylex", -4, READONLY, KEY, SLOT),
     cmd("zrevrangebyscore", -4, READONLY, KEY, SLOT),
     cmd("zrevrank", 3, READONLY | FAST, KEY, SLOT),
-    cmd("zscan", -3, READONLY | PRIMARY_ONLY, KEY, SLOT),
+    cmd("zscan", -3, READONLY | PRIMARY_ONLY, KEY, Handling::Cursor),
     cmd("zscore", 3, READONLY | FAST, KEY, SLOT),
     cmd("zunion", -3, READONLY | MOVABLEKEYS, KeySpec::Count { at: 1, step: 1, dest: 0 }, SLOT),
     cmd("zunionstore", -4, WRITE | DENYOOM | MOVABLEKEYS, KeySpec::Count { at: 2, step: 1, dest: 1 }, SLOT),

@@ -5,8 +5,6 @@ pub(super) const PUBSUB_LATER: &str = "publish and subscribe is not supported by
 pub(super) const BLOCKING_LATER: &str = "blocking commands are not supported by this proxy yet, not executed. Use \
     the form that does not block, and repeat it";
 pub(super) const WAITING: &str = "waiting for replicas is not supported by this proxy yet, not executed";
-pub(super) const WHOLE_CLUSTER: &str =
-    "commands about the keys of all servers are not supported by this proxy yet, not executed";
 pub(super) const SCRIPTS: &str = "managing scripts and functions on all servers is not supported by this proxy \
     yet, not executed. EVAL needs no loading";
 pub(super) const TRACKING: &str = "client-side caching is not supported by this proxy yet, not executed";
@@ -19,8 +17,6 @@ pub(super) const REPLICATION: &str =
     "the proxy cluster decides which server replicates from which, not executed. See pontoon group";
 pub(super) const CLUSTER: &str = "this is not Redis Cluster: the proxy finds the server of every key, not \
     executed. Use the client without its cluster mode";
-pub(super) const DATABASES: &str = "it moves data between databases without the proxy's knowledge, not executed. \
-    COPY with DB and DEL do it key by key";
 pub(super) const MIGRATE: &str = "keys are moved by the proxy cluster, not by clients, not executed. See pontoon slot";
 pub(super) const ACL: &str = "the proxy manages users, not the servers, not executed. See pontoon product";
 pub(super) const CONFIG: &str =

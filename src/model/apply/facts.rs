@@ -134,6 +134,7 @@ pub(super) fn of_product(product: &Product) -> Facts {
         rules,
         sweep_runs: _,
         slots: _,
+        scans: _,
     } = product;
     let ReadPolicy { from, max_lag_ms, own_writes, confirmed } = reads;
     let ClientRules { ops_max, bytes_max, scripts_off, errors_detailed, idle_ms } = rules;

@@ -22,6 +22,7 @@ use crate::model::{
     ports::{NodePorts, addr_key, check_listeners, products, servers},
     reject::{EjectionReject, MigrationReject, PromotionReject, Reject},
     route::Mode,
+    scan_history::GroupChange,
     state::{ClusterState, FormerControlUser, Group, GroupOptions, Server},
 };
 
@@ -76,7 +77,9 @@ impl Apply for CreateGroup {
             required_offset: None,
             ejection: None,
         };
-        product_mut(state, product_id)?.groups.insert(id, group);
+        let product = product_mut(state, product_id)?;
+        product.groups.insert(id, group);
+        product.scans.record(GroupChange::Created(id));
         routed(state, at);
         Ok(Outcome::Done)
     }
@@ -151,7 +154,9 @@ impl Apply for RemoveGroup {
             format!("the group was removed; keys of {slots} slots that it gave away may be left on {servers} ({held})")
         });
 
-        product_mut(state, product_id)?.groups.remove(&id);
+        let product = product_mut(state, product_id)?;
+        product.groups.remove(&id);
+        product.scans.record(GroupChange::Removed(id));
         if let Some(text) = left_behind {
             events::push(state, when, EventKind::GroupRemoved, Some(product_id), subject(id), &text);
         }

@@ -20,6 +20,7 @@ use crate::model::{
     ports::{NodePorts, check_listeners, products, servers},
     reads::{ReadFrom, ReadPolicy},
     reject::Reject,
+    scan_history::ScanHistory,
     state::{ClusterState, Position, Product, SlotState},
 };
 
@@ -158,6 +159,7 @@ pub(super) fn insert(state: &mut ClusterState, new: &NewProduct, at: Position) -
         rules: ClientRules::default(),
         sweep_runs: 0,
         slots: vec![SlotState::default(); usize::from(new.layout.slots())],
+        scans: ScanHistory::default(),
     };
     state.products.insert(id, product);
     id

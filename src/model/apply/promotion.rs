@@ -19,6 +19,7 @@ use crate::model::{
     promotion::{EndedPromotion, Promotion, PromotionKind},
     reject::{PromotionReject, Reject},
     route::HoldKind,
+    scan_history::GroupChange,
     state::{Cause, ClusterState, Hold, Position, Product},
 };
 
@@ -141,6 +142,7 @@ impl Apply for FinishPromotion {
         for slot in product.slots.iter_mut().filter(|s| s.owner == Some(promotion.group)) {
             slot.epoch = when.at.index;
         }
+        product.scans.record(GroupChange::Changed(promotion.group));
         state.holds.remove(&hold);
         routed(state, when.at);
         let why = format!("group {} has another primary: {}", promotion.group, promotion.to);

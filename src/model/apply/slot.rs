@@ -12,6 +12,7 @@ use crate::model::{
     ids::{GroupId, ProductId, SlotId},
     outcome::Outcome,
     reject::Reject,
+    scan_history::GroupChange,
     state::{ClusterState, Position, SlotState},
 };
 
@@ -73,6 +74,9 @@ pub(super) fn give(
         for ejection in product.groups.values_mut().filter_map(|g| g.ejection.as_mut()) {
             ejection.slots.remove(&slot);
         }
+    }
+    if let Some(to) = to {
+        product.scans.record(GroupChange::Changed(to));
     }
     routed(state, at);
     Ok(())

@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     ids::{NodeId, ProductId, SlotId, Uuid},
     limits::{
-        ASSIGNMENTS_MAX, CLIENTS_MAX, DATABASES_MAX, ENDED_MAX, FAILOVER_SHARE, GROUPS_MAX, HOLD_MS, IDLE_MS,
-        MAX_LAG_MS, MEMBERS_MAX, MIN_ACKS_MAX, MIN_ACKS_MS, PRODUCTS_MAX, REMOVED_MAX, RESULTS_MAX, SERVERS_MAX,
-        VOTERS_MAX,
+        ASSIGNMENTS_MAX, CLIENTS_MAX, DATABASES_MAX, ENDED_MAX, FAILOVER_SHARE, GROUP_CHANGES_MAX, GROUPS_MAX, HOLD_MS,
+        IDLE_MS, MAX_LAG_MS, MEMBERS_MAX, MIN_ACKS_MAX, MIN_ACKS_MS, PRODUCTS_MAX, REMOVED_MAX, RESULTS_MAX,
+        SERVERS_MAX, VOTERS_MAX,
     },
     ports::host_key,
     state::{Cause, ClusterState, Product, Role},
@@ -123,6 +123,10 @@ fn product(state: &ClusterState, p: &Product, found: &mut Found) {
         });
     }
     found.unless(p.slots.len() == usize::from(p.layout.slots()), || format!("'{name}' has {} slots", p.slots.len()));
+    let (known, changes) = (p.scans.last.len(), p.scans.count);
+    found.unless(known as u64 == changes.min(GROUP_CHANGES_MAX as u64), || {
+        format!("'{name}' knows {known} of {changes} changes of its groups")
+    });
     let lag = p.reads.max_lag_ms;
     found.unless(lag == 0 || MAX_LAG_MS.contains(&lag), || format!("replicas of '{name}' may be {lag} ms behind"));
     let (newest, former) = (p.auth.version, p.auth.former.as_ref().map(|former| former.version));

@@ -55,7 +55,11 @@ impl Backend {
             // A part of a split command stays: it is small, and the other parts may be executed already. But it must not
             // pass an earlier request of its session.
             let session = entry.requester.session().id;
-            let stays = matches!(entry.requester, Requester::Part(..)) && !sessions.contains(&session);
+            let stays = match &entry.requester {
+                Requester::Part(..) => !sessions.contains(&session),
+                Requester::Step(step) => step.is_never_cut_off(),
+                Requester::Session(..) | Requester::Block(_) => false,
+            };
             if entry.concerns(held) && !stays {
                 sessions.insert(session);
                 self.cut_off_entry(worker, entry, &bytes[from..to]);

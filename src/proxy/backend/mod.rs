@@ -176,6 +176,11 @@ impl Backend {
         self.link.get() != BackendLink::Down && !self.retired.get() && !self.abandoned.get() && !self.cutting.get()
     }
 
+    /// The run id of the process that executes what is sent now, if the connection is up.
+    pub(super) fn process_at_other_end(&self) -> Option<Rc<str>> {
+        (self.link.get() == BackendLink::Up).then(|| self.run_id.borrow().clone())
+    }
+
     /// Whether [`send`](Self::send) may be called.
     #[inline]
     pub(super) fn available(&self, worker: &Worker) -> Result<(), Unavailable> {

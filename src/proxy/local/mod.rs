@@ -1,6 +1,7 @@
 //! Commands that a node answers itself, without a server.
 //! Knows nothing of servers; the settings of a client are kept in its session.
 
+mod codis;
 mod command;
 mod info;
 mod login;
@@ -118,6 +119,8 @@ pub(super) fn answer(
             write::bulk(out, b"prefixes");
             write::array(out, 0);
         }
+        Local::Slotsmapping => codis::mapping(routes, call, out),
+        Local::Slotshashkey => codis::hash_key(routes, call, out),
         Local::ConfigHelp | Local::CommandHelp | Local::ClientHelp => {
             write::array(out, 1);
             write::simple(out, "See https://redis.io/commands; the proxy offers the commands that COMMAND LIST shows.");

@@ -2,6 +2,7 @@
 //! The session handles no other request before its operation is answered. Knows nothing of what the steps mean.
 
 mod all_groups;
+mod key_scan;
 mod step;
 
 use std::{cell::Cell, future::Future, rc::Rc};
@@ -9,9 +10,11 @@ use std::{cell::Cell, future::Future, rc::Rc};
 use tokio::time::{Instant, timeout_at};
 
 pub(super) use all_groups::run as run_over_all_groups;
+pub(super) use key_scan::run as scan_key;
 pub(super) use step::{Step, StepError, StepSlots};
 
 use super::{
+    counters::count,
     dispatch::{CallContext, RefusalReason},
     replies::Ticket,
     session::{PARKED_TOO_LONG, PARKED_TOO_MUCH, Session},
@@ -33,6 +36,8 @@ pub(super) struct Operation {
     args: Vec<Arg>,
     /// Bytes that are charged to the session.
     charged: Cell<usize>,
+    /// How often in a row it has waited for a connection.
+    connects: Cell<u32>,
 }
 
 impl Operation {
@@ -55,6 +60,7 @@ impl Operation {
             bytes: call.bytes.to_vec(),
             args: call.args.to_vec(),
             charged: Cell::new(0),
+            connects: Cell::new(0),
         };
         operation.charge(0);
         // A panic ends the session and nothing else; see `drop`.
@@ -71,6 +77,14 @@ impl Operation {
     pub(super) fn charge(&self, more: usize) {
         let now = self.bytes.len() + self.args.len() * size_of::<Arg>() + more;
         self.session.charge_split(&self.worker, self.charged.replace(now), now);
+    }
+
+    /// Whether this many bytes may be kept for its reply. If they are too many, its client is closed.
+    pub(super) fn may_keep(&self, bytes: usize) -> bool {
+        if bytes > self.worker.config.limits.reply_max && !self.session.is_closed() {
+            self.session.close_for_reply(&self.worker, bytes);
+        }
+        !self.session.is_closed()
     }
 
     /// Answers the request, and lets the session go on.
@@ -109,6 +123,27 @@ impl Operation {
         }
     }
 
+    /// Waits until no hold of the product is open, as [`park`](Self::park) does. A step for all slots is sent in the same
+    /// turn: then it was executed before each hold that begins later, and a change that a hold has protected is in the routes
+    /// of this node when the reply passes check 2 (decision 0030).
+    ///
+    /// # Errors
+    /// The same as [`park`](Self::park).
+    pub(super) async fn wait_for_holds(&self, deadline: &mut Option<Instant>) -> Result<(), &'static str> {
+        loop {
+            let product = self.session.product.routes.borrow().id;
+            if !self.worker.holds.borrow().concern(product) {
+                return Ok(());
+            }
+            self.park(deadline).await?;
+        }
+    }
+
+    /// Waits for other routes, until `deadline`. Returns whether there are.
+    pub(super) async fn wait_for_routes(&self, deadline: Instant) -> bool {
+        timeout_at(deadline, self.worker.parking.released()).await.is_ok()
+    }
+
     /// Waits until a hold has ended, up to `deadline`, which the first call sets.
     ///
     /// # Errors
@@ -118,6 +153,9 @@ impl Operation {
         let len = self.bytes.len();
         if deadline.is_none() && parking.bytes() + len > limits.parked_worker_max {
             return Err(PARKED_TOO_MUCH);
+        }
+        if deadline.is_none() {
+            count(&self.worker.stats.parked);
         }
         let until = *deadline.get_or_insert_with(|| Instant::now() + limits.parked_for_max);
         parking.count(0, len);

@@ -16,6 +16,11 @@ use crate::{
 /// Pause before a step is tried again for which a server's queue had no room.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
+/// How often an operation waits for a connection that breaks again before it is used.
+const CONNECTS_MAX: u32 = 8;
+
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
 /// Which holds wait for a step, and which slots check 2 compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum StepSlots {
@@ -23,7 +28,8 @@ pub(in crate::proxy) enum StepSlots {
     None,
     /// A slot, and its epoch when the step is sent.
     One(SlotId, Epoch),
-    /// Every hold of the product waits for it; check 2 compares no epoch.
+    /// Every hold of the product waits for it, and does not cut it off: other steps of the operation may be executed
+    /// already. Check 2 compares no epoch.
     All,
 }
 
@@ -81,6 +87,11 @@ impl Step {
             StepSlots::One(slot, _) => held(slot),
             StepSlots::All => true,
         }
+    }
+
+    /// Whether a hold that begins waits for it even if no byte of it is sent.
+    pub(in crate::proxy) fn is_never_cut_off(&self) -> bool {
+        self.slots == StepSlots::All
     }
 
     pub(in crate::proxy) fn deliver(&self, reply: Vec<u8>) {
@@ -141,6 +152,30 @@ impl Operation {
             },
         );
         Ok(result)
+    }
+
+    /// The run id of the process at the other end of `backend`. What is sent in the same turn is executed by this process or
+    /// by none. Returns `None` after it has waited for the connection, so that the caller looks at everything again.
+    ///
+    /// # Errors
+    /// Returns why there is no connection.
+    pub(in crate::proxy) async fn process(&self, backend: &Backend) -> Result<Option<Rc<str>>, StepError> {
+        if let Some(run_id) = backend.process_at_other_end() {
+            self.connects.set(0);
+            return Ok(Some(run_id));
+        }
+        self.connects.set(self.connects.get() + 1);
+        if self.connects.get() > CONNECTS_MAX {
+            return Err(StepError::NotExecuted(backend.refusal()));
+        }
+        match self.send(backend, PING, StepSlots::None, false) {
+            Ok(result) => received(result).await.map(|_| None),
+            Err(StepError::Full) => {
+                self.wait_for_room().await;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Waits until it is worth while to send again what did not fit into a server's queue. A queue that does not move is

@@ -15,7 +15,7 @@ use crate::{
         dispatch::{CallContext, Dispatch, DispatchTarget, KeyRoute, RefusalReason, dispatch},
         gather::{LargeSplit, NotStarted, ScatterGather},
         local,
-        operation::{Operation, run_over_all_groups},
+        operation::{Operation, run_over_all_groups, scan_key},
         reads::{self, ReadChoice},
         replies::Ticket,
         worker::Worker,
@@ -117,13 +117,16 @@ impl Session {
                 count(&worker.stats.forwarded);
                 LargeSplit::start(worker, self, call, (kind, spec, muted));
             }
-            Dispatch::AllGroups { kind, spec } => {
-                if !self.is_settled() {
-                    return Handled::Waiting;
-                }
+            Dispatch::AllGroups(_) | Dispatch::KeyScan(_) if !self.is_settled() => return Handled::Waiting,
+            Dispatch::AllGroups(kind) => {
                 self.count_request(worker, mode);
                 count(&worker.stats.forwarded);
-                Operation::start(worker, self, call, muted, |operation| run_over_all_groups(operation, kind, spec));
+                Operation::start(worker, self, call, muted, |operation| run_over_all_groups(operation, kind));
+            }
+            Dispatch::KeyScan(slot) => {
+                self.count_request(worker, mode);
+                count(&worker.stats.forwarded);
+                Operation::start(worker, self, call, muted, |operation| scan_key(operation, slot));
             }
             Dispatch::Local(local) => {
                 self.count_request(worker, mode);
@@ -358,7 +361,8 @@ impl Session {
             // The routes have changed so much that a command of one server has become one of several.
             Dispatch::Split { .. }
             | Dispatch::LargeSplit { .. }
-            | Dispatch::AllGroups { .. }
+            | Dispatch::AllGroups(_)
+            | Dispatch::KeyScan(_)
             | Dispatch::Transaction(_)
             | Dispatch::Local(_)
             | Dispatch::Close(_) => fail("TRYAGAIN not executed: its slot moved before it could be sent"),

@@ -5,7 +5,10 @@ use std::rc::Rc;
 
 use super::{LocalCall, Transaction, block::abort_text};
 use crate::{
-    commands::{Args, Flags, Handling, InvalidCall, KeysError, Local, ResolveError, Spec, TransactionCommand, resolve},
+    commands::{
+        Args, Flags, Handling, InvalidCall, KeysError, Local, ResolveError, Spec, TransactionCommand,
+        is_of_foreign_database, resolve,
+    },
     model::{ids::SlotId, route::ProductRoutes},
     proxy::{
         check::ServeCheck,
@@ -192,7 +195,15 @@ fn check(
         return Err("ERR Command not allowed inside a transaction".into());
     }
     match spec.handling {
-        Handling::Slot | Handling::Split(_) => of_slot(routes, spec, call),
+        Handling::Database if is_of_foreign_database(spec, call, routes.databases) => {
+            Err(RefusalReason::Invalid(InvalidCall::Database).to_string())
+        }
+        // Its cursor has a mark of a process, which only the node can read.
+        Handling::Cursor if call.get(2) != b"0" => Err(format!(
+            "ERR '{}' with another cursor than 0 is not executed in a transaction by this proxy. Send it without MULTI",
+            spec.name
+        )),
+        Handling::Slot | Handling::Cursor | Handling::Database | Handling::Split(_) => of_slot(routes, spec, call),
         Handling::AnyServer => Ok(Queued::ForServer(None)),
         Handling::Local(Local::CommandList) if call.args.len() > 2 => Ok(Queued::ForServer(None)),
         Handling::Local(_) if call.args.len() > LOCAL_ARGS_MAX => {

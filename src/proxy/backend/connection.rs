@@ -173,18 +173,18 @@ impl Backend {
 }
 
 /// Moves bytes in both directions while the connection is up.
-struct Pump<'a> {
-    backend: &'a Backend,
-    worker: &'a Rc<Worker>,
+pub(super) struct Pump<'a> {
+    pub(super) backend: &'a Backend,
+    pub(super) worker: &'a Rc<Worker>,
     /// Where replies to writes wait for replicas; looked up again in each batch.
     acks: Option<Rc<Acks>>,
     reader: OwnedReadHalf,
-    writer: OwnedWriteHalf,
+    pub(super) writer: OwnedWriteHalf,
     incomplete: IncompleteReply,
     /// Tick of the last read that returned bytes.
     last_read: u32,
     /// Tick of the last write that continued after the buffer had been full.
-    drained_at: u32,
+    pub(super) drained_at: u32,
     /// Of the process at the other end, for the prober.
     activity: Arc<ProcessActivity>,
     turns: Rc<TaskTurns>,
@@ -388,14 +388,8 @@ impl Pump<'_> {
         };
         match kind {
             BlockReply::Last => return Ok(Some(entry)),
+            BlockReply::More { refused: true } => self.note_refusal(reply),
             BlockReply::More { refused: false } => {}
-            BlockReply::More { refused: true } if is_not_primary(reply) => {
-                self.worker.report_misrouted(&self.backend.addr);
-            }
-            BlockReply::More { refused: true } if self.is_refused_data_user(reply) => {
-                self.worker.report_data_user(&self.backend.addr);
-            }
-            BlockReply::More { refused: true } => {}
             BlockReply::Unexpected => {
                 self.backend.inflight.borrow_mut().push_front(entry);
                 return Err("answered a transaction with an unexpected reply".into());
@@ -403,6 +397,16 @@ impl Pump<'_> {
         }
         self.backend.inflight.borrow_mut().push_front(entry);
         Ok(None)
+    }
+
+    /// Reports what an error says of the server.
+    fn note_refusal(&self, error: &[u8]) {
+        let addr = &self.backend.addr;
+        match error {
+            error if is_not_primary(error) => self.worker.report_misrouted(addr),
+            error if self.is_refused_data_user(error) => self.worker.report_data_user(addr),
+            _ => {}
+        }
     }
 
     /// Delivers a reply of which `rest` are the last bytes.
@@ -491,61 +495,5 @@ impl Pump<'_> {
         let backend = self.backend;
         let acks = self.acks.get_or_insert_with(|| backend.product.acks(self.worker, backend));
         acks.push(self.worker, entry, reply, backend.run_id.borrow().clone());
-    }
-
-    /// Writes to a socket whose buffer is nearly full. The kernel reports it as writable only when a third is free, which
-    /// on a slow link takes longer than a deadline; less is progress, too.
-    #[cold]
-    fn press(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match socket2::SockRef::from(self.writer.as_ref()).send(bytes) {
-            Ok(n) => {
-                self.backend.written.set(self.backend.written.get() + n);
-                self.drained_at = self.worker.clock.tick();
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Writes all queued bytes; if the socket's buffer is full, waits until it is writable.
-    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let backend = self.backend;
-        if backend.cutting.get() {
-            return Ok(());
-        }
-        loop {
-            let mut out = backend.out.borrow_mut();
-            let written = backend.written.get();
-            if written == out.len() {
-                backend.compact(&mut out);
-                drop(out);
-                backend.full.set(false);
-                backend.wake_waiters(self.worker);
-                return Ok(());
-            }
-            match self.writer.try_write(&out[written..]) {
-                Ok(n) => {
-                    backend.written.set(written + n);
-                    backend.compact(&mut out);
-                    if backend.full.get() {
-                        self.drained_at = self.worker.clock.tick();
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if backend.full.get() {
-                        self.press(&out[written..])?;
-                    }
-                    drop(out);
-                    backend.full.set(true);
-                    backend.wake_waiters(self.worker);
-                    match self.writer.as_ref().poll_write_ready(cx) {
-                        Poll::Pending => return Ok(()),
-                        Poll::Ready(ready) => ready?,
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
     }
 }

@@ -8,6 +8,7 @@ pub(super) mod handshake;
 mod incomplete;
 mod inflight;
 mod refusals;
+mod writing;
 
 use std::{
     cell::{Cell, RefCell},

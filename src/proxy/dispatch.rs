@@ -72,7 +72,7 @@ pub(super) enum Dispatch {
     /// Go on with the scan of a key, whose slot this is.
     KeyScan(SlotId),
     /// A transaction begins or ends, or keys are watched.
-    Transaction(TransactionCommand),
+    Transaction(TransactionCommand, &'static Spec),
     /// The node answers it.
     Local(Local),
     /// Park it: one of its slots is held.
@@ -207,7 +207,7 @@ pub(super) fn dispatch(
             Dispatch::Refuse(RefusalReason::TooManyArguments(spec.name))
         }
         Handling::Local(local) => Dispatch::Local(local),
-        Handling::Transaction(command) => Dispatch::Transaction(command),
+        Handling::Transaction(command) => Dispatch::Transaction(command, spec),
         Handling::AllGroups(kind) => all_groups(routes, serve_check, kind),
         Handling::AnyServer => any_server(routes, serve_check, spec),
         Handling::Unsupported(why) | Handling::Refused(why) => {
@@ -431,7 +431,7 @@ mod tests {
             Dispatch::LargeSplit { kind, .. } => format!("large split {kind:?}"),
             Dispatch::AllGroups(kind) => format!("all groups {kind:?}"),
             Dispatch::KeyScan(slot) => format!("key scan {slot}"),
-            Dispatch::Transaction(command) => format!("transaction {command:?}"),
+            Dispatch::Transaction(command, _) => format!("transaction {command:?}"),
             Dispatch::Local(local) => format!("local {local:?}"),
             Dispatch::Held => "held".into(),
             Dispatch::Refuse(refusal) => refusal.to_string().split([' ', ',']).take(3).collect::<Vec<_>>().join(" "),

@@ -141,9 +141,9 @@ impl Session {
                 }
                 self.refuse_request(worker, mode, &refusal.to_string());
             }
-            Dispatch::Transaction(command) => {
+            Dispatch::Transaction(command, spec) => {
                 drop(scratch);
-                return self.transact(worker, routes, serve_check, command, call, mode);
+                return self.transact(worker, routes, serve_check, (command, spec), call, mode);
             }
             Dispatch::Close(why) => self.close_with(worker, mode, why),
         }
@@ -363,7 +363,7 @@ impl Session {
             | Dispatch::LargeSplit { .. }
             | Dispatch::AllGroups(_)
             | Dispatch::KeyScan(_)
-            | Dispatch::Transaction(_)
+            | Dispatch::Transaction(..)
             | Dispatch::Local(_)
             | Dispatch::Close(_) => fail("TRYAGAIN not executed: its slot moved before it could be sent"),
         }

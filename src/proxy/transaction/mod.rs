@@ -14,6 +14,9 @@ pub(super) use watch::Watch;
 
 use crate::{commands::Local, model::ids::SlotId, resp::write};
 
+/// Room for the requests of a usual transaction, so that they are not copied while it grows.
+const USUAL_BYTES: usize = 1024;
+
 /// The commands of a transaction that is not executed yet.
 #[derive(Debug)]
 pub(super) struct Transaction {
@@ -48,7 +51,7 @@ struct LocalCall {
 
 impl Transaction {
     fn new() -> Self {
-        let mut requests = Vec::new();
+        let mut requests = Vec::with_capacity(USUAL_BYTES);
         write::request(&mut requests, &[b"MULTI"]);
         Self {
             requests,

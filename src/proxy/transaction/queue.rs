@@ -46,7 +46,7 @@ impl Session {
         worker: &Rc<Worker>,
         routes: &ProductRoutes,
         serve_check: ServeCheck,
-        command: TransactionCommand,
+        (command, spec): (TransactionCommand, &'static Spec),
         call: &CallContext<'_>,
         mode: ReplyMode,
     ) -> Handled {
@@ -60,7 +60,7 @@ impl Session {
                 self.end_watch();
                 self.answer_request(worker, mode, &|out| write::simple(out, "OK"));
             }
-            TransactionCommand::Unwatch => return self.queue(worker, routes, call, mode),
+            TransactionCommand::Unwatch => return self.queue(worker, routes, spec, call, mode),
             TransactionCommand::Multi if !in_transaction => {
                 self.client.borrow_mut().transaction = Some(Box::new(Transaction::new()));
                 self.answer_request(worker, mode, &|out| write::simple(out, "OK"));
@@ -102,7 +102,7 @@ impl Session {
             Err(error) => return self.refuse_in_transaction(worker, mode, &local::unresolved(&error, call)),
         };
         match spec.handling {
-            Handling::Transaction(command) => self.transact(worker, routes, serve_check, command, call, mode),
+            Handling::Transaction(command) => self.transact(worker, routes, serve_check, (command, spec), call, mode),
             // As in Redis, a transaction does not queue QUIT and RESET.
             Handling::Local(local @ (Local::Quit | Local::Reset)) => {
                 self.end_transaction(worker);
@@ -113,7 +113,7 @@ impl Session {
                 self.close_with(worker, mode, why);
                 Handled::Done
             }
-            _ => self.queue(worker, routes, call, mode),
+            _ => self.queue(worker, routes, spec, call, mode),
         }
     }
 
@@ -122,10 +122,10 @@ impl Session {
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         routes: &ProductRoutes,
+        spec: &'static Spec,
         call: &CallContext<'_>,
         mode: ReplyMode,
     ) -> Handled {
-        let Ok(spec) = resolve(call) else { return Handled::Done };
         let queued = match check(routes, spec, call, worker) {
             Ok(queued) => queued,
             Err(text) => return self.refuse_in_transaction(worker, mode, &text),
@@ -236,6 +236,9 @@ fn check(
 fn of_slot(routes: &ProductRoutes, spec: &'static Spec, call: &CallContext<'_>) -> Result<Queued, String> {
     if routes.rules.scripts_off && spec.runs_script() {
         return Err(RefusalReason::ScriptsOff(spec.name).to_string());
+    }
+    if spec.is_single_key_at_1() {
+        return Ok(Queued::ForServer(Some(routes.layout.slot(call.get(1)))));
     }
     let mut positions = Vec::new();
     match spec.routing_keys(call, &mut positions) {

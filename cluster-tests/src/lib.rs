@@ -14,6 +14,7 @@ pub mod callers;
 pub mod cli;
 pub mod client;
 pub mod cluster;
+pub mod differential;
 pub mod documented;
 pub mod faults;
 pub mod gate;

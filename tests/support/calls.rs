@@ -5,16 +5,14 @@ use pontoon::commands::{Flags, KeySpec, Spec};
 /// A call that is being generated.
 struct Generator<'a> {
     words: Vec<Vec<u8>>,
-    /// Number of words made so far, which keeps them unique.
-    unique: usize,
     rng: &'a mut fastrand::Rng,
+    choose: &'a mut dyn FnMut(&str) -> Vec<u8>,
 }
 
 impl Generator<'_> {
-    /// Appends a unique word that begins with `kind`.
+    /// Appends a word of this kind.
     fn word(&mut self, kind: &str) {
-        self.unique += 1;
-        self.words.push(format!("{kind}{}", self.unique).into_bytes());
+        self.words.push((self.choose)(kind));
     }
 
     /// Appends a keyword in upper or lower case.
@@ -142,8 +140,22 @@ impl Generator<'_> {
     }
 }
 
-/// Generates a call of `spec` with the syntax of the command; it need not be sensible.
+/// Generates a call of `spec` with the syntax of the command; it need not be sensible. Its words are unique.
 pub fn generate(spec: &Spec, rng: &mut fastrand::Rng) -> Vec<Vec<u8>> {
+    let mut unique = 0;
+    generate_with(spec, rng, &mut |kind| {
+        unique += 1;
+        format!("{kind}{unique}").into_bytes()
+    })
+}
+
+/// As [`generate`], with words that `choose` makes: `k` and `dest` are keys, `g` and `c` a stream's group and consumer,
+/// `pattern*` a pattern, `x` the argument of an option, and `more` anything.
+pub fn generate_with(
+    spec: &Spec,
+    rng: &mut fastrand::Rng,
+    choose: &mut dyn FnMut(&str) -> Vec<u8>,
+) -> Vec<Vec<u8>> {
     let mut words: Vec<Vec<u8>> = spec.name.split('|').map(|word| word.as_bytes().to_vec()).collect();
     for word in &mut words {
         if rng.bool() {
@@ -152,7 +164,7 @@ pub fn generate(spec: &Spec, rng: &mut fastrand::Rng) -> Vec<Vec<u8>> {
     }
     // GETKEYS refuses a PFMERGE without sources, which the server executes.
     let least = spec.arity.unsigned_abs() as usize + usize::from(spec.name == "pfmerge");
-    let mut call = Generator { words, unique: 0, rng };
+    let mut call = Generator { words, rng, choose };
     match spec.keys {
         KeySpec::Count { at, step, dest } => call.count(spec, least, (at, step, dest)),
         KeySpec::Streams => call.streams(spec),

@@ -1,0 +1,78 @@
+//! A call and what the command table says of it: the command, the slots of its keys, and whether the product offers it
+//! yet.
+
+use std::collections::BTreeSet;
+
+use pontoon::{
+    commands::{Handling, KeysError, ResolveError, Spec, is_blocking_call, lookup, resolve},
+    model::slot::Layout,
+};
+
+use super::connection::Call;
+
+/// A call.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The command and its arguments.
+    pub call: Call,
+    /// The command, or why there is none.
+    pub resolved: Result<&'static Spec, ResolveError>,
+    /// The slots of its keys, or why they are not known.
+    pub slots: Result<BTreeSet<u16>, KeysError>,
+    /// Of a call in a transaction: the slots of the keys before it, watched ones included.
+    pub transaction: Option<BTreeSet<u16>>,
+}
+
+impl Case {
+    /// A call outside of transactions.
+    #[must_use]
+    pub fn new(call: Call) -> Self {
+        let resolved = resolve(&call[..]);
+        let mut at = Vec::new();
+        let found = resolved.map_or(Ok(()), |spec| spec.routing_keys(&call[..], &mut at));
+        let slots = found.map(|()| at.iter().map(|at| Layout::Codis.slot(&call[*at]).0).collect());
+        Self { call, resolved, slots, transaction: None }
+    }
+
+    /// The full name of the command in lower case, `object|encoding`, or nothing if there is no such command.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.resolved.map_or("", |spec| spec.name)
+    }
+
+    /// Argument `at` as text.
+    #[must_use]
+    pub fn word(&self, at: usize) -> String {
+        self.call.get(at).map_or_else(String::new, |word| String::from_utf8_lossy(word).into_owned())
+    }
+
+    /// Whether one of the arguments is this word, in any case.
+    #[must_use]
+    pub fn has(&self, keyword: &str) -> bool {
+        self.call.iter().skip(1).any(|word| word.eq_ignore_ascii_case(keyword.as_bytes()))
+    }
+
+    /// Whether the product does not offer it yet, so that there is nothing to compare. This ends by itself: when the
+    /// command table offers a feature, its calls are compared.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        let Ok(spec) = self.resolved else { return false };
+        match spec.handling {
+            Handling::Unsupported(_) => true,
+            Handling::Refused(_) | Handling::Close(_) => false,
+            // A refused MULTI has errors of its own.
+            _ if ["multi", "exec", "discard"].contains(&spec.name) => is_unsupported("watch"),
+            _ if is_blocking_call(spec, &self.call[..]) => is_unsupported("blpop"),
+            _ if spec.runs_script() && self.slots == Err(KeysError::NoKeys) => is_unsupported("script"),
+            _ => false,
+        }
+    }
+}
+
+/// Whether the table does not offer the command yet; of a container: none of the subcommands that do something.
+#[must_use]
+pub fn is_unsupported(name: &str) -> bool {
+    let spec = lookup(name.as_bytes()).unwrap_or_else(|| panic!("'{name}' is not in the command table"));
+    let refused = |spec: &Spec| matches!(spec.handling, Handling::Unsupported(_));
+    refused(spec) || spec.subcommands.iter().any(refused)
+}

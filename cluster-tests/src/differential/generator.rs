@@ -1,0 +1,249 @@
+//! Generates what the two sides get, from a seed: single calls, planned sequences, transactions, blocked calls, iterations
+//! and raw bytes. Knows nothing of replies.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pontoon::commands;
+
+use super::{
+    case::Case,
+    connection::{Call, words},
+    hazards,
+    sequences::{BLOCKED, ITERATIONS, RARE_SEQUENCES, RAW, SEQUENCES, Template},
+    speller::Command,
+    syntax::Syntax,
+    vocabulary::Vocabulary,
+};
+
+/// What one connection sends.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Which of the connections.
+    pub connection: usize,
+    /// Its calls.
+    pub calls: Vec<Call>,
+    /// They are sent at once; otherwise each waits for the reply to the one before.
+    pub is_pipeline: bool,
+}
+
+/// Something that is sent to both sides.
+#[derive(Clone, Debug)]
+pub enum Unit {
+    /// Single calls. Those that are pending are left out.
+    Singles(Step),
+    /// Calls that belong together: all are left out if one is pending.
+    Sequence(Vec<Step>),
+    /// A call that blocks, after other calls of its connection, and what another connection sends then.
+    Blocked { before: Step, blocked: Call, then: Step },
+    /// SCAN and the like from the first to the last cursor, which stands between these two.
+    Iteration { connection: usize, before: Call, after: Call },
+    /// One of the keys that there are.
+    RandomKey { connection: usize },
+    /// Bytes of a connection of its own, which ends.
+    Raw(Vec<u8>),
+}
+
+/// Generates units.
+#[derive(Debug)]
+pub struct Generator {
+    words: Vocabulary,
+    commands: Vec<Command>,
+    connections: usize,
+    /// Whether the reference answers a login of an unknown user.
+    refuses_logins: bool,
+    /// Commands of which single calls were generated.
+    pub generated: BTreeSet<&'static str>,
+}
+
+/// Single calls of a unit.
+const SINGLES_MAX: usize = 40;
+
+/// How often a single call is generated until it may be sent.
+const ATTEMPTS: usize = 20;
+
+impl Generator {
+    /// Generates for the commands of the table that the reference has; `offered` are their names in lower case.
+    #[must_use]
+    pub fn new(
+        words: Vocabulary,
+        offered: &BTreeSet<String>,
+        mut syntax: BTreeMap<String, Syntax>,
+        connections: usize,
+        refuses_logins: bool,
+    ) -> Self {
+        let leaves =
+            commands::all().flat_map(|spec| [spec].into_iter().chain(spec.subcommands)).filter(|spec| offered.contains(spec.name));
+        let unknown = || Syntax { group: String::new(), arguments: Vec::new() };
+        let commands: Vec<Command> =
+            leaves.map(|spec| Command { spec, syntax: syntax.remove(spec.name).unwrap_or_else(unknown) }).collect();
+        Self { words, commands, connections, refuses_logins, generated: BTreeSet::new() }
+    }
+
+    /// Number of commands and subcommands of which single calls are generated.
+    #[must_use]
+    pub fn commands(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// The next unit.
+    pub fn unit(&mut self) -> Unit {
+        match self.words.rng.usize(..100) {
+            0..45 => self.singles(),
+            45..72 => {
+                let sequence = self.words.one(SEQUENCES);
+                self.sequence(sequence)
+            }
+            72..88 => Unit::Sequence(self.transaction()),
+            88..92 => self.blocked(),
+            92..96 => self.iteration(),
+            96 => Unit::RandomKey { connection: self.connection() },
+            97 if self.words.once_in(6) => {
+                let sequence = self.words.one(RARE_SEQUENCES);
+                self.sequence(sequence)
+            }
+            97 => Unit::Sequence(vec![self.getkeys()]),
+            _ => Unit::Raw(self.words.one(RAW).as_bytes().to_vec()),
+        }
+    }
+
+    fn connection(&mut self) -> usize {
+        self.words.rng.usize(..self.connections)
+    }
+
+    fn step(&mut self, calls: Vec<Call>) -> Step {
+        Step { connection: self.connection(), calls, is_pipeline: self.words.rng.bool() }
+    }
+
+    fn singles(&mut self) -> Unit {
+        let count = 1 + self.words.rng.usize(..SINGLES_MAX);
+        let calls = (0..count).map(|_| self.single()).collect();
+        Unit::Singles(self.step(calls))
+    }
+
+    /// A call that may be sent.
+    fn single(&mut self) -> Call {
+        for _ in 0..ATTEMPTS {
+            let command = self.commands[self.words.rng.usize(..self.commands.len())].clone();
+            let case = Case::new(command.spell(&mut self.words));
+            if hazards::may_be_sent(&case) && !self.is_unanswered(&case.call) {
+                self.generated.insert(case.name());
+                return case.call;
+            }
+        }
+        words("PING")
+    }
+
+    fn sequence(&mut self, sequence: &str) -> Unit {
+        let mut calls = Template::new(&mut self.words).calls(sequence);
+        calls.retain(|call| !self.is_unanswered(call));
+        Unit::Sequence(vec![self.step(calls)])
+    }
+
+    /// Whether the reference has the fault that it does not answer this.
+    fn is_unanswered(&self, call: &Call) -> bool {
+        let is = |word: &[u8], keyword: &str| word.eq_ignore_ascii_case(keyword.as_bytes());
+        let logs_in = is(&call[0], "AUTH") || (is(&call[0], "HELLO") && call.iter().any(|word| is(word, "AUTH")));
+        !self.refuses_logins && logs_in && !call.iter().any(|word| is(word, "default"))
+    }
+
+    /// COMMAND GETKEYS of any call; it is not executed.
+    fn getkeys(&mut self) -> Step {
+        let calls = (0..SINGLES_MAX).map(|_| {
+            let command = self.commands[self.words.rng.usize(..self.commands.len())].clone();
+            let mut call = words(self.words.one(&["COMMAND GETKEYS", "COMMAND GETKEYSANDFLAGS"]));
+            call.append(&mut command.spell(&mut self.words));
+            call
+        });
+        let calls = calls.collect();
+        self.step(calls)
+    }
+
+    /// MULTI and EXEC or DISCARD; perhaps a WATCH, and another client that changes something before EXEC.
+    fn transaction(&mut self) -> Vec<Step> {
+        let connection = self.connection();
+        let is_pipeline = self.words.rng.bool();
+        self.words.choose_one_tag();
+        let own = |calls| Step { connection, calls, is_pipeline };
+        let mut steps = Vec::new();
+        let watched = [self.words.key("watch", ""), self.words.key("watch", "")];
+        let watches = self.words.once_in(3);
+        if watches {
+            let mut before = vec![[vec![b"WATCH".to_vec()], watched.to_vec()].concat()];
+            before.extend((0..self.words.rng.usize(..3)).filter_map(|_| self.keyed()));
+            before.extend(self.words.once_in(8).then(|| words("UNWATCH")));
+            steps.push(own(before));
+        }
+        let mut calls = vec![words("MULTI")];
+        for _ in 0..self.words.rng.usize(..8) {
+            match self.words.rng.usize(..40) {
+                0 => calls.push(words("MULTI")),
+                1 => calls.push(words("WATCH a")),
+                2 => calls.push(words("UNWATCH")),
+                3 => calls.push(words("NOSUCH a b")),
+                4 => calls.push(words("GET")),
+                5 => calls.push(words("MULTI a")),
+                6 => calls.push(words("SELECT 1")),
+                7 => calls.push(words("SELECT 16")),
+                8 if self.words.once_in(4) => calls.push(words("RESET")),
+                9..12 => calls.push(self.single()),
+                _ => calls.extend(self.keyed()),
+            }
+        }
+        if watches && self.words.rng.bool() {
+            steps.push(own(std::mem::take(&mut calls)));
+            let touch = [vec![b"DEL".to_vec()], watched.to_vec()].concat();
+            let write = [vec![b"SET".to_vec()], watched[..1].to_vec(), vec![b"touched".to_vec()]].concat();
+            let other = (connection + 1) % self.connections;
+            let calls = if self.words.rng.bool() { vec![touch] } else { vec![write] };
+            steps.push(Step { connection: other, calls, is_pipeline: false });
+        }
+        calls.push(words(self.words.one(&["EXEC", "EXEC", "EXEC", "EXEC", "DISCARD"])));
+        calls.extend(self.words.once_in(10).then(|| words("EXEC")));
+        calls.extend(self.words.once_in(10).then(|| words("DISCARD")));
+        // Nothing of it is left: SELECT in it may have had an effect.
+        calls.push(words("SELECT 0"));
+        steps.push(own(calls));
+        steps
+    }
+
+    /// A call with keys of the slot that was chosen, or at times of any.
+    fn keyed(&mut self) -> Option<Call> {
+        for _ in 0..ATTEMPTS {
+            let command = self.commands[self.words.rng.usize(..self.commands.len())].clone();
+            if command.spec.keys == commands::KeySpec::None {
+                continue;
+            }
+            let case = Case::new(command.spell_with_tag(&mut self.words));
+            if hazards::may_be_sent(&case) {
+                return Some(case.call);
+            }
+        }
+        None
+    }
+
+    fn blocked(&mut self) -> Unit {
+        let at = self.words.rng.usize(..BLOCKED.len());
+        let (before, blocked, then) = BLOCKED[at];
+        let mut template = Template::new(&mut self.words);
+        let (before, blocked, then) = (template.calls(before), template.call(blocked), template.calls(then));
+        let connection = self.connection();
+        let other = (connection + 1) % self.connections;
+        // Both in the same database.
+        let before = [vec![words("SELECT 0")], before].concat();
+        let then = [vec![words("SELECT 0")], then].concat();
+        let is_pipeline = self.words.rng.bool();
+        Unit::Blocked {
+            before: Step { connection, calls: before, is_pipeline },
+            blocked,
+            then: Step { connection: other, calls: then, is_pipeline },
+        }
+    }
+
+    fn iteration(&mut self) -> Unit {
+        let at = self.words.rng.usize(..ITERATIONS.len());
+        let (before, after) = ITERATIONS[at];
+        let mut template = Template::new(&mut self.words);
+        let (before, after) = (template.call(before), template.call(after));
+        Unit::Iteration { connection: self.connection(), before, after }
+    }
+}

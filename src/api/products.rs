@@ -7,7 +7,6 @@ use super::{
     Api,
     call::MutationCall,
     change::{self, ChangeSummary, MutationHandler, forwardable},
-    data_user,
     error::CallFailure,
     validate,
 };
@@ -29,9 +28,6 @@ impl MutationHandler for CreateProductRequest {
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let name = validate::product_name(&self.name)?;
         let (mode, isolated) = validate::mode(self.mode, self.isolated)?;
-        if api.recorded(call)?.is_none() {
-            data_user::may_add_product(&api.state(), self.accept_shared_risk)?;
-        }
         let new = NewProduct {
             name: name.clone(),
             port: validate::port(self.port)?,
@@ -45,6 +41,9 @@ impl MutationHandler for CreateProductRequest {
         let known = state.products.values().find(|product| product.name == name);
         if known.is_some_and(|known| is_as_new(known, &new)) && api.recorded(call)?.is_none() {
             return api.already(call, format!("there is this product '{name}' already")).await;
+        }
+        if !self.accept_shared_risk && api.recorded(call)?.is_none() {
+            api.reached_by_nobody(&state, None, call.admission_deadline()).await?;
         }
         let mut summary = ChangeSummary::of(format!(
             "product '{name}' is created: port {} plus each node's offset, {} slots, {} databases",
@@ -73,7 +72,7 @@ fn open_to_all(name: &str) -> String {
     )
 }
 
-/// A warning about groups without replicas, where reads that never go to the primary find no server.
+/// A warning about groups without replicas (those without slots, or forced), where reads that never go to the primary find no server.
 fn without_replicas(product: &Product, policy: ReadPolicy) -> Option<String> {
     let alone = product.groups.values().filter(|group| group.servers.len() < 2).map(|group| group.id.to_string());
     let alone: Vec<String> = alone.collect();
@@ -127,15 +126,15 @@ impl MutationHandler for SetProductRequest {
                     .into(),
             ));
         }
-        let changed = (settings.min_acks, settings.databases);
         if !self.force
-            && let Some(why) = api.objection(&state, product, changed, call.admission_deadline()).await
+            && let Some(why) = api.hides_keys(&state, product, settings.databases, call.admission_deadline()).await
         {
             return Err(CallFailure::Refused(why));
         }
         let summary = settings.summary(product);
         let ProductSettings { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads, clients_max, rules } =
             settings;
+        let before = product;
         let product = product.id;
         let change = Change::SetProduct(SetProduct {
             product,
@@ -149,6 +148,10 @@ impl MutationHandler for SetProductRequest {
             clients_max,
             rules,
         });
+        if !self.force {
+            api.keeps_replicas(call, &change)?;
+            api.keeps_reads(before, reads.of(before.reads)).map_err(CallFailure::Refused)?;
+        }
         api.make(call, change, summary).await
     }
 }

@@ -30,7 +30,8 @@ pub fn allow_list(offered: &BTreeSet<String>) -> Vec<&'static str> {
 }
 
 fn may_run(spec: &Spec) -> bool {
-    let sent = matches!(spec.handling, Handling::Slot | Handling::Split(_) | Handling::AnyServer);
+    let sent =
+        matches!(spec.handling, Handling::Slot | Handling::Split(_) | Handling::AnyServer | Handling::WaitReplicas);
     (sent || IN_SCRIPTS.contains(&spec.name)) && !spec.flags.contains(Flags::ADMIN)
 }
 
@@ -91,7 +92,10 @@ mod tests {
     fn what_the_proxy_sends_is_in_it() {
         let list = allow_list(&everything());
         for spec in all().flat_map(|spec| [spec].into_iter().chain(spec.subcommands)) {
-            if matches!(spec.handling, Handling::Slot | Handling::Split(_) | Handling::AnyServer) {
+            if matches!(
+                spec.handling,
+                Handling::Slot | Handling::Split(_) | Handling::AnyServer | Handling::WaitReplicas
+            ) {
                 assert!(list.contains(&spec.name), "{}", spec.name);
             }
         }

@@ -194,6 +194,7 @@ fn product_state_to(p: &Product) -> pb::Product {
         bytes_max: p.rules.bytes_max,
         scripts_off: p.rules.scripts_off,
         errors_detailed: p.rules.errors_detailed,
+        blocked_errors: p.rules.blocked_errors,
         auth_version: p.auth.version.0,
         former_auth: former_to(&p.auth),
         idle_ms: p.rules.idle_ms,
@@ -224,6 +225,7 @@ fn product_state_from(p: pb::Product) -> Result<Product, DecodeError> {
             bytes_max: p.bytes_max,
             scripts_off: p.scripts_off,
             errors_detailed: p.errors_detailed,
+            blocked_errors: p.blocked_errors,
             idle_ms: p.idle_ms,
         },
     })

@@ -4,9 +4,6 @@
 pub(super) const TRANSACTIONS: &str =
     "transactions are not supported by this proxy yet, not executed. A script with declared keys is atomic";
 pub(super) const PUBSUB_LATER: &str = "publish and subscribe is not supported by this proxy yet, not executed";
-pub(super) const BLOCKING_LATER: &str = "blocking commands are not supported by this proxy yet, not executed. Use \
-    the form that does not block, and repeat it";
-pub(super) const WAITING: &str = "waiting for replicas is not supported by this proxy yet, not executed";
 pub(super) const WHOLE_CLUSTER: &str =
     "commands about the keys of all servers are not supported by this proxy yet, not executed";
 pub(super) const SCRIPTS: &str = "managing scripts and functions on all servers is not supported by this proxy \

@@ -5,6 +5,7 @@
 mod connection;
 mod cut_off;
 pub(super) mod handshake;
+mod identity;
 mod incomplete;
 mod inflight;
 
@@ -17,9 +18,18 @@ use std::{
 };
 
 pub(super) use connection::run;
-pub(super) use inflight::{InFlight, ReplyCheck, Requester};
+pub(super) use identity::ConnectionIdentity;
+pub(super) use inflight::{InFlight, ReplyCheck, Requester, is_nil};
 
-use super::{counters::count, dedicated::DedicatedPlace, product::ProductView, session::Session, worker::Worker};
+use tokio::sync::Notify;
+
+use super::{
+    counters::count,
+    dedicated::{DedicatedPlace, DedicatedUse},
+    product::ProductView,
+    session::Session,
+    worker::Worker,
+};
 use crate::{
     model::{ids::HostPort, secret::ServerLogin},
     resp::write::Version,
@@ -89,8 +99,10 @@ pub(super) struct Backend {
     /// data.
     process: RefCell<String>,
     pub(super) link: Cell<BackendLink>,
-    /// Run id of the process at the other end of the connection.
-    run_id: RefCell<Rc<str>>,
+    /// Notified when `link` changes.
+    link_changed: Notify,
+    /// Of its connection, or of the one that it is about to open.
+    identity: RefCell<Rc<ConnectionIdentity>>,
     /// Whether its server is no longer a primary: it is closed when nothing is in flight.
     pub(super) retired: Cell<bool>,
     /// Whether it is to be closed at once; the outcome of the requests in flight is unknown.
@@ -139,7 +151,8 @@ impl Backend {
             dedicated,
             process: RefCell::default(),
             link: Cell::new(BackendLink::Connecting),
-            run_id: RefCell::new("".into()),
+            link_changed: Notify::new(),
+            identity: RefCell::default(),
             retired: Cell::new(false),
             abandoned: Cell::new(false),
             cutting: Cell::new(false),
@@ -162,6 +175,53 @@ impl Backend {
     /// Whether one session has borrowed it, or may.
     pub(super) fn is_dedicated(&self) -> bool {
         self.dedicated.is_some()
+    }
+
+    /// What a session borrows it for. `None`: it is shared.
+    pub(super) fn dedicated_use(&self) -> Option<DedicatedUse> {
+        self.dedicated.as_ref().map(|place| place.used_for)
+    }
+
+    /// Sets the state of the connection.
+    fn set_link(&self, link: BackendLink) {
+        self.link.set(link);
+        self.link_changed.notify_waiters();
+    }
+
+    /// Opens the connection if there is none.
+    pub(super) fn open(&self) {
+        self.wanted.set(true);
+        self.wake();
+    }
+
+    /// Opens the connection if there is none, and waits until it is up or the attempt has failed (false).
+    pub(super) async fn connected(&self) -> bool {
+        self.open();
+        loop {
+            let changed = self.link_changed.notified();
+            match self.link.get() {
+                BackendLink::Up => return true,
+                BackendLink::Down => return false,
+                BackendLink::Connecting => changed.await,
+            }
+        }
+    }
+
+    /// Of its connection, or of the one that it is about to open.
+    pub(super) fn identity(&self) -> Rc<ConnectionIdentity> {
+        self.identity.borrow().clone()
+    }
+
+    /// The same, only to compare it.
+    #[inline]
+    pub(super) fn identity_ptr(&self) -> *const ConnectionIdentity {
+        Rc::as_ptr(&self.identity.borrow())
+    }
+
+    /// Whether the oldest request may have passed its deadline; the task finds out.
+    pub(super) fn may_be_overdue(&self, worker: &Worker) -> bool {
+        let due = self.inflight.borrow().front().map(InFlight::due_from);
+        due.is_some_and(|due| due.is_some_and(|tick| !worker.clock.is_before(tick)))
     }
 
     /// Whether a session may borrow it or keep it. (The task of a dedicated connection ends with the connection.)
@@ -316,12 +376,17 @@ impl Backend {
     }
 
     fn abandon_reason(&self) -> &'static str {
-        if self.replica { "does not answer and may no longer serve reads" } else { "is being replaced by a failover" }
+        match (self.replica, self.dedicated_use()) {
+            (true, _) => "does not answer and may no longer serve reads",
+            (false, Some(DedicatedUse::Blocking)) => "is being replaced, or the call was given up",
+            (false, _) => "is being replaced by a failover",
+        }
     }
 
     /// Answers all requests in flight with an error: those that were not written completely cannot have been executed;
     /// the outcome of the others is unknown.
     fn fail_all(&self, worker: &Worker, why: &str) {
+        self.identity.take();
         let (first_unsent, at) = self.first_unsent();
         // Moved out, because the loop below repeats reads of a replica at the primary while it borrows these bytes.
         let out = std::mem::take(&mut *self.out.borrow_mut());
@@ -346,7 +411,10 @@ impl Backend {
             request += len;
         }
         worker.flush_replied();
-        worker.recount_holds();
+        match self.dedicated_use() {
+            Some(DedicatedUse::Blocking) => worker.recount_soon(),
+            Some(DedicatedUse::LargeMessages) | None => worker.recount_holds(),
+        }
         worker.memory.charge_pool(&worker.memory.queues, &self.charged, 0);
         self.wake_waiters(worker);
     }

@@ -1,7 +1,10 @@
 //! Commands about the keys of all groups: each primary is asked, and the replies are merged.
 //! Knows nothing of how a request is sent.
 
-use super::{Operation, StepError, StepSlots, step::received};
+use super::{
+    Operation, StepError, StepSlots,
+    step::{Blocks, StepRequest, received},
+};
 use crate::{
     commands::{AllGroups, Spec},
     proxy::backend::Backend,
@@ -50,7 +53,8 @@ async fn ask_all(operation: &Operation, request: &[u8], is_write: bool) -> Resul
         let result = loop {
             operation.may_serve()?;
             let backend = control_backend(operation, group)?;
-            match operation.send(&backend, request, StepSlots::All, is_write) {
+            let step = StepRequest { bytes: request, slots: StepSlots::All, is_write, blocks: Blocks::No };
+            match operation.send(&backend, step) {
                 Err(StepError::Full) => operation.wait_for_room().await,
                 Err(error) => return Err(error.text().to_owned()),
                 Ok(result) => break result,

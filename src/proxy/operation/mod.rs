@@ -9,7 +9,7 @@ use std::{cell::Cell, future::Future, rc::Rc};
 use tokio::time::{Instant, timeout_at};
 
 pub(super) use all_groups::run as run_over_all_groups;
-pub(super) use step::{Step, StepError, StepSlots};
+pub(super) use step::{Blocks, Step, StepError, StepRequest, StepResult, StepSlots, or_unknown, received, send_step};
 
 use super::{
     dispatch::{CallContext, RefusalReason},

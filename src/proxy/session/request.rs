@@ -9,6 +9,7 @@ use crate::{
     model::{reads::ReadFrom, route::ProductRoutes},
     proxy::{
         backend::{Backend, InFlight, Requester, Unavailable},
+        blocking::{run_blocking, wait_for_replicas},
         check::ServeCheck,
         client::{Access, ReplyMode},
         counters::count,
@@ -121,6 +122,25 @@ impl Session {
                 self.count_request(worker, mode);
                 count(&worker.stats.forwarded);
                 Operation::start(worker, self, call, muted, |operation| run_over_all_groups(operation, kind, spec));
+            }
+            Dispatch::Blocking { spec, slot } => {
+                if !self.is_settled() {
+                    return Handled::Waiting;
+                }
+                self.count_request(worker, mode);
+                count(&worker.stats.forwarded);
+                let run = |operation| run_blocking(operation, spec, slot);
+                let ticket = Operation::start(worker, self, call, muted, run);
+                if routes.reads.own_writes && spec.is_write() {
+                    self.note_write(ticket);
+                }
+            }
+            Dispatch::WaitReplicas { spec } => {
+                if !self.is_settled() {
+                    return Handled::Waiting;
+                }
+                self.count_request(worker, mode);
+                Operation::start(worker, self, call, muted, |operation| wait_for_replicas(operation, spec));
             }
             Dispatch::Local(local) => {
                 self.count_request(worker, mode);
@@ -271,6 +291,9 @@ impl Session {
 
     #[inline]
     fn send(&self, worker: &Worker, backend: &Backend, target: &DispatchTarget, request: &[u8], requester: Requester) {
+        if target.is_write {
+            self.note_written(backend);
+        }
         backend.send(
             request,
             InFlight {
@@ -333,6 +356,8 @@ impl Session {
             Dispatch::Split { .. }
             | Dispatch::LargeSplit { .. }
             | Dispatch::AllGroups { .. }
+            | Dispatch::Blocking { .. }
+            | Dispatch::WaitReplicas { .. }
             | Dispatch::Local(_)
             | Dispatch::Close(_) => fail("TRYAGAIN not executed: its slot moved before it could be sent"),
         }

@@ -116,7 +116,8 @@ fn the_document_has_all_deviations() {
     let path = repository().join("docs/commands.md");
     let document = std::fs::read_to_string(&path).unwrap();
     let begin = document.find(HEADING).expect("docs/commands.md has the section of deviations");
-    let end = document[begin + HEADING.len()..].find("\n## ").map_or(document.len(), |at| begin + HEADING.len() + at + 1);
+    let end =
+        document[begin + HEADING.len()..].find("\n## ").map_or(document.len(), |at| begin + HEADING.len() + at + 1);
     let wanted = section() + "\n";
     if std::env::var_os("PONTOON_GOLDEN_WRITE").is_some() {
         std::fs::write(&path, [&document[..begin], &wanted, &document[end..]].concat()).unwrap();

@@ -10,9 +10,7 @@ use super::{
     validate,
 };
 use crate::{
-    control::{
-        admission::server::ServerAdmission, handle::WaitError, servers::replication_user::REPLICATION_USER,
-    },
+    control::{admission::server::ServerAdmission, handle::WaitError, servers::replication_user::REPLICATION_USER},
     faults::{self, Point},
     model::{
         change::{Change, SetDataUser},

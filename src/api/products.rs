@@ -114,6 +114,7 @@ impl MutationHandler for SetProductRequest {
                 bytes_max: self.bytes_max,
                 scripts_off: self.scripts_off,
                 errors_detailed: self.errors_detailed,
+                blocked_errors: self.blocked_errors,
                 idle_ms: self.idle_timeout_ms,
             },
         };
@@ -121,8 +122,8 @@ impl MutationHandler for SetProductRequest {
             return Err(CallFailure::Bad(
                 "nothing to set; give port=P, databases=N, auto-rebalance=on|off, min-acks=N, min-acks-timeout=TIME, \
                  read-from=WHERE, max-lag=1s, read-your-writes=on|off, read-confirmed=on|off, clients-max=N, \
-                 ops-max=N, bytes-max=SIZE, scripts=on|off, errors=short|detailed, idle-timeout=5m|off, \
-                 --password-file FILE or former-password="
+                 ops-max=N, bytes-max=SIZE, scripts=on|off, errors=short|detailed, blocked-unknown=close|error, \
+                 idle-timeout=5m|off, --password-file FILE or former-password="
                     .into(),
             ));
         }

@@ -31,8 +31,7 @@ impl Api {
         loop {
             let state = self.state();
             let after = apply::after(&state, change)?;
-            let voters: BTreeSet<NodeId> =
-                self.control.log.leadership().borrow().voters.iter().copied().collect();
+            let voters: BTreeSet<NodeId> = self.control.log.leadership().borrow().voters.iter().copied().collect();
             let (view, now_ns) = (self.control.view.borrow().clone(), boottime_ns());
             let Some(lost) = loses_quorum(&state, &after, &voters, &self.heard(&view, &state, now_ns)) else {
                 return Ok(());

@@ -61,13 +61,7 @@ impl Api {
 
     /// Why scripts of a group's clients may reach other servers. A server whose user cannot be checked counts as one that
     /// lets them.
-    async fn reach(
-        &self,
-        state: &ClusterState,
-        product: &Product,
-        group: &Group,
-        deadline: Instant,
-    ) -> Option<String> {
+    async fn reach(&self, state: &ClusterState, product: &Product, group: &Group, deadline: Instant) -> Option<String> {
         let user = match &group.data_user {
             None => return Some("has no data user".into()),
             Some(DataUser { managed: true, .. }) => return None,

@@ -146,6 +146,7 @@ pub fn product(product: &Product) -> admin::Product {
         bytes_max: product.rules.bytes_max,
         scripts_off: product.rules.scripts_off,
         errors_detailed: product.rules.errors_detailed,
+        blocked_errors: product.rules.blocked_errors,
         idle_timeout_ms: product.rules.idle_ms,
         max_lag_ms: product.reads.max_lag_ms,
         read_your_writes: product.reads.own_writes,

@@ -67,6 +67,7 @@ pub enum ProductCommand {
     ///
     /// What its clients may do on each node: clients-max=N, ops-max=N (requests per second), bytes-max=SIZE (of requests
     /// and replies per second), each 0 for no limit; scripts=on|off; errors=short|detailed (detailed: they name servers);
+    /// blocked-unknown=close|error (what happens to a client whose blocked call may have taken an element that is lost);
     /// idle-timeout=5m|off (a client without a request for this time is closed)
     ///
     /// Where reads go: read-from=primary|prefer-replica|replica|nearest, max-lag=1s (a replica that is further behind
@@ -249,6 +250,13 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                     _ => return Err(format!("errors: short or detailed is expected, not '{value}'")),
                 })
             }
+            "blocked-unknown" => {
+                wanted.blocked_errors = Some(match value {
+                    "close" => false,
+                    "error" => true,
+                    _ => return Err(format!("blocked-unknown: close or error is expected, not '{value}'")),
+                })
+            }
             "scripts" => wanted.scripts_off = Some(!setting::on_off(key, value)?),
             "idle-timeout" => wanted.idle_timeout_ms = Some(idle_timeout(value)?),
             "read-confirmed" => wanted.read_confirmed = Some(setting::on_off(key, value)?),
@@ -271,7 +279,8 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                 return Err(format!(
                     "'{key}' is not a setting of a product; the settings are port, databases, username, password= (none), \
                      former-password= (removes it), auto-rebalance, min-acks, min-acks-timeout, read-from, max-lag, \
-                     read-your-writes, read-confirmed, clients-max, ops-max, bytes-max, scripts, errors and idle-timeout"
+                     read-your-writes, read-confirmed, clients-max, ops-max, bytes-max, scripts, errors, blocked-unknown \
+                     and idle-timeout"
                 ));
             }
         }
@@ -425,6 +434,9 @@ mod tests {
         let wanted = parse("p".into(), &["ops-max=7".into(), "bytes-max=3MB".into(), "scripts=off".into()]).unwrap();
         assert_eq!((wanted.ops_max, wanted.bytes_max, wanted.scripts_off), (Some(7), Some(3 << 20), Some(true)));
         assert_eq!(parse("p".into(), &["idle-timeout=5m".into()]).unwrap().idle_timeout_ms, Some(300_000));
+        for (setting, errors) in [("blocked-unknown=error", true), ("blocked-unknown=close", false)] {
+            assert_eq!(parse("p".into(), &[setting.into()]).unwrap().blocked_errors, Some(errors));
+        }
         assert_eq!(parse("p".into(), &["idle-timeout=off".into()]).unwrap().idle_timeout_ms, Some(0));
         for wrong in [
             "idle-timeout=never",
@@ -434,6 +446,7 @@ mod tests {
             "ops-max=x",
             "scripts=maybe",
             "errors=all",
+            "blocked-unknown=nil",
         ] {
             assert!(parse("p".into(), &[wrong.into()]).is_err(), "{wrong}");
         }

@@ -53,9 +53,10 @@ pub(super) fn rules(p: &Product) -> String {
     let bytes = (p.bytes_max > 0).then(|| format!("{}/s", output::size(p.bytes_max)));
     let scripts = p.scripts_off.then(|| "no scripts".to_owned());
     let errors = p.errors_detailed.then(|| "detailed errors".to_owned());
+    let blocked = p.blocked_errors.then(|| "errors for blocked calls".to_owned());
     let idle = Duration::from_millis(p.idle_timeout_ms.into());
     let idle = (!idle.is_zero()).then(|| format!("idle {}", duration::show(idle)));
-    let all: Vec<_> = ops.into_iter().chain(bytes).chain(scripts).chain(errors).chain(idle).collect();
+    let all: Vec<_> = ops.into_iter().chain(bytes).chain(scripts).chain(errors).chain(blocked).chain(idle).collect();
     if all.is_empty() { "-".into() } else { all.join(", ") }
 }
 

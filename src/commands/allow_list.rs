@@ -31,7 +31,10 @@ pub fn allow_list(offered: &BTreeSet<String>) -> Vec<&'static str> {
 
 fn may_run(spec: &Spec) -> bool {
     let sent = spec.handling.is_of_slot()
-        || matches!(spec.handling, Handling::Split(_) | Handling::AnyServer | Handling::Transaction(_));
+        || matches!(
+            spec.handling,
+            Handling::Split(_) | Handling::AnyServer | Handling::Transaction(_) | Handling::WaitReplicas
+        );
     (sent || IN_SCRIPTS.contains(&spec.name)) && !spec.flags.contains(Flags::ADMIN)
 }
 
@@ -91,7 +94,12 @@ mod tests {
     fn what_the_proxy_sends_is_in_it() {
         let list = allow_list(&everything());
         for spec in all().flat_map(|spec| [spec].into_iter().chain(spec.subcommands)) {
-            if spec.handling.is_of_slot() || matches!(spec.handling, Handling::Split(_) | Handling::AnyServer) {
+            if spec.handling.is_of_slot()
+                || matches!(
+                    spec.handling,
+                    Handling::Split(_) | Handling::AnyServer | Handling::Transaction(_) | Handling::WaitReplicas
+                )
+            {
                 assert!(list.contains(&spec.name), "{}", spec.name);
             }
         }

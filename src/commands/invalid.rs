@@ -67,7 +67,7 @@ fn numkeys<A: Args + ?Sized>(name: &'static str, args: &A, at: usize) -> Option<
             _ if too_high => InvalidCall::NumkeysTooHigh,
             _ => return None,
         },
-        ("lmpop" | "zmpop" | "sintercard", None | Some(..=0)) => InvalidCall::NumkeysNotPositive,
+        ("lmpop" | "zmpop" | "blmpop" | "bzmpop" | "sintercard", None | Some(..=0)) => InvalidCall::NumkeysNotPositive,
         ("sintercard", _) => InvalidCall::NumkeysTooHigh,
         (_, None) => InvalidCall::NotInteger,
         (_, Some(..=0)) => InvalidCall::NeedsKey(name),

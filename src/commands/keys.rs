@@ -205,22 +205,22 @@ pub(super) fn is(text: &[u8], keyword: &[u8]) -> bool {
 /// The options of XREAD and XREADGROUP, which precede their keys.
 pub(super) struct Streams {
     /// Position of the first argument after STREAMS; may equal the number of arguments.
-    first: usize,
-    /// Whether there is a BLOCK option.
-    pub(super) blocks: bool,
+    pub(super) first: usize,
+    /// Position of the argument of BLOCK, if there is that option.
+    pub(super) block: Option<usize>,
 }
 
 /// Reads options as the server does, so that a group or consumer with the name "streams" or "block" is not mistaken for
 /// an option.
 pub(super) fn streams<A: Args + ?Sized>(args: &A) -> Result<Streams, KeysError> {
-    let mut blocks = false;
+    let mut block = None;
     let mut i = 1;
     while i < args.len() {
         let word = args.get(i);
         if is(word, b"streams") {
-            return Ok(Streams { first: i + 1, blocks });
+            return Ok(Streams { first: i + 1, block });
         } else if is(word, b"block") {
-            blocks = true;
+            block = Some(i + 1);
             i += 2;
         } else if is(word, b"count") || is(word, b"claim") {
             i += 2;

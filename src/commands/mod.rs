@@ -2,6 +2,7 @@
 //! Knows nothing of slots, servers, sessions or how bytes arrive.
 
 mod allow_list;
+mod blocking;
 mod invalid;
 mod keys;
 mod lookup;
@@ -10,6 +11,7 @@ mod spec;
 mod table;
 
 pub use allow_list::allow_list;
+pub use blocking::{BlockTimeout, from_now_on};
 pub use invalid::InvalidCall;
 pub use keys::{Args, KeySpec, KeysError};
 pub use lookup::{ResolveError, all, lookup, resolve};

@@ -71,5 +71,5 @@ pub fn is_blocking_call<A: Args + ?Sized>(spec: &Spec, args: &A) -> bool {
     if spec.keys != KeySpec::Streams {
         return true;
     }
-    matches!(streams(args), Ok(Streams { blocks: true, .. }))
+    matches!(streams(args), Ok(Streams { block: Some(_), .. }))
 }

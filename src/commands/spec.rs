@@ -180,6 +180,8 @@ pub enum Handling {
     AllGroups(AllGroups),
     /// Sent to any server, because all of them give the same reply.
     AnyServer,
+    /// Sent to the groups that the session has written to; the smallest answer counts.
+    WaitReplicas,
     /// Not offered yet; the text says why.
     Unsupported(&'static str),
     /// Not offered through a proxy; the text says why.

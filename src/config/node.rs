@@ -6,6 +6,7 @@ use super::{check, section::section};
 use crate::model::{
     ids::{HostPort, NodeId},
     limits::ZONE_LEN_MAX,
+    ports::is_unspecified,
 };
 
 section! {

@@ -340,7 +340,8 @@ impl Control {
         };
         let waiting = || {
             let state = self.log.state().borrow().clone();
-            let how = if state.promotion_hold(id).is_some() { "its slots are held" } else { "its slots are not held now" };
+            let how =
+                if state.promotion_hold(id).is_some() { "its slots are held" } else { "its slots are not held now" };
             let group = state.promotions.get(&id).map(|promotion| promotion.group);
             let waits = group.map_or_else(String::new, |group| self.waiting_for(&format!("group {group}")));
             format!("promotion {id} has not ended, {how}{waits}")

@@ -18,6 +18,8 @@ pub struct ClientRules {
     pub scripts_off: bool,
     /// Errors name servers, and say why they cannot be reached. Otherwise they do not: clients may be strangers.
     pub errors_detailed: bool,
+    /// A blocked call of unknown outcome is answered with an error. Otherwise its client is closed.
+    pub blocked_errors: bool,
     /// Milliseconds without a request after which a client is closed; 0: never.
     pub idle_ms: u32,
 }
@@ -35,6 +37,11 @@ impl fmt::Display for ClientRules {
         }
         f.write_str(if self.scripts_off { ", no scripts and functions" } else { ", scripts too" })?;
         f.write_str(if self.errors_detailed { "; errors name servers" } else { "" })?;
+        f.write_str(if self.blocked_errors {
+            "; blocked calls of unknown outcome are answered with an error"
+        } else {
+            ""
+        })?;
         match self.idle_ms {
             0 => Ok(()),
             ms => write!(f, "; those without a request for {} s are closed", f64::from(ms) / 1000.0),
@@ -53,6 +60,8 @@ pub struct SetClientRules {
     pub scripts_off: Option<bool>,
     /// Whether errors name servers.
     pub errors_detailed: Option<bool>,
+    /// Whether a blocked call of unknown outcome is answered with an error.
+    pub blocked_errors: Option<bool>,
     /// When idle clients are closed, within `IDLE_MS`; 0: never.
     pub idle_ms: Option<u32>,
 }
@@ -66,6 +75,7 @@ impl SetClientRules {
             bytes_max: self.bytes_max.unwrap_or(before.bytes_max),
             scripts_off: self.scripts_off.unwrap_or(before.scripts_off),
             errors_detailed: self.errors_detailed.unwrap_or(before.errors_detailed),
+            blocked_errors: self.blocked_errors.unwrap_or(before.blocked_errors),
             idle_ms: self.idle_ms.unwrap_or(before.idle_ms),
         }
     }

@@ -18,6 +18,7 @@ pub mod event;
 pub mod ids;
 pub mod limits;
 pub mod migration;
+pub mod names;
 pub mod outcome;
 pub mod ports;
 pub mod printable;

@@ -7,7 +7,7 @@ use super::{machine_memory, open::Allowed};
 use crate::{
     config::Config,
     model::ids::{HostPort, NodeId},
-    proxy::{Limits, ProxyConfig, ServerActivity, UnmanagedReplicas},
+    proxy::{ClusterId, Limits, ProxyConfig, ServerActivity, UnmanagedReplicas},
 };
 
 /// What the proxy shares with other parts of the node.
@@ -21,12 +21,14 @@ pub struct ProxyLinks {
     pub misrouted: Option<mpsc::Sender<HostPort>>,
     /// Gets the address of a server that refuses the data user.
     pub data_user_refused: Option<mpsc::Sender<HostPort>>,
+    /// The cluster, as soon as the node belongs to one.
+    pub cluster: ClusterId,
 }
 
 /// The settings that the proxy is started with. `allowed`: what the limit of open files allows.
 #[must_use]
 pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks) -> ProxyConfig {
-    let ProxyLinks { unmanaged, activity, misrouted, data_user_refused } = links;
+    let ProxyLinks { unmanaged, activity, misrouted, data_user_refused, cluster } = links;
     let proxy = &config.proxy;
     ProxyConfig {
         workers: proxy.worker_count(),
@@ -55,11 +57,16 @@ pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks
             request_deadline: proxy.request_deadline,
             connect_deadline: proxy.connect_deadline,
             parked_for_max: config.timing.park,
+            unblock_before: config.timing.lease / LEASE_PARTS,
             ..Limits::default()
         },
         version: env!("CARGO_PKG_VERSION").into(),
+        cluster,
     }
 }
+
+/// Blocked calls are ended this part of a lease before it ends: a node that is heard has two thirds left.
+const LEASE_PARTS: u32 = 15;
 
 /// The part of the memory that buffers may take if the setting is 0: servers and other programs may run beside the node.
 const MEMORY_PART: u64 = 4;

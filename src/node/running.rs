@@ -40,7 +40,7 @@ use crate::{
     },
     model::{change::NewMember, ids::Uuid},
     plan::timing::Timing,
-    proxy::{Proxy, ProxyReport, ServerActivity, UnmanagedReplicas, permit::Permit},
+    proxy::{ClusterId, Proxy, ProxyReport, ServerActivity, UnmanagedReplicas, permit::Permit},
     wire::{auth::ClusterSecret, pb::node::node_server::NodeServer},
 };
 
@@ -186,6 +186,10 @@ impl Starting<'_> {
             activity: self.activity.clone(),
             misrouted: Some(report),
             data_user_refused: Some(refuse),
+            cluster: ClusterId::new({
+                let log = self.log.clone();
+                move || log.cluster_id()
+            }),
         };
         let hot_path = proxy_config::config(self.config, self.me.id, allowed, links);
         let routes = routes::publish(&self.tasks, self.log.state());

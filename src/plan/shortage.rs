@@ -134,7 +134,13 @@ mod tests {
         for (id, (servers, slots)) in (1..).zip(groups) {
             let servers = (0..*servers).map(|n| Server::new(addr(id, 7000 + n), format!("run{id}{n}"), 0)).collect();
             let (product, group) = (SHOP, GroupId(id));
-            changes.push(Change::CreateGroup(CreateGroup { product, group, servers, credentials: None, data_user: None }));
+            changes.push(Change::CreateGroup(CreateGroup {
+                product,
+                group,
+                servers,
+                credentials: None,
+                data_user: None,
+            }));
             if *slots > 0 {
                 let slots = (next..next + *slots as u16).map(SlotId).collect();
                 changes.push(Change::AssignFree(AssignFree { product, slots, to: group }));
@@ -156,12 +162,14 @@ mod tests {
     #[test]
     fn what_makes_clients_lack_replicas_must_be_forced() {
         use ReadFrom::{Primary, Replica};
-        let check = |before: &ClusterState, after: &ClusterState, part: Option<&str>| match (objection(before, after), part) {
-            (Some(why), Some(part)) => assert!(why.contains(part) && why.contains("--force"), "{why}"),
-            (why, part) => assert_eq!(why.as_deref(), part),
-        };
+        let check =
+            |before: &ClusterState, after: &ClusterState, part: Option<&str>| match (objection(before, after), part) {
+                (Some(why), Some(part)) => assert!(why.contains(part) && why.contains("--force"), "{why}"),
+                (why, part) => assert_eq!(why.as_deref(), part),
+            };
         let writes = |groups: &[(usize, usize)], min_acks| state(groups, min_acks, Primary);
-        let (one, two) = (Some("group(s) 1 of"), Some("group(s) 2 of product 'default' would have slots and fewer than 1"));
+        let (one, two) =
+            (Some("group(s) 1 of"), Some("group(s) 2 of product 'default' would have slots and fewer than 1"));
         check(&writes(&[(2, 9)], 1), &writes(&[(1, 9)], 1), one);
         check(&writes(&[(2, 0)], 1), &writes(&[(1, 0)], 1), None);
         check(&writes(&[(2, 9), (1, 0)], 1), &writes(&[(2, 4), (1, 5)], 1), two);
@@ -174,7 +182,11 @@ mod tests {
         check(&writes(&[(1, 9)], 0), &writes(&[(1, 10)], 0), None);
         let reads = |groups: &[(usize, usize)], from| state(groups, 0, from);
         check(&reads(&[(1, 9)], Primary), &reads(&[(1, 9)], Replica), Some("answered -TRYAGAIN"));
-        check(&reads(&[(2, 9)], Replica), &reads(&[(1, 9)], Replica), Some("group(s) 1 of product 'default' would have slots and no"));
+        check(
+            &reads(&[(2, 9)], Replica),
+            &reads(&[(1, 9)], Replica),
+            Some("group(s) 1 of product 'default' would have slots and no"),
+        );
         check(&reads(&[(1, 0)], Primary), &reads(&[(1, 0)], Replica), None);
         check(&reads(&[(1, 9)], Primary), &reads(&[(1, 9)], ReadFrom::PreferReplica), None);
         check(&reads(&[(1, 9)], Replica), &reads(&[(1, 9)], Primary), None);

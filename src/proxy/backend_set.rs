@@ -5,7 +5,7 @@ use std::{cell::RefCell, rc::Rc};
 
 use super::{
     backend::{self, Backend, BackendKind, BackendLink, ServerUser},
-    dedicated::{DedicatedPlace, IDLE_MAX},
+    dedicated::{DedicatedPlace, DedicatedUse, IDLE_MAX},
     product::ProductView,
     worker::Worker,
 };
@@ -22,7 +22,7 @@ pub(super) struct BackendSet {
     pub(super) user: ServerUser,
     /// Of a set of dedicated connections, which belongs to one session: those that it has borrowed. They are found by
     /// address, so the two fields below are empty. `None`: the set is shared.
-    borrowed: Option<RefCell<Vec<Rc<Backend>>>>,
+    borrowed: Option<(DedicatedUse, RefCell<Vec<Rc<Backend>>>)>,
     pub(super) by_group: RefCell<Vec<Option<Rc<Backend>>>>,
     /// Backends of replicas, by index of the group and index of the replica among those that may serve.
     pub(super) by_replica: RefCell<Vec<Vec<Option<Rc<Backend>>>>>,
@@ -103,7 +103,7 @@ impl BackendSet {
         backend.db == self.db
             && backend.version == self.version
             && backend.user == self.user
-            && backend.is_dedicated() == self.borrowed.is_some()
+            && backend.dedicated_use() == self.borrowed.as_ref().map(|(used_for, _)| *used_for)
     }
 
     /// Makes a backend and starts its task. The caller adds it to the product's.
@@ -135,8 +135,8 @@ impl BackendSet {
     }
 
     /// An empty set of dedicated connections, for one session.
-    pub(super) fn dedicated(db: u32, version: Version, user: ServerUser) -> Self {
-        Self { borrowed: Some(RefCell::default()), ..Self::shared(db, version, user) }
+    pub(super) fn dedicated(db: u32, version: Version, used_for: DedicatedUse) -> Self {
+        Self { borrowed: Some((used_for, RefCell::default())), ..Self::shared(db, version, used_for.user()) }
     }
 
     /// The session's connection to a server: the one that it has, or an idle one, or a new one. `None`: there are too
@@ -148,7 +148,8 @@ impl BackendSet {
         (group, addr): (&GroupRoute, &HostPort),
         replica: bool,
     ) -> Option<Rc<Backend>> {
-        let mut borrowed = self.borrowed.as_ref()?.borrow_mut();
+        let (used_for, borrowed) = self.borrowed.as_ref()?;
+        let mut borrowed = borrowed.borrow_mut();
         borrowed.retain(|backend| backend.may_be_borrowed());
         let fits = |backend: &Rc<Backend>| {
             backend.addr == *addr && backend.replica == replica && backend.login == group.login && self.is_of(backend)
@@ -164,7 +165,7 @@ impl BackendSet {
         let backend = match idle {
             Some(backend) => backend,
             None => {
-                let place = DedicatedPlace::take(worker, product, addr)?;
+                let place = DedicatedPlace::take(worker, product, addr, *used_for)?;
                 let made = self.make(worker, product, (group, addr), replica, Some(place));
                 product.backends.borrow_mut().push(made.clone());
                 made
@@ -176,18 +177,19 @@ impl BackendSet {
 
     /// Closes the connections of a dedicated set, which have a state that no other session may get.
     pub(super) fn close(&self) {
-        for backend in self.borrowed.iter().flat_map(RefCell::take) {
+        for backend in self.borrowed.iter().flat_map(|(_, borrowed)| borrowed.take()) {
             backend.retire();
         }
     }
 
     /// Returns the connections of a dedicated set. Those with unanswered requests are closed when these are answered.
     pub(super) fn release(&self, product: &ProductView) {
-        let Some(borrowed) = &self.borrowed else { return };
+        let Some((_, borrowed)) = &self.borrowed else { return };
         let mut idle = product.dedicated.idle.borrow_mut();
         for backend in borrowed.borrow_mut().drain(..) {
             let clean = backend.link.get() == BackendLink::Up && backend.inflight.borrow().is_empty();
-            if clean && backend.may_be_borrowed() && idle.len() < IDLE_MAX {
+            let alike = idle.iter().filter(|other| other.dedicated_use() == backend.dedicated_use()).count();
+            if clean && backend.may_be_borrowed() && alike < IDLE_MAX {
                 idle.push(backend);
             } else {
                 backend.retire();

@@ -87,6 +87,10 @@ counters! {
     dedicated_refused "dedicated_connections_refused";
     /// Requests that a hold cut off, to be sent again when it ended.
     cut_off "requests_cut_off";
+    /// Blocked calls that a hold ended at their server; they are sent again behind it.
+    blocked_by_holds "blocked_calls_interrupted";
+    /// Blocked calls whose outcome is unknown, or that ended with the lease: their clients were closed, or got an error.
+    blocked_lost "blocked_calls_lost";
     /// Writes that a primary refused because it is a replica now.
     misrouted "requests_misrouted";
     /// Times that a server refused the data user, or a command to it.

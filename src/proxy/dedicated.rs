@@ -1,5 +1,6 @@
-//! Dedicated connections to servers: one session borrows such a connection for its large messages, so that no other
-//! session waits behind them. Knows nothing of when a session needs one; `session::connections` decides that.
+//! Dedicated connections to servers: one session borrows such a connection for its large messages or for a blocking
+//! command, so that no other session waits behind them. Knows nothing of when a session needs one; `session::connections`
+//! and `blocking` decide that.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,15 +9,44 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::{backend::Backend, counters::count, limits::Limits, product::ProductView, worker::Worker};
+use super::{
+    backend::{Backend, ServerUser},
+    counters::count,
+    limits::Limits,
+    product::ProductView,
+    worker::Worker,
+};
 use crate::model::ids::HostPort;
 
-/// Unused connections that a worker keeps per product: enough for a few clients with large values.
-pub(super) const IDLE_MAX: usize = 16;
+/// Unused connections that a worker keeps per product and use: enough for a few clients with large values, and for those
+/// of a queue that come back at once.
+pub(super) const IDLE_MAX: usize = 32;
 
 /// Connections that a worker opens to one server at the same time. A burst beyond the server's `tcp-backlog` (511) would
 /// lose connection requests of everybody.
 const OPENING_MAX: usize = 64;
+
+/// What a session borrows a connection for. One that was used for one thing is not used for another: the connections of
+/// blocking commands have a name of their own, by which the leader closes those of a node whose lease has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DedicatedUse {
+    LargeMessages,
+    Blocking,
+    Watch,
+    /// A transaction that selects databases.
+    Select,
+}
+
+impl DedicatedUse {
+    /// As whom the connection is logged in.
+    pub(super) fn user(self) -> ServerUser {
+        match self {
+            Self::LargeMessages | Self::Blocking | Self::Watch => ServerUser::Data,
+            // A data user may not run SELECT.
+            Self::Select => ServerUser::Control,
+        }
+    }
+}
 
 /// How many dedicated connections a worker has, of all products: each needs a file descriptor.
 #[derive(Debug, Default)]
@@ -26,13 +56,19 @@ pub(super) struct DedicatedCount(Rc<Cell<usize>>);
 #[derive(Debug)]
 pub(super) struct DedicatedPlace {
     taken: Rc<Cell<usize>>,
+    pub(super) used_for: DedicatedUse,
     /// Limits the connections that are being opened to the server.
     pub(super) opening: Rc<Semaphore>,
 }
 
 impl DedicatedPlace {
     /// A place for a connection to a server, if the worker has room for one.
-    pub(super) fn take(worker: &Worker, product: &ProductView, addr: &HostPort) -> Option<Self> {
+    pub(super) fn take(
+        worker: &Worker,
+        product: &ProductView,
+        addr: &HostPort,
+        used_for: DedicatedUse,
+    ) -> Option<Self> {
         let Limits { dedicated_max, dedicated_total_max, .. } = worker.config.limits;
         let of_product = product.backends.borrow().iter().filter(|backend| backend.is_dedicated()).count();
         let taken = &worker.dedicated.0;
@@ -45,7 +81,7 @@ impl DedicatedPlace {
             return None;
         }
         taken.set(taken.get() + 1);
-        Some(Self { taken: taken.clone(), opening: product.dedicated.opening(addr) })
+        Some(Self { taken: taken.clone(), used_for, opening: product.dedicated.opening(addr) })
     }
 }
 
@@ -99,7 +135,7 @@ impl DedicatedPool {
 }
 
 impl ProductView {
-    /// The error for a large request for which there is no dedicated connection.
+    /// The error for a request for which there is no dedicated connection.
     pub(super) fn too_many_dedicated(&self, worker: &Worker) -> String {
         count(&worker.stats.dedicated_refused);
         let Limits { dedicated_max, dedicated_total_max, .. } = worker.config.limits;

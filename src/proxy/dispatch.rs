@@ -71,6 +71,10 @@ pub(super) enum Dispatch {
     AllGroups(AllGroups),
     /// Go on with the scan of a key, whose slot this is.
     KeyScan(SlotId),
+    /// Wait at the owner of the slot.
+    Blocking { spec: &'static Spec, slot: SlotId },
+    /// Ask the groups that the session has written to how many replicas have the writes.
+    WaitReplicas { spec: &'static Spec },
     /// A transaction begins or ends, or keys are watched.
     Transaction(TransactionCommand, &'static Spec),
     /// The node answers it.
@@ -92,7 +96,6 @@ pub(super) enum RefusalReason {
         name: &'static str,
         why: &'static str,
     },
-    Blocking(&'static str),
     ScriptsOff(&'static str),
     CrossSlot,
     NotLoggedIn,
@@ -109,9 +112,6 @@ impl fmt::Display for RefusalReason {
             Self::Unresolved(error) => write!(f, "ERR {error}"),
             Self::Invalid(error) => error.fmt(f),
             Self::NotOffered { name, why } => write!(f, "ERR '{name}': {why}"),
-            Self::Blocking(name) => {
-                write!(f, "ERR '{name}' may block and is not executed: blocking commands are not supported yet")
-            }
             Self::ScriptsOff(name) => {
                 write!(f, "NOPERM '{name}' is not executed: the operator has switched scripts off for this product")
             }
@@ -188,9 +188,6 @@ pub(super) fn dispatch(
     match spec.handling {
         Handling::Slot if spec.is_single_key_at_1() => {
             let slot = routes.layout.slot(call.get(1));
-            if is_blocking_call(spec, call) {
-                return Dispatch::Refuse(RefusalReason::Blocking(spec.name));
-            }
             forward(routes, serve_check, slot, spec)
         }
         Handling::Database if is_of_foreign_database(spec, call, routes.databases) => {
@@ -208,7 +205,8 @@ pub(super) fn dispatch(
         }
         Handling::Local(local) => Dispatch::Local(local),
         Handling::Transaction(command) => Dispatch::Transaction(command, spec),
-        Handling::AllGroups(kind) => all_groups(routes, serve_check, kind),
+        Handling::AllGroups(kind) => of_groups(routes, serve_check, Dispatch::AllGroups(kind)),
+        Handling::WaitReplicas => of_groups(routes, serve_check, Dispatch::WaitReplicas { spec }),
         Handling::AnyServer => any_server(routes, serve_check, spec),
         Handling::Unsupported(why) | Handling::Refused(why) => {
             Dispatch::Refuse(RefusalReason::NotOffered { name: spec.name, why })
@@ -268,14 +266,15 @@ fn any_server(routes: &ProductRoutes, serve_check: ServeCheck, spec: &Spec) -> D
     })
 }
 
-fn all_groups(routes: &ProductRoutes, serve_check: ServeCheck, kind: AllGroups) -> Dispatch {
+/// `dispatch`, if there are groups.
+fn of_groups(routes: &ProductRoutes, serve_check: ServeCheck, dispatch: Dispatch) -> Dispatch {
     if serve_check != ServeCheck::Open {
         return Dispatch::Refuse(RefusalReason::ServeCheck(serve_check));
     }
     if routes.groups.is_empty() {
         return Dispatch::Refuse(RefusalReason::NoServers);
     }
-    Dispatch::AllGroups(kind)
+    dispatch
 }
 
 fn by_keys(
@@ -285,9 +284,6 @@ fn by_keys(
     call: &CallContext<'_>,
     scratch: &mut Scratch,
 ) -> Dispatch {
-    if is_blocking_call(spec, call) {
-        return Dispatch::Refuse(RefusalReason::Blocking(spec.name));
-    }
     if routes.rules.scripts_off && spec.runs_script() {
         return Dispatch::Refuse(RefusalReason::ScriptsOff(spec.name));
     }
@@ -301,11 +297,13 @@ fn by_keys(
     };
     let slot = routes.layout.slot(call.get(first));
     let Handling::Split(kind) = spec.handling else {
-        return if others.iter().all(|arg| routes.layout.slot(call.get(*arg)) == slot) {
-            forward(routes, serve_check, slot, spec)
-        } else {
-            Dispatch::Refuse(RefusalReason::CrossSlot)
-        };
+        if others.iter().any(|arg| routes.layout.slot(call.get(*arg)) != slot) {
+            return Dispatch::Refuse(RefusalReason::CrossSlot);
+        }
+        let forwarded = forward(routes, serve_check, slot, spec);
+        let sent = matches!(forwarded, Dispatch::Forward(_) | Dispatch::Held);
+        // A blocking call is parked by itself, for its own time.
+        return if sent && is_blocking_call(spec, call) { Dispatch::Blocking { spec, slot } } else { forwarded };
     };
     // A command of one slot stays whole, because then it is atomic.
     if scratch.positions.len() > SECTION_KEYS
@@ -432,6 +430,8 @@ mod tests {
             Dispatch::AllGroups(kind) => format!("all groups {kind:?}"),
             Dispatch::KeyScan(slot) => format!("key scan {slot}"),
             Dispatch::Transaction(command, _) => format!("transaction {command:?}"),
+            Dispatch::Blocking { slot, .. } => format!("blocking {slot}"),
+            Dispatch::WaitReplicas { .. } => "wait for replicas".into(),
             Dispatch::Local(local) => format!("local {local:?}"),
             Dispatch::Held => "held".into(),
             Dispatch::Refuse(refusal) => refusal.to_string().split([' ', ',']).take(3).collect::<Vec<_>>().join(" "),
@@ -471,7 +471,13 @@ mod tests {
             ("GET", "ERR wrong number"),
             ("MSET foo", "ERR wrong number"),
             ("MSET foo 1 hello", "ERR wrong number"),
-            ("BLPOP foo 0", "ERR 'blpop': blocking"),
+            ("BLPOP foo 0", "blocking 354"),
+            ("BLPOP held 0", &format!("blocking {}", Layout::Codis.slot(b"held"))),
+            ("BLPOP free 0", "CLUSTERDOWN slot 0"),
+            ("BLMOVE foo hello LEFT LEFT 0", "CROSSSLOT Keys in"),
+            ("XREAD BLOCK 0 STREAMS foo $", "blocking 354"),
+            ("XREAD STREAMS foo 0", "group 0 write false"),
+            ("WAIT 1 0", "wait for replicas"),
             ("POST /", "close"),
         ] {
             let want = match want {
@@ -485,6 +491,8 @@ mod tests {
             ("GET foo", "CLUSTERDOWN this node"),
             ("MGET foo hello", "CLUSTERDOWN this node"),
             ("GET held", "CLUSTERDOWN this node"),
+            ("BLPOP held 0", "CLUSTERDOWN this node"),
+            ("WAIT 1 0", "CLUSTERDOWN this node"),
             ("PING", "local Ping"),
         ] {
             assert_eq!(decision(words, ServeCheck::NoLease, Access::Open), want, "{words} without a lease");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{report::HoldProgress, worker::Worker};
+use super::{dedicated::DedicatedUse, report::HoldProgress, worker::Worker};
 use crate::model::{
     ids::{HoldId, ProductId, SlotId},
     route::{HoldKind, HoldRoutes, RouteTable},
@@ -123,7 +123,11 @@ impl Worker {
             // What is passed on already was executed before the hold and has passed check 2.
             let passed_on = usize::from(backend.passing_on.get());
             if let Some(entry) = inflight.iter().skip(passed_on).find(|entry| entry.concerns(&held)) {
-                let what = if entry.is_write { "a write" } else { "a read" };
+                let what = match (backend.dedicated_use(), entry.is_write) {
+                    (Some(DedicatedUse::Blocking), _) => "a blocking call",
+                    (_, true) => "a write",
+                    (_, false) => "a read",
+                };
                 let slot = entry.slot.map_or_else(String::new, |slot| format!(" of slot {slot}"));
                 let age = self.clock.age(entry.tick).as_millis();
                 return Some(format!("{what}{slot}, sent {age} ms ago to {}, is not answered", backend.addr));

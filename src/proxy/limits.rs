@@ -62,6 +62,9 @@ pub struct Limits {
     pub connect_deadline: Duration,
     /// Longest time that a request stays parked; then it is refused.
     pub parked_for_max: Duration,
+    /// Blocked calls are ended at their servers this long before the lease ends, so that no element is given to a node that
+    /// may not deliver it.
+    pub unblock_before: Duration,
     /// Bytes parked by one session; at this number, the session is not read. Refusing later requests instead would not
     /// be faster: a refusal has its place behind the replies of the parked requests, so it reaches the client no
     /// earlier than the reply of an executed request does. It would also put "not executed" in the middle of a pipeline
@@ -123,6 +126,8 @@ impl Default for Limits {
             discarded_max: 1024 * MB,
             connect_deadline: Duration::from_secs(1),
             parked_for_max: Duration::from_secs(5),
+            // Two ticks, which is much less than what a node that is heard has left of its lease.
+            unblock_before: Duration::from_millis(200),
             parked_session_max: MB,
             parked_worker_max: 64 * MB,
         }

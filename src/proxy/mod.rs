@@ -18,6 +18,7 @@ mod acks;
 mod activity;
 pub mod backend;
 mod backend_set;
+mod blocking;
 mod check;
 mod client;
 mod clients;
@@ -55,6 +56,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use activity::{ProcessActivity, ServerActivity};
+pub use blocking::Unblock;
 pub use clients::{ClientRefusal, ProductClients};
 pub use counters::StatsSnapshot;
 #[doc(hidden)]
@@ -65,7 +67,8 @@ pub use unmanaged::UnmanagedReplicas;
 
 use crate::{
     model::{
-        ids::{HostPort, NodeId},
+        ids::{HostPort, NodeId, Uuid},
+        names::blocked_name,
         reads::ReadTable,
         route::RouteTable,
     },
@@ -74,10 +77,14 @@ use crate::{
 use memory::MemoryBudget;
 use permit::Permit;
 use report::SharedReport;
+use worker::UnblockRequest;
 
 /// Accepted connections that may wait for a worker, per worker. If there are more, the worker is far behind, and the
 /// acceptor closes the connection.
 const HANDOVER_MAX: usize = 256;
+
+/// Requests to end blocked calls that may wait for a worker; more than are made at the same time, and senders wait.
+const UNBLOCKS_MAX: usize = 64;
 
 /// The configuration of a proxy.
 #[derive(Clone, Debug)]
@@ -104,6 +111,38 @@ pub struct ProxyConfig {
     pub limits: Limits,
     /// Version of Pontoon that INFO shows.
     pub version: String,
+    /// The cluster, for the names of connections that others must find.
+    pub cluster: ClusterId,
+}
+
+/// Where the id of the cluster is found, as soon as the node belongs to one. Cheap to clone.
+#[derive(Clone)]
+pub struct ClusterId(Arc<dyn Fn() -> Option<Uuid> + Send + Sync>);
+
+impl ClusterId {
+    /// The id is what `find` returns.
+    pub fn new(find: impl Fn() -> Option<Uuid> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(find))
+    }
+}
+
+impl Default for ClusterId {
+    fn default() -> Self {
+        Self::new(|| None)
+    }
+}
+
+impl std::fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ClusterId").field(&(self.0)()).finish()
+    }
+}
+
+impl ProxyConfig {
+    /// The name of the connections on which clients block.
+    fn blocked_name(&self) -> String {
+        blocked_name((self.cluster.0)().unwrap_or_default(), self.node)
+    }
 }
 
 impl Default for ProxyConfig {
@@ -120,6 +159,7 @@ impl Default for ProxyConfig {
             activity: ServerActivity::default(),
             limits: Limits::default(),
             version: env!("CARGO_PKG_VERSION").into(),
+            cluster: ClusterId::default(),
         }
     }
 }
@@ -150,6 +190,8 @@ pub struct Proxy {
     shared: Arc<SharedReport>,
     phase: watch::Sender<ProxyPhase>,
     ended: Arc<watch::Sender<Option<ThreadEnd>>>,
+    /// To each worker: the blocked calls to end.
+    unblocks: Vec<mpsc::Sender<UnblockRequest>>,
     /// Taken by the first `drain`.
     threads: Mutex<Vec<(oneshot::Receiver<()>, JoinHandle<()>)>>,
 }
@@ -186,9 +228,12 @@ impl Proxy {
         let (phase, phases) = watch::channel(ProxyPhase::Run);
         let unexpected = Arc::new(watch::Sender::new(None));
         let (mut threads, mut inboxes) = (Vec::new(), Vec::new());
+        let mut unblocks = Vec::new();
         for index in 0..config.workers {
             let (sender, inbox) = mpsc::channel(HANDOVER_MAX);
             inboxes.push(sender);
+            let (sender, requests) = mpsc::channel(UNBLOCKS_MAX);
+            unblocks.push(sender);
             let start = worker::WorkerStart {
                 index,
                 config: config.clone(),
@@ -198,6 +243,7 @@ impl Proxy {
                 routes: routes.clone(),
                 reads: reads.clone(),
                 inbox,
+                unblocks: requests,
                 phase: phases.clone(),
             };
             let (name, phases) = (format!("worker-{index}"), phases.clone());
@@ -206,7 +252,7 @@ impl Proxy {
         let (acceptor_shared, phase_of_acceptor) = (shared.clone(), phases.clone());
         let accept = move || listener::run(&config, &acceptor_shared, routes, inboxes, phase_of_acceptor);
         threads.push(start_thread("acceptor".into(), phases, unexpected.clone(), accept)?);
-        Ok(Self { shared, phase, ended: unexpected, threads: Mutex::new(threads) })
+        Ok(Self { shared, phase, ended: unexpected, unblocks, threads: Mutex::new(threads) })
     }
 
     /// The first thread that has ended although the proxy runs.
@@ -219,6 +265,17 @@ impl Proxy {
     #[must_use]
     pub fn report(&self) -> watch::Receiver<Arc<ProxyReport>> {
         self.shared.subscribe()
+    }
+
+    /// Ends the blocked call of a client before its time, as CLIENT UNBLOCK does. Returns whether it has one.
+    pub async fn unblock(&self, client: u64, how: Unblock) -> bool {
+        // Ids are given so that they name the worker.
+        let index = client.wrapping_sub(1) % self.unblocks.len() as u64;
+        let Some(worker) = usize::try_from(index).ok().and_then(|index| self.unblocks.get(index)) else { return false };
+        let (done, ended) = oneshot::channel();
+        // An error: the worker has ended, and its clients with it.
+        let _ = worker.send(UnblockRequest { client, how, done }).await;
+        ended.await.unwrap_or(false)
     }
 
     /// Stops accepting, finishes the requests in flight within `deadline`, and closes all connections. Returns when the

@@ -113,7 +113,7 @@ impl ProductView {
     /// Lets every backend check its deadline, closes unused ones, and drops retired ones that have nothing in flight.
     pub(super) fn tick(&self, worker: &Worker) {
         for backend in self.backends.borrow().iter().chain(self.retired.borrow().iter()) {
-            if !backend.inflight.borrow().is_empty() {
+            if backend.may_be_overdue(worker) {
                 backend.wake();
             }
         }

@@ -29,6 +29,8 @@ pub struct ProxyReport {
     pub listeners: BTreeMap<ProductId, ListenerReport>,
     /// Connected clients.
     pub clients: usize,
+    /// Clients whose call blocks; at most about one second old.
+    pub blocked: usize,
     /// Clients by product, of every product that had one.
     pub product_clients: BTreeMap<ProductId, ProductClients>,
     /// Bytes that all buffers hold, small ones not counted; at most about one second old.
@@ -67,6 +69,8 @@ pub(super) struct WorkerStatus {
     pub(super) stats: StatsSnapshot,
     /// Clients that logged in with the former password, of the products that have one.
     pub(super) former_logins: BTreeMap<ProductId, usize>,
+    /// Clients whose call blocks.
+    pub(super) blocked: usize,
 }
 
 /// The report that the threads of a proxy share.
@@ -167,6 +171,7 @@ fn merge(parts: &WorkerParts, clients: &Clients) -> ProxyReport {
     report.route_epoch = parts.workers.iter().map(|w| w.epoch).min().unwrap_or_default();
     for worker in &parts.workers {
         report.stats.add(&worker.stats);
+        report.blocked += worker.blocked;
         for (id, former) in &worker.former_logins {
             if let Some(of) = report.product_clients.get_mut(id) {
                 of.former_logins += former;

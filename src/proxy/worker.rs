@@ -19,7 +19,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::{JoinError, LocalSet},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
@@ -37,6 +37,7 @@ pub(super) use turns::{TaskKind, TaskTurns, Turn};
 
 use super::{
     ProxyConfig, ProxyPhase,
+    blocking::{BlockedCalls, LeaseState, Unblock},
     check::{ServeCheck, serve_check},
     counters::{Stats, count},
     dedicated::DedicatedCount,
@@ -49,6 +50,7 @@ use super::{
     session::{CutOff, Session, SessionTask},
 };
 use crate::{
+    clock::boottime_ns,
     faults,
     model::{
         ids::HostPort,
@@ -74,7 +76,18 @@ pub(super) struct WorkerStart {
     pub(super) routes: watch::Receiver<Arc<RouteTable>>,
     pub(super) reads: watch::Receiver<Arc<ReadTable>>,
     pub(super) inbox: mpsc::Receiver<Accepted>,
+    pub(super) unblocks: mpsc::Receiver<UnblockRequest>,
     pub(super) phase: watch::Receiver<ProxyPhase>,
+}
+
+/// A request to end the blocked call of a client.
+#[derive(Debug)]
+pub(super) struct UnblockRequest {
+    /// The client's id.
+    pub(super) client: u64,
+    pub(super) how: Unblock,
+    /// Gets whether the client had a call that blocked.
+    pub(super) done: oneshot::Sender<bool>,
 }
 
 /// What the tasks of a worker share.
@@ -93,7 +106,10 @@ pub(super) struct Worker {
     pub(super) turns: Rc<LargeTurnQueue>,
     pub(super) routes: WorkerRoutes,
     pub(super) holds: RefCell<Holds>,
+    /// Notified when holds may have drained.
+    recount: Notify,
     pub(super) parking: Parking,
+    pub(super) blocked: BlockedCalls,
     /// Requests that are sent again when a hold ends.
     pub(super) cut_off: RefCell<Vec<CutOff>>,
     /// Sessions whose client does not read.
@@ -128,7 +144,18 @@ pub(super) fn run(start: WorkerStart) {
 }
 
 async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
-    let WorkerStart { index, config, shared, permit, memory, mut routes, mut reads, mut inbox, mut phase } = start;
+    let WorkerStart {
+        index,
+        config,
+        shared,
+        permit,
+        memory,
+        mut routes,
+        mut reads,
+        mut inbox,
+        mut unblocks,
+        mut phase,
+    } = start;
     let (panics, mut panicked) = mpsc::channel(1);
     let workers = config.workers;
     let memory = WorkerMemory::new(memory, workers);
@@ -144,7 +171,9 @@ async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
         turns,
         routes: WorkerRoutes::new(workers),
         holds: RefCell::default(),
+        recount: Notify::new(),
         parking: Parking::default(),
+        blocked: BlockedCalls::default(),
         cut_off: RefCell::default(),
         slow: RefCell::default(),
         memory,
@@ -187,8 +216,10 @@ async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
                 worker.routes.swap_reads(&table);
             }
             () = worker.memory.exceeded.notified() => worker.shed(),
+            () = worker.recount.notified() => worker.recount_holds(),
             _ = ticks.tick() => worker.on_tick(),
             Some(accepted) = inbox.recv() => worker.accept(accepted),
+            Some(request) = unblocks.recv() => worker.unblock(request),
         }
     };
     drain(&worker, within, &mut routes, &mut ticks).await;
@@ -214,6 +245,7 @@ async fn drain(
                 worker.swap(&table);
             }
             () = worker.memory.exceeded.notified() => worker.shed(),
+            () = worker.recount.notified() => worker.recount_holds(),
             _ = ticks.tick() => worker.on_tick(),
         }
     }
@@ -233,6 +265,7 @@ impl Worker {
             view.remove(self);
         }
         self.swap_holds(table);
+        self.blocked.routes_changed();
         self.recount_holds();
         // Before the sessions try again, so that their requests stay in order.
         self.resend_cut_off();
@@ -335,6 +368,7 @@ impl Worker {
         self.memory.publish();
         self.end_pauses();
         self.cut_off_again();
+        self.blocked.check_leases(self);
         self.resend_cut_off();
         self.parking.unpark_expired(&self.clock, self.config.limits.parked_for_max);
         self.recount_holds();
@@ -421,6 +455,23 @@ impl Worker {
         self.serve_check_for(product.routes.borrow().isolated)
     }
 
+    /// How far the lease is from its end, for a setting of `isolated`.
+    pub(super) fn lease_state(&self, isolated: Isolated) -> LeaseState {
+        LeaseState::of(self.permit.lease_until_ns(), isolated, self.config.limits.unblock_before, boottime_ns)
+    }
+
+    /// Checks soon whether holds have drained.
+    pub(super) fn recount_soon(&self) {
+        self.recount.notify_one();
+    }
+
+    /// Ends the blocked call of a client.
+    fn unblock(&self, UnblockRequest { client, how, done }: UnblockRequest) {
+        let session = self.sessions.borrow().get(&client).cloned();
+        // An error: whoever asked does not wait any more.
+        let _ = done.send(session.is_some_and(|session| session.unblock(how)));
+    }
+
     /// Writes the replies of this turn, once per session.
     #[inline]
     pub(super) fn flush_replied(&self) {
@@ -437,6 +488,7 @@ impl Worker {
             holds: self.holds.borrow().progress(),
             stats: self.stats.snapshot(),
             former_logins: self.former_logins(),
+            blocked: self.blocked.count(),
         };
         self.shared.set_worker(self.index, status);
     }

@@ -607,6 +607,7 @@ pub fn limited() -> Log {
                     bytes_max: Some(1 << 20),
                     scripts_off: Some(true),
                     errors_detailed: Some(true),
+                    blocked_errors: None,
                     idle_ms: Some(60_000),
                 },
             }),
@@ -661,8 +662,32 @@ pub fn ruled() -> Log {
                     bytes_max: Some(1 << 20),
                     scripts_off: Some(true),
                     errors_detailed: Some(true),
+                    blocked_errors: None,
                     idle_ms: Some(300_000),
                 },
+            }),
+        ),
+    ]
+}
+
+/// A product with a rule for blocked calls.
+pub fn blocked() -> Log {
+    let rules = SetClientRules { blocked_errors: Some(true), ..SetClientRules::default() };
+    vec![
+        (STEP, changes().swap_remove(0).1),
+        (
+            "set_product_blocked",
+            Change::SetProduct(SetProduct {
+                product: ProductId(1),
+                port: None,
+                databases: None,
+                auth: None,
+                auto_rebalance: None,
+                min_acks: None,
+                min_acks_ms: None,
+                reads: SetReads::default(),
+                clients_max: None,
+                rules,
             }),
         ),
     ]

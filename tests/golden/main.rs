@@ -237,10 +237,23 @@ fn a_state_with_a_limit_of_clients_is_read_and_written_as_it_was() {
 #[test]
 fn a_state_with_rules_for_clients_is_read_and_written_as_it_was() {
     let state = last_state(&numbered(ruled()));
-    let rules =
-        ClientRules { ops_max: 5000, bytes_max: 1 << 20, scripts_off: true, errors_detailed: true, idle_ms: 300_000 };
+    let rules = ClientRules {
+        ops_max: 5000,
+        bytes_max: 1 << 20,
+        scripts_off: true,
+        errors_detailed: true,
+        blocked_errors: false,
+        idle_ms: 300_000,
+    };
     assert_eq!(state.products[&ProductId(1)].rules, rules);
     assert_kept("state_ruled", &state);
+}
+
+#[test]
+fn a_state_with_a_rule_for_blocked_calls_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(blocked()));
+    assert_eq!(state.products[&ProductId(1)].rules, ClientRules { blocked_errors: true, ..ClientRules::default() });
+    assert_kept("state_blocked", &state);
 }
 
 #[test]

@@ -153,6 +153,7 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
                 bytes_max: (f % 7 == 0).then_some(u64::from(a) << 34),
                 scripts_off: (f % 2 == 0).then_some(a % 2 == 0),
                 errors_detailed: (f % 3 == 1).then_some(a % 3 == 0),
+                blocked_errors: (f % 5 == 1).then_some(a % 3 == 1),
                 idle_ms: (f % 11 == 0).then_some(u32::from(a) * 100),
             },
         }),

@@ -151,11 +151,7 @@ pub fn generate(spec: &Spec, rng: &mut fastrand::Rng) -> Vec<Vec<u8>> {
 
 /// As [`generate`], with words that `choose` makes: `k` and `dest` are keys, `g` and `c` a stream's group and consumer,
 /// `pattern*` a pattern, `x` the argument of an option, and `more` anything.
-pub fn generate_with(
-    spec: &Spec,
-    rng: &mut fastrand::Rng,
-    choose: &mut dyn FnMut(&str) -> Vec<u8>,
-) -> Vec<Vec<u8>> {
+pub fn generate_with(spec: &Spec, rng: &mut fastrand::Rng, choose: &mut dyn FnMut(&str) -> Vec<u8>) -> Vec<Vec<u8>> {
     let mut words: Vec<Vec<u8>> = spec.name.split('|').map(|word| word.as_bytes().to_vec()).collect();
     for word in &mut words {
         if rng.bool() {

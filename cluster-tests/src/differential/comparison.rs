@@ -30,18 +30,41 @@ const APART_SECONDS: i64 = 60;
 fn comparison(case: &Case) -> Comparison {
     use Comparison::{AnyOrder, Cursor, Described, Exact, PairsInAnyOrder, Shape, Time, Without};
     match case.name() {
-        "smembers" | "sinter" | "sunion" | "sdiff" | "spop" | "hkeys" | "hvals" | "keys" | "command" | "command|list"
-        | "function|list" | "acl|cat" => AnyOrder,
+        "smembers" | "sinter" | "sunion" | "sdiff" | "spop" | "hkeys" | "hvals" | "keys" | "command"
+        | "command|list" | "function|list" | "acl|cat" => AnyOrder,
         "command|docs" if case.call.len() == 2 => PairsInAnyOrder,
         "command|info" if case.call.len() == 2 => AnyOrder,
         "command|info" => Described,
         // The time is the id.
         "xadd" if case.call[2..].iter().any(|word| word == b"*") => Shape,
         "hgetall" | "config|get" => PairsInAnyOrder,
-        "srandmember" | "hrandfield" | "zrandmember" | "randomkey" | "time" | "lolwut" | "info" | "lastsave" | "client|id"
-        | "client|info" | "client|list" | "memory|usage" | "memory|stats" | "memory|doctor"
-        | "memory|malloc-stats" | "acl|genpass" | "acl|log" | "slowlog|get" | "slowlog|len" | "latency|histogram"
-        | "latency|latest" | "function|stats" | "function|dump" | "dump" | "vrandmember" | "vlinks" | "vinfo" => Shape,
+        "srandmember"
+        | "hrandfield"
+        | "zrandmember"
+        | "randomkey"
+        | "time"
+        | "lolwut"
+        | "info"
+        | "lastsave"
+        | "client|id"
+        | "client|info"
+        | "client|list"
+        | "memory|usage"
+        | "memory|stats"
+        | "memory|doctor"
+        | "memory|malloc-stats"
+        | "acl|genpass"
+        | "acl|log"
+        | "slowlog|get"
+        | "slowlog|len"
+        | "latency|histogram"
+        | "latency|latest"
+        | "function|stats"
+        | "function|dump"
+        | "dump"
+        | "vrandmember"
+        | "vlinks"
+        | "vinfo" => Shape,
         "ttl" | "expiretime" | "httl" | "hexpiretime" | "object|idletime" => Time(1),
         "pttl" | "pexpiretime" | "hpttl" | "hpexpiretime" => Time(1000),
         "hello" => Without { fields: &["id"], pending: false },
@@ -82,7 +105,8 @@ pub fn same(case: &Case, node: &Reply, redis: &Reply) -> bool {
 #[must_use]
 pub fn sorted(reply: &Reply, of: usize) -> Vec<Vec<Reply>> {
     let of = if matches!(reply, Reply::Items(b'%', _)) { 2 } else { of };
-    let mut groups: Vec<Vec<Reply>> = reply.items().chunks(of).map(|group| group.iter().map(ordered).collect()).collect();
+    let mut groups: Vec<Vec<Reply>> =
+        reply.items().chunks(of).map(|group| group.iter().map(ordered).collect()).collect();
     groups.sort();
     groups
 }

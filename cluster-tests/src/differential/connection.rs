@@ -78,7 +78,9 @@ impl Connection {
         calls.iter().for_each(|call| encode(call, &mut bytes));
         let sent = self.send(&bytes);
         let replies = sent.and_then(|()| calls.iter().map(|_| self.read()).collect());
-        replies.unwrap_or_else(|error| panic!("no reply to one of {}: {error}", calls.iter().map(show).collect::<String>()))
+        replies.unwrap_or_else(|error| {
+            panic!("no reply to one of {}: {error}", calls.iter().map(show).collect::<String>())
+        })
     }
 
     /// Sends a call of words, and reads its reply.
@@ -112,7 +114,9 @@ impl Connection {
                 Ok(true) => {}
                 Ok(false) => return Ok(self.buffer.split_off(self.at)),
                 // A side that closes with unread bytes of ours resets the connection.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(self.buffer.split_off(self.at)),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Ok(self.buffer.split_off(self.at));
+                }
                 Err(error) => return Err(error),
             }
         }

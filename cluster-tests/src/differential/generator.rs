@@ -71,8 +71,9 @@ impl Generator {
         connections: usize,
         refuses_logins: bool,
     ) -> Self {
-        let leaves =
-            commands::all().flat_map(|spec| [spec].into_iter().chain(spec.subcommands)).filter(|spec| offered.contains(spec.name));
+        let leaves = commands::all()
+            .flat_map(|spec| [spec].into_iter().chain(spec.subcommands))
+            .filter(|spec| offered.contains(spec.name));
         let unknown = || Syntax { group: String::new(), arguments: Vec::new() };
         let commands: Vec<Command> =
             leaves.map(|spec| Command { spec, syntax: syntax.remove(spec.name).unwrap_or_else(unknown) }).collect();

@@ -90,9 +90,9 @@ fn blocks_shortly(case: &Case) -> bool {
     match case.name() {
         "blmpop" | "bzmpop" => short(1),
         // The argument behind each BLOCK.
-        "xread" | "xreadgroup" => (0..case.call.len())
-            .filter(|at| case.call[*at].eq_ignore_ascii_case(b"BLOCK"))
-            .all(|at| short(at + 1)),
+        "xread" | "xreadgroup" => {
+            (0..case.call.len()).filter(|at| case.call[*at].eq_ignore_ascii_case(b"BLOCK")).all(|at| short(at + 1))
+        }
         _ => short(case.call.len() - 1),
     }
 }

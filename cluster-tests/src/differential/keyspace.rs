@@ -40,7 +40,10 @@ impl Keyspace {
     /// Connects to the reference and to the servers of the groups, in the order of their slots.
     #[must_use]
     pub fn new(reference: u16, servers: &[u16]) -> Self {
-        Self { reference: Connection::open(reference), servers: servers.iter().map(|port| Connection::open(*port)).collect() }
+        Self {
+            reference: Connection::open(reference),
+            servers: servers.iter().map(|port| Connection::open(*port)).collect(),
+        }
     }
 
     /// Compares everything, and returns what differs.
@@ -90,7 +93,8 @@ impl Keyspace {
 
 /// The keys whose values or times to live differ, and how.
 fn different(reference: &mut Connection, server: &mut Connection, keys: &[&Vec<u8>]) -> Vec<(Vec<u8>, String)> {
-    let read: Vec<Call> = keys.iter().flat_map(|key| [about("DUMP", key), about("PTTL", key), about("TYPE", key)]).collect();
+    let read: Vec<Call> =
+        keys.iter().flat_map(|key| [about("DUMP", key), about("PTTL", key), about("TYPE", key)]).collect();
     let (theirs, ours) = (reference.calls(&read), server.calls(&read));
     let mut found = Vec::new();
     // What DUMP shows depends on the order in a hash table, and on times.
@@ -98,7 +102,8 @@ fn different(reference: &mut Connection, server: &mut Connection, keys: &[&Vec<u
     for (at, key) in keys.iter().enumerate() {
         let (theirs, ours) = (&theirs[3 * at..3 * at + 3], &ours[3 * at..3 * at + 3]);
         let lives = [&ours[1], &theirs[1]].map(|reply| reply.integer().unwrap_or_default());
-        let similar = lives[0] == lives[1] || (lives.iter().all(|life| *life >= 0) && lives[0].abs_diff(lives[1]) <= APART_MS);
+        let similar =
+            lives[0] == lives[1] || (lives.iter().all(|life| *life >= 0) && lives[0].abs_diff(lives[1]) <= APART_MS);
         if !similar {
             found.push(((*key).clone(), format!("PTTL is {}, that of Redis {}", lives[0], lives[1])));
         }

@@ -123,7 +123,8 @@ impl Pair {
         let mut all = Vec::new();
         for (case, of_both) in calls {
             let is_expected = self.replies.expects(case);
-            let missing = |side| move |error| format!("{side} has not answered {}: {error}", show(&case.call).trim_end());
+            let missing =
+                |side| move |error| format!("{side} has not answered {}: {error}", show(&case.call).trim_end());
             let node = is_expected.then(|| self.node.read()).transpose().map_err(missing("the node"))?;
             let redis = (is_expected && *of_both).then(|| self.redis.read()).transpose().map_err(missing("Redis"))?;
             all.push(Exchange { case: case.clone(), node, redis });
@@ -142,7 +143,8 @@ impl Pair {
             for _ in 0..PARTS_MAX {
                 let mut bytes = Vec::new();
                 encode(&call(&cursor), &mut bytes);
-                let part = connection.send(&bytes).and_then(|()| connection.read()).map_err(|error| error.to_string())?;
+                let part =
+                    connection.send(&bytes).and_then(|()| connection.read()).map_err(|error| error.to_string())?;
                 let [next, elements] = part.items() else {
                     return Ok(BTreeSet::from([vec![part]]));
                 };

@@ -167,8 +167,18 @@ mod tests {
     #[test]
     fn every_byte_makes_a_difference() {
         let all: [&[u8]; 12] = [
-            b"+OK\r\n", b"-OK\r\n", b"$2\r\nOK\r\n", b"=2\r\nOK\r\n", b"*-1\r\n", b"$-1\r\n", b"_\r\n", b"*0\r\n", b"~0\r\n",
-            b"*1\r\n:1\r\n", b"*1\r\n:2\r\n", b"%1\r\n:1\r\n:1\r\n",
+            b"+OK\r\n",
+            b"-OK\r\n",
+            b"$2\r\nOK\r\n",
+            b"=2\r\nOK\r\n",
+            b"*-1\r\n",
+            b"$-1\r\n",
+            b"_\r\n",
+            b"*0\r\n",
+            b"~0\r\n",
+            b"*1\r\n:1\r\n",
+            b"*1\r\n:2\r\n",
+            b"%1\r\n:1\r\n:1\r\n",
         ];
         let parsed: Vec<_> = all.iter().map(|bytes| Reply::parse(bytes).unwrap().unwrap()).collect();
         for (at, (reply, len)) in parsed.iter().enumerate() {

@@ -225,7 +225,11 @@ impl Run {
             && ours.len() == theirs.len()
             && ours.len() == executed.len()
         {
-            return ours.iter().zip(theirs).zip(executed).find_map(|((node, redis), case)| self.compare(case, node, redis, &[]));
+            return ours
+                .iter()
+                .zip(theirs)
+                .zip(executed)
+                .find_map(|((node, redis), case)| self.compare(case, node, redis, &[]));
         }
         if same(case, node, redis) {
             return None;
@@ -385,7 +389,8 @@ impl Run {
                     Some(reply) => format!("{reply:?}").chars().take(BRIEF).collect(),
                     None => "no reply".to_owned(),
                 };
-                let replies = if node == redis { brief(node) } else { format!("{}, Redis {}", brief(node), brief(redis)) };
+                let replies =
+                    if node == redis { brief(node) } else { format!("{}, Redis {}", brief(node), brief(redis)) };
                 format!("    {connection}: {} -> {replies}\n", show(&case.call).trim_end())
             })
             .collect();

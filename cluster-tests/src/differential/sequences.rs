@@ -1,6 +1,9 @@
 //! Sequences of calls that belong together, written as templates. Knows nothing of which of them are sent when.
 
-use super::{connection::Call, vocabulary::{TAGS, Vocabulary}};
+use super::{
+    connection::Call,
+    vocabulary::{TAGS, Vocabulary},
+};
 
 /// Sequences, their calls separated by ` | `. `%` and a letter is a key of this type, the same in the whole sequence; a
 /// capital letter is another one. `%@` is the tag of the keys, `%m` a member, `%i` an integer, `%e` the id of a new stream

@@ -15,10 +15,52 @@ const TYPES: &[u8] = b"snlhtzxgbpw";
 
 /// What replaces an argument: numbers at their limits, keywords of options, bytes that are no text.
 const ODD: [&[u8]; 46] = [
-    b"", b"0", b"1", b"2", b"3", b"-1", b"01", b"+1", b" 1", b"1.5", b"abc", b"9999999999", b"9223372036854775807",
-    b"9223372036854775808", b"-9223372036854775808", b"inf", b"nan", b"1e400", b"(1", b"[m1", b"(", b"-", b"+", b"$",
-    b">", b"1-1", b"m1", b"STORE", b"STREAMS", b"KEYS", b"LIMIT", b"GET", b"COUNT", b"GROUP", b"EX", b"PX", b"NX",
-    b"XX", b"WITHSCORES", b"MATCH", b"CH", b"REV", b"nosuch", b"\x00\xff\r\n", b"{a}s1", b"0.01",
+    b"",
+    b"0",
+    b"1",
+    b"2",
+    b"3",
+    b"-1",
+    b"01",
+    b"+1",
+    b" 1",
+    b"1.5",
+    b"abc",
+    b"9999999999",
+    b"9223372036854775807",
+    b"9223372036854775808",
+    b"-9223372036854775808",
+    b"inf",
+    b"nan",
+    b"1e400",
+    b"(1",
+    b"[m1",
+    b"(",
+    b"-",
+    b"+",
+    b"$",
+    b">",
+    b"1-1",
+    b"m1",
+    b"STORE",
+    b"STREAMS",
+    b"KEYS",
+    b"LIMIT",
+    b"GET",
+    b"COUNT",
+    b"GROUP",
+    b"EX",
+    b"PX",
+    b"NX",
+    b"XX",
+    b"WITHSCORES",
+    b"MATCH",
+    b"CH",
+    b"REV",
+    b"nosuch",
+    b"\x00\xff\r\n",
+    b"{a}s1",
+    b"0.01",
 ];
 
 /// A time to live is a multiple of this many seconds, each time another one: the two sides execute a call at different
@@ -214,11 +256,15 @@ impl Vocabulary {
 
     fn of_sorted_sets(&mut self, name: &str, argument: &str) -> Vec<u8> {
         match argument {
-            "min" | "max" | "start" | "stop" if name.contains("lex") => word(self.one(&["-", "+", "[m1", "(m5", "[m9"])),
+            "min" | "max" | "start" | "stop" if name.contains("lex") => {
+                word(self.one(&["-", "+", "[m1", "(m5", "[m9"]))
+            }
             "min" | "max" if name.contains("score") || name == "zcount" => {
                 word(self.one(&["-inf", "+inf", "(1", "0", "2", "(100"]))
             }
-            "min" | "max" | "start" | "stop" => word(self.one(&["0", "-1", "1", "3", "(1", "[m1", "-", "+", "-inf", "+inf"])),
+            "min" | "max" | "start" | "stop" => {
+                word(self.one(&["0", "-1", "1", "3", "(1", "[m1", "-", "+", "-inf", "+inf"]))
+            }
             "member" => self.member(),
             "score" | "increment" | "weight" => self.number(),
             "pattern" => word(self.one(&["*", "m*", "m[1-5]", "nosuch"])),

@@ -201,6 +201,7 @@ pub fn product() -> Product {
         bytes_max: 1 << 20,
         scripts_off: true,
         errors_detailed: true,
+        blocked_errors: true,
         idle_timeout_ms: 300_000,
         read_confirmed: true,
         listeners: vec![Listener { node: 1, address: "10.0.0.1:19011".into(), error: None, note: None }],

@@ -48,9 +48,9 @@ pub(super) static GENERIC: &[Spec] = &[
     cmd("ttl", 2, READONLY | FAST, KEY, SLOT),
     cmd("type", 2, READONLY | FAST, KEY, SLOT),
     cmd("unlink", -2, WRITE | FAST, KEYS, Handling::Split(Split::Sum)),
-    cmd("wait", 3, NOSCRIPT, NONE, Handling::Unsupported(why::WAITING)),
+    cmd("wait", 3, NOSCRIPT, NONE, Handling::WaitReplicas),
     // Redis 7.2.
-    cmd("waitaof", 4, NOSCRIPT | BLOCKING, NONE, Handling::Unsupported(why::WAITING)),
+    cmd("waitaof", 4, NOSCRIPT | BLOCKING, NONE, Handling::WaitReplicas),
     // Valkey 9.1.
     cmd("clusterscan", -2, READONLY, NONE, Handling::Refused(why::CLUSTER)),
 ];

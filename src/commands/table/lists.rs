@@ -3,33 +3,15 @@
 
 use super::super::keys::KeySpec;
 use super::super::spec::flag::{BLOCKING, DENYOOM, FAST, MOVABLEKEYS, NOSCRIPT, READONLY, WRITE};
-use super::super::spec::{Handling, Spec, cmd};
-use super::{KEY, PAIR, SLOT, why};
+use super::super::spec::{Spec, cmd};
+use super::{KEY, PAIR, SLOT};
 
 pub(super) static LISTS: &[Spec] = &[
-    cmd("blmove", 6, WRITE | DENYOOM | NOSCRIPT | BLOCKING, PAIR, Handling::Unsupported(why::BLOCKING_LATER)),
-    cmd(
-        "blmpop",
-        -5,
-        WRITE | BLOCKING | MOVABLEKEYS,
-        KeySpec::Count { at: 2, step: 1, dest: 0 },
-        Handling::Unsupported(why::BLOCKING_LATER),
-    ),
-    cmd(
-        "blpop",
-        -3,
-        WRITE | NOSCRIPT | BLOCKING,
-        KeySpec::Range { first: 1, last: -2, step: 1 },
-        Handling::Unsupported(why::BLOCKING_LATER),
-    ),
-    cmd(
-        "brpop",
-        -3,
-        WRITE | NOSCRIPT | BLOCKING,
-        KeySpec::Range { first: 1, last: -2, step: 1 },
-        Handling::Unsupported(why::BLOCKING_LATER),
-    ),
-    cmd("brpoplpush", 4, WRITE | DENYOOM | NOSCRIPT | BLOCKING, PAIR, Handling::Unsupported(why::BLOCKING_LATER)),
+    cmd("blmove", 6, WRITE | DENYOOM | NOSCRIPT | BLOCKING, PAIR, SLOT),
+    cmd("blmpop", -5, WRITE | BLOCKING | MOVABLEKEYS, KeySpec::Count { at: 2, step: 1, dest: 0 }, SLOT),
+    cmd("blpop", -3, WRITE | NOSCRIPT | BLOCKING, KeySpec::Range { first: 1, last: -2, step: 1 }, SLOT),
+    cmd("brpop", -3, WRITE | NOSCRIPT | BLOCKING, KeySpec::Range { first: 1, last: -2, step: 1 }, SLOT),
+    cmd("brpoplpush", 4, WRITE | DENYOOM | NOSCRIPT | BLOCKING, PAIR, SLOT),
     cmd("lindex", 3, READONLY, KEY, SLOT),
     cmd("linsert", 5, WRITE | DENYOOM, KEY, SLOT),
     cmd("llen", 2, READONLY | FAST, KEY, SLOT),

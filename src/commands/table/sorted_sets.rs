@@ -4,30 +4,12 @@
 use super::super::keys::KeySpec;
 use super::super::spec::flag::{BLOCKING, DENYOOM, FAST, MOVABLEKEYS, NOSCRIPT, PRIMARY_ONLY, READONLY, WRITE};
 use super::super::spec::{Handling, Spec, cmd};
-use super::{KEY, PAIR, SLOT, why};
+use super::{KEY, PAIR, SLOT};
 
 pub(super) static SORTED_SETS: &[Spec] = &[
-    cmd(
-        "bzmpop",
-        -5,
-        WRITE | BLOCKING | MOVABLEKEYS,
-        KeySpec::Count { at: 2, step: 1, dest: 0 },
-        Handling::Unsupported(why::BLOCKING_LATER),
-    ),
-    cmd(
-        "bzpopmax",
-        -3,
-        WRITE | NOSCRIPT | BLOCKING | FAST,
-        KeySpec::Range { first: 1, last: -2, step: 1 },
-        Handling::Unsupported(why::BLOCKING_LATER),
-    ),
-    cmd(
-        "bzpopmin",
-        -3,
-        WRITE | NOSCRIPT | BLOCKING | FAST,
-        KeySpec::Range { first: 1, last: -2, step: 1 },
-        Handling::Unsupported(why::BLOCKING_LATER),
-    ),
+    cmd("bzmpop", -5, WRITE | BLOCKING | MOVABLEKEYS, KeySpec::Count { at: 2, step: 1, dest: 0 }, SLOT),
+    cmd("bzpopmax", -3, WRITE | NOSCRIPT | BLOCKING | FAST, KeySpec::Range { first: 1, last: -2, step: 1 }, SLOT),
+    cmd("bzpopmin", -3, WRITE | NOSCRIPT | BLOCKING | FAST, KeySpec::Range { first: 1, last: -2, step: 1 }, SLOT),
     cmd("zadd", -4, WRITE | DENYOOM | FAST, KEY, SLOT),
     cmd("zcard", 2, READONLY | FAST, KEY, SLOT),
     cmd("zcount", 4, READONLY | FAST, KEY, SLOT),

@@ -2,9 +2,6 @@
 //! Knows nothing of which commands they are for.
 
 pub(super) const PUBSUB_LATER: &str = "publish and subscribe is not supported by this proxy yet, not executed";
-pub(super) const BLOCKING_LATER: &str = "blocking commands are not supported by this proxy yet, not executed. Use \
-    the form that does not block, and repeat it";
-pub(super) const WAITING: &str = "waiting for replicas is not supported by this proxy yet, not executed";
 pub(super) const SCRIPTS: &str = "managing scripts and functions on all servers is not supported by this proxy \
     yet, not executed. EVAL needs no loading";
 pub(super) const TRACKING: &str = "client-side caching is not supported by this proxy yet, not executed";

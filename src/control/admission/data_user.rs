@@ -65,7 +65,12 @@ impl ServerAdmission<'_> {
     ///
     /// # Errors
     /// Returns why nodes could not use the server with this user, as text for the operator.
-    pub async fn make_data_user(&self, addr: &HostPort, user: &DataUser, dry_run: bool) -> Result<ScriptRights, String> {
+    pub async fn make_data_user(
+        &self,
+        addr: &HostPort,
+        user: &DataUser,
+        dry_run: bool,
+    ) -> Result<ScriptRights, String> {
         let mut client = self.connect(addr).await.map_err(|error| error.to_string())?;
         if !user.managed {
             return self.check_data_user(client, user).await;

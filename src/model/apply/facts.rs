@@ -137,7 +137,7 @@ pub(super) fn of_product(product: &Product) -> Facts {
         scans: _,
     } = product;
     let ReadPolicy { from, max_lag_ms, own_writes, confirmed } = reads;
-    let ClientRules { ops_max, bytes_max, scripts_off, errors_detailed, idle_ms } = rules;
+    let ClientRules { ops_max, bytes_max, scripts_off, errors_detailed, blocked_errors, idle_ms } = rules;
     let mut facts = vec![
         fact("port", port),
         fact("layout", layout_name(*layout)),
@@ -159,6 +159,7 @@ pub(super) fn of_product(product: &Product) -> Facts {
         fact("bytes-max", limit(*bytes_max)),
         fact("scripts", on_off(!scripts_off)),
         fact("errors", if *errors_detailed { "detailed" } else { "short" }),
+        fact("blocked-unknown", if *blocked_errors { "error" } else { "close" }),
         fact("idle-timeout", limit_of_time(*idle_ms)),
     ]);
     facts

@@ -100,7 +100,11 @@ fn removal_waits(facts: &HealthFacts<'_>, answering: &BTreeSet<NodeId>, unserved
 /// The removals of voters that wait for a quorum.
 fn removals(facts: &HealthFacts<'_>) -> String {
     let leaving: BTreeSet<NodeId> = facts.voters.keys().copied().filter(|id| is_leaving(facts, id)).collect();
-    if leaving.is_empty() { String::new() } else { format!("; the removal of node {} waits for that", listed(&leaving)) }
+    if leaving.is_empty() {
+        String::new()
+    } else {
+        format!("; the removal of node {} waits for that", listed(&leaving))
+    }
 }
 
 fn is_leaving(facts: &HealthFacts<'_>, id: &NodeId) -> bool {

@@ -16,7 +16,7 @@ use tokio::{
 use super::{AckDecision, Acks};
 use crate::{
     proxy::{
-        backend::handshake::{self, LoginTarget},
+        backend::handshake::{self, Connected, LoginTarget},
         worker::Worker,
     },
     resp::{
@@ -145,10 +145,11 @@ async fn wait_for_replicas(
             db: 0,
             version: Version::Resp2,
             name: &name,
+            client_id: false,
         });
         let connected = timeout(worker.config.limits.connect_deadline, connecting).await;
         match connected.unwrap_or_else(|_| Err(io::Error::other("did not complete the login in time"))) {
-            Ok((stream, run_id)) => {
+            Ok(Connected { stream, run_id, .. }) => {
                 *link = Some(AckLink { stream, run_id, buffer: Vec::new(), request: Vec::new() });
             }
             Err(error) => {

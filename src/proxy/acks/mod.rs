@@ -210,7 +210,7 @@ impl Acks {
             let Unconfirmed { entry, reply, .. } = write;
             swapped |= !check.same_table(&entry);
             if !check.passes(&entry, &self.product) {
-                entry.withhold(worker);
+                entry.withhold(worker, b"");
                 continue;
             }
             match decision {

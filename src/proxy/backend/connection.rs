@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Backend, BackendLink, InFlight, ReplyCheck, Requester, ServerUser,
-    handshake::{self, LoginTarget},
+    handshake::{self, Connected, LoginTarget},
     incomplete::{Beginning, IncompleteReply},
     inflight::WITHHELD,
     refusals::{is_not_permitted, is_not_primary},
@@ -29,6 +29,7 @@ use crate::{
         ProcessActivity,
         acks::Acks,
         counters::count,
+        dedicated::DedicatedUse,
         reads::is_not_serving,
         transaction::BlockReply,
         worker::{TaskKind, TaskTurns, Turn, Worker, reserve},
@@ -59,9 +60,14 @@ const OTHER_RULES: &str = "has other rules for the data user; they are being set
 /// Runs until the backend is retired and has nothing in flight.
 pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
     let mut backoff = BACKOFF_MIN;
-    let name = format!("pontoon:{}", worker.config.node);
+    let blocking = backend.dedicated_use() == Some(DedicatedUse::Blocking);
+    let name = match blocking {
+        true => worker.config.blocked_name(),
+        false => format!("pontoon:{}", worker.config.node),
+    };
     loop {
         if !wait_until_wanted(&backend).await {
+            backend.set_link(BackendLink::Down);
             backend.fail_all(&worker, "was removed");
             return;
         }
@@ -72,7 +78,7 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
                 match tokio::time::timeout(worker.config.limits.request_deadline, place.opening.acquire()).await {
                     Ok(permit) => permit.ok(),
                     Err(_) => {
-                        backend.link.set(BackendLink::Down);
+                        backend.set_link(BackendLink::Down);
                         return backend.fail_all(&worker, "has too many connections that are being opened");
                     }
                 }
@@ -85,18 +91,19 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
             db: backend.db,
             version: backend.version,
             name: &name,
+            client_id: blocking,
         });
         let connected = tokio::time::timeout(worker.config.limits.connect_deadline, connect).await;
         drop(opening);
         let error = match connected {
-            Ok(Ok((_, run_id))) if backend.replica && run_id != *backend.process.borrow() => {
+            Ok(Ok(Connected { run_id, .. })) if backend.replica && run_id != *backend.process.borrow() => {
                 io::Error::other("was restarted and has not been probed since")
             }
-            Ok(Ok((stream, run_id))) => {
+            Ok(Ok(Connected { stream, run_id, client_id })) => {
                 backoff = BACKOFF_MIN;
                 let activity = worker.config.activity.connected(&backend.addr, &run_id);
                 activity.note(boottime_ns());
-                *backend.run_id.borrow_mut() = run_id.into();
+                backend.identity.borrow().learn(&run_id, client_id);
                 let (reader, writer) = stream.into_split();
                 let mut pump = Pump {
                     backend: &backend,
@@ -113,15 +120,15 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
                 backend.abandoned.set(false);
                 backend.full.set(false);
                 backend.probe.reset();
-                backend.link.set(BackendLink::Up);
+                backend.set_link(BackendLink::Up);
                 let why = poll_fn(|cx| pump.poll(cx)).await;
                 pump.incomplete.break_off(&backend, &worker);
                 tracing::debug!(server = %backend.addr, db = backend.db, why, "backend connection ended");
                 if backend.is_dedicated() {
-                    backend.link.set(BackendLink::Down);
+                    backend.set_link(BackendLink::Down);
                     return backend.fail_all(&worker, &why);
                 }
-                backend.link.set(BackendLink::Connecting);
+                backend.set_link(BackendLink::Connecting);
                 backend.fail_all(&worker, &why);
                 continue;
             }
@@ -136,7 +143,7 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
         if backend.link.get() != BackendLink::Down {
             tracing::warn!(server = %backend.addr, db = backend.db, %error, "server is down");
         }
-        backend.link.set(BackendLink::Down);
+        backend.set_link(BackendLink::Down);
         backend.fail_all(&worker, &format!("is down ({error})"));
         if backend.is_dedicated() {
             return;
@@ -231,8 +238,11 @@ impl Pump<'_> {
     /// Whether the oldest request has passed its deadline, and the reason to close the connection. The worker wakes the
     /// task for this check in each tick.
     fn overdue(&self) -> Option<String> {
-        let sent = self.backend.inflight.borrow().front()?.tick;
+        let sent = self.backend.inflight.borrow().front()?.due_from()?;
         let clock = &self.worker.clock;
+        if clock.is_before(sent) {
+            return None;
+        }
         // Bytes that move, in either direction, are progress.
         let idle = clock.age(sent).min(clock.age(self.last_read)).min(clock.age(self.drained_at));
         (idle > self.worker.config.limits.request_deadline).then(|| {
@@ -345,19 +355,23 @@ impl Pump<'_> {
                     } else {
                         entry
                     };
-                    swapped |= !check.same_table(&entry);
+                    self.note_swapped(&check, &entry, &mut swapped);
                     let passes = check.passes(&entry, &self.backend.product);
                     if beginning != Beginning::Kept {
                         self.deliver_large(entry, beginning, reply, passes);
                     } else if self.backend.replica {
                         self.deliver_from_replica(entry, reply, passes);
                     } else if !passes {
-                        entry.withhold(self.worker);
+                        entry.withhold(self.worker, reply);
                     } else if reply[0] == b'-' && is_not_primary(reply) {
                         self.refuse_misrouted(entry);
                     } else if reply[0] == b'-' && self.is_refused_data_user(reply) {
                         self.refuse_data_user(entry);
-                    } else if confirm && (entry.is_write || confirm_reads) && !matches!(reply[0], b'-' | b'!') {
+                    } else if confirm
+                        && (entry.is_write || confirm_reads)
+                        && !matches!(reply[0], b'-' | b'!')
+                        && (confirm_reads || !entry.blocked_in_vain(reply))
+                    {
                         self.await_replicas(entry, reply);
                     } else {
                         entry.deliver(self.worker, reply);
@@ -409,6 +423,20 @@ impl Pump<'_> {
         }
     }
 
+    /// Notes the reply to a request that was sent under another table: a hold may have drained. Thousands of blocked calls
+    /// may be answered at once, each on its own connection, so those are counted together.
+    #[inline]
+    fn note_swapped(&self, check: &ReplyCheck, entry: &InFlight, swapped: &mut bool) {
+        if check.same_table(entry) {
+            return;
+        }
+        if self.backend.dedicated_use() == Some(DedicatedUse::Blocking) {
+            self.worker.recount_soon();
+        } else {
+            *swapped = true;
+        }
+    }
+
     /// Delivers a reply of which `rest` are the last bytes.
     #[cold]
     fn deliver_large(&mut self, entry: InFlight, beginning: Beginning, rest: &[u8], passes: bool) {
@@ -431,7 +459,7 @@ impl Pump<'_> {
                 } else if self.backend.replica {
                     self.deliver_from_replica(entry, b"", passes);
                 } else if !passes {
-                    entry.withhold(self.worker);
+                    entry.withhold(self.worker, b"");
                 } else if confirm && reply.first() != Some(b'!') {
                     self.await_replicas(entry, &reply.concat());
                 } else {
@@ -494,6 +522,7 @@ impl Pump<'_> {
     fn await_replicas(&mut self, entry: InFlight, reply: &[u8]) {
         let backend = self.backend;
         let acks = self.acks.get_or_insert_with(|| backend.product.acks(self.worker, backend));
-        acks.push(self.worker, entry, reply, backend.run_id.borrow().clone());
+        let run_id = backend.identity.borrow().run_id().cloned().unwrap_or_else(|| "".into());
+        acks.push(self.worker, entry, reply, run_id);
     }
 }

@@ -1,5 +1,5 @@
-//! Connects and logs in: AUTH, HELLO 3, SELECT, INFO server and CLIENT SETNAME as the control user in one write; then AUTH
-//! as the data user, which may do less.
+//! Connects and logs in: AUTH, HELLO 3, SELECT, INFO server, CLIENT SETNAME and CLIENT ID as the control user in one write;
+//! then AUTH as the data user, which may do less.
 //! Knows nothing of the requests that follow.
 
 use std::{
@@ -49,6 +49,18 @@ pub(in crate::proxy) struct LoginTarget<'a> {
     pub(in crate::proxy) version: Version,
     /// Name of the connection, for operators of the server.
     pub(in crate::proxy) name: &'a str,
+    /// Whether the connection's id is asked for; then its name is required, too: others must find it.
+    pub(in crate::proxy) client_id: bool,
+}
+
+/// A connection that is ready for requests.
+#[derive(Debug)]
+pub(in crate::proxy) struct Connected {
+    pub(in crate::proxy) stream: TcpStream,
+    /// Run id of the server process; empty if the server does not report it.
+    pub(in crate::proxy) run_id: String,
+    /// Its id at the server, if it was asked for.
+    pub(in crate::proxy) client_id: u64,
 }
 
 /// User name and password, as [`Login`] takes them.
@@ -56,14 +68,13 @@ fn parts(credentials: &Credentials) -> (Option<&str>, &str) {
     (credentials.username.as_deref(), credentials.password.reveal())
 }
 
-/// Opens a connection that is ready for requests. Returns it with the run id of the server process, which is empty if
-/// the server does not report it.
+/// Opens a connection that is ready for requests.
 ///
 /// # Errors
 /// Returns why the server cannot be reached or which step it refused, as a text that completes the sentence "server
 /// ADDR ...". The text includes the server's error unless that may quote the password. `PermissionDenied`: the server
 /// refuses the data user.
-pub(in crate::proxy) async fn connect(to: LoginTarget<'_>) -> io::Result<(TcpStream, String)> {
+pub(in crate::proxy) async fn connect(to: LoginTarget<'_>) -> io::Result<Connected> {
     let mut stream = resolver::connect(to.addr).await?;
     stream.set_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
@@ -75,7 +86,8 @@ pub(in crate::proxy) async fn connect(to: LoginTarget<'_>) -> io::Result<(TcpStr
         version: to.version,
         db: to.db,
         run_id: true,
-        naming: Naming::IfSupported,
+        naming: if to.client_id { Naming::Required } else { Naming::IfSupported },
+        client_id: to.client_id,
         become_user: to.data.map(parts),
         ..Login::new(to.control.map(parts), to.name)
     };
@@ -85,7 +97,7 @@ pub(in crate::proxy) async fn connect(to: LoginTarget<'_>) -> io::Result<(TcpStr
     at_once.iter().for_each(|step| login.push(*step, &mut requests));
     stream.write_all(&requests).await?;
 
-    let mut run_id = String::new();
+    let (mut run_id, mut client_id) = (String::new(), 0);
     let mut buffer = Vec::new();
     let mut scanner = ReplyScanner::default();
     for step in at_once.into_iter().chain(alone) {
@@ -120,12 +132,13 @@ pub(in crate::proxy) async fn connect(to: LoginTarget<'_>) -> io::Result<(TcpStr
                 let kind = if step == LoginStep::Become { ErrorKind::PermissionDenied } else { ErrorKind::Other };
                 return Err(io::Error::new(kind, format!("refused {name}: {text}")));
             }
-            LoginOutcome::Accepted | LoginOutcome::ClientId(_) | LoginOutcome::Malformed => {}
+            LoginOutcome::ClientId(id) => client_id = id,
+            LoginOutcome::Accepted | LoginOutcome::Malformed => {}
         }
         buffer.drain(..len);
     }
     if buffer.is_empty() {
-        Ok((stream, run_id))
+        Ok(Connected { stream, run_id, client_id })
     } else {
         Err(io::Error::other("sent more replies than there were requests"))
     }

@@ -14,6 +14,11 @@ use crate::{
 /// Why check 2 withholds a reply.
 pub(in crate::proxy) const WITHHELD: &str = "answered, but this node may no longer serve the slot";
 
+/// Whether a reply is the nil of one of the protocols.
+pub(in crate::proxy) fn is_nil(reply: &[u8]) -> bool {
+    matches!(reply, b"*-1\r\n" | b"$-1\r\n" | b"_\r\n")
+}
+
 /// What waits for the reply to a request.
 #[derive(Debug)]
 pub(in crate::proxy) enum Requester {
@@ -128,8 +133,24 @@ impl InFlight {
     }
 
     /// Answers with an error, because check 2 does not let the reply pass.
-    pub(in crate::proxy) fn withhold(self, worker: &Worker) {
-        self.fail(worker, true, WITHHELD);
+    pub(in crate::proxy) fn withhold(self, worker: &Worker, reply: &[u8]) {
+        let executed = !self.blocked_in_vain(reply);
+        self.fail(worker, executed, WITHHELD);
+    }
+
+    /// Whether it is a blocking call, and the reply says that nothing came in its time: it has executed nothing.
+    #[inline]
+    pub(in crate::proxy) fn blocked_in_vain(&self, reply: &[u8]) -> bool {
+        matches!(&self.requester, Requester::Step(step) if step.blocks()) && is_nil(reply)
+    }
+
+    /// The tick from which its deadline counts; `None`: it has none.
+    #[inline]
+    pub(in crate::proxy) fn due_from(&self) -> Option<u32> {
+        match &self.requester {
+            Requester::Session(..) | Requester::Part(..) | Requester::Block(_) => Some(self.tick),
+            Requester::Step(step) => step.due_from(),
+        }
     }
 
     /// Answers a write that was executed but not confirmed by enough replicas; `text` is the whole error.
@@ -139,7 +160,7 @@ impl InFlight {
             Requester::Session(session, ticket) => session.complete(worker, ticket, text, self.len as usize),
             Requester::Part(gather, part) => gather.fail(worker, part as usize, true, text),
             Requester::Block(block) => block.fail(worker, true, text, self.len as usize),
-            Requester::Step(step) => step.fail(true, text),
+            Requester::Step(step) => step.unconfirmed(text),
         }
     }
 

@@ -5,6 +5,7 @@
 mod connection;
 mod cut_off;
 pub(super) mod handshake;
+mod identity;
 mod incomplete;
 mod inflight;
 mod refusals;
@@ -19,10 +20,17 @@ use std::{
 };
 
 pub(super) use connection::run;
-pub(super) use inflight::{InFlight, ReplyCheck, Requester};
+pub(super) use identity::ConnectionIdentity;
+pub(super) use inflight::{InFlight, ReplyCheck, Requester, is_nil};
+
+use tokio::sync::Notify;
 
 use super::{
-    counters::count, dedicated::DedicatedPlace, product::ProductView, session::Session, transaction::Probe,
+    counters::count,
+    dedicated::{DedicatedPlace, DedicatedUse},
+    product::ProductView,
+    session::Session,
+    transaction::Probe,
     worker::Worker,
 };
 use crate::{
@@ -94,10 +102,12 @@ pub(super) struct Backend {
     /// data.
     process: RefCell<String>,
     pub(super) link: Cell<BackendLink>,
+    /// Notified when `link` changes.
+    link_changed: Notify,
     /// Whether it executes transactions.
     pub(super) probe: Probe,
-    /// Run id of the process at the other end of the connection.
-    run_id: RefCell<Rc<str>>,
+    /// Of its connection, or of the one that it is about to open.
+    identity: RefCell<Rc<ConnectionIdentity>>,
     /// Whether its server is no longer a primary: it is closed when nothing is in flight.
     pub(super) retired: Cell<bool>,
     /// Whether it is to be closed at once; the outcome of the requests in flight is unknown.
@@ -146,8 +156,9 @@ impl Backend {
             dedicated,
             process: RefCell::default(),
             link: Cell::new(BackendLink::Connecting),
+            link_changed: Notify::new(),
             probe: Probe::default(),
-            run_id: RefCell::new("".into()),
+            identity: RefCell::default(),
             retired: Cell::new(false),
             abandoned: Cell::new(false),
             cutting: Cell::new(false),
@@ -172,6 +183,53 @@ impl Backend {
         self.dedicated.is_some()
     }
 
+    /// What a session borrows it for. `None`: it is shared.
+    pub(super) fn dedicated_use(&self) -> Option<DedicatedUse> {
+        self.dedicated.as_ref().map(|place| place.used_for)
+    }
+
+    /// Sets the state of the connection.
+    fn set_link(&self, link: BackendLink) {
+        self.link.set(link);
+        self.link_changed.notify_waiters();
+    }
+
+    /// Opens the connection if there is none.
+    pub(super) fn open(&self) {
+        self.wanted.set(true);
+        self.wake();
+    }
+
+    /// Opens the connection if there is none, and waits until it is up or the attempt has failed (false).
+    pub(super) async fn connected(&self) -> bool {
+        self.open();
+        loop {
+            let changed = self.link_changed.notified();
+            match self.link.get() {
+                BackendLink::Up => return true,
+                BackendLink::Down => return false,
+                BackendLink::Connecting => changed.await,
+            }
+        }
+    }
+
+    /// Of its connection, or of the one that it is about to open.
+    pub(super) fn identity(&self) -> Rc<ConnectionIdentity> {
+        self.identity.borrow().clone()
+    }
+
+    /// The same, only to compare it.
+    #[inline]
+    pub(super) fn identity_ptr(&self) -> *const ConnectionIdentity {
+        Rc::as_ptr(&self.identity.borrow())
+    }
+
+    /// Whether the oldest request may have passed its deadline; the task finds out.
+    pub(super) fn may_be_overdue(&self, worker: &Worker) -> bool {
+        let due = self.inflight.borrow().front().map(InFlight::due_from);
+        due.is_some_and(|due| due.is_some_and(|tick| !worker.clock.is_before(tick)))
+    }
+
     /// Whether a session may borrow it or keep it. (The task of a dedicated connection ends with the connection.)
     pub(super) fn may_be_borrowed(&self) -> bool {
         self.link.get() != BackendLink::Down && !self.retired.get() && !self.abandoned.get() && !self.cutting.get()
@@ -179,7 +237,8 @@ impl Backend {
 
     /// The run id of the process that executes what is sent now, if the connection is up.
     pub(super) fn process_at_other_end(&self) -> Option<Rc<str>> {
-        (self.link.get() == BackendLink::Up).then(|| self.run_id.borrow().clone())
+        let up = self.link.get() == BackendLink::Up;
+        up.then(|| self.identity.borrow().run_id().cloned().unwrap_or_else(|| "".into()))
     }
 
     /// Whether [`send`](Self::send) may be called.
@@ -329,12 +388,17 @@ impl Backend {
     }
 
     fn abandon_reason(&self) -> &'static str {
-        if self.replica { "does not answer and may no longer serve reads" } else { "is being replaced by a failover" }
+        match (self.replica, self.dedicated_use()) {
+            (true, _) => "does not answer and may no longer serve reads",
+            (false, Some(DedicatedUse::Blocking)) => "is being replaced, or the call was given up",
+            (false, _) => "is being replaced by a failover",
+        }
     }
 
     /// Answers all requests in flight with an error: those that were not written completely cannot have been executed;
     /// the outcome of the others is unknown.
     fn fail_all(&self, worker: &Worker, why: &str) {
+        self.identity.take();
         let (first_unsent, at) = self.first_unsent();
         // Moved out, because the loop below repeats reads of a replica at the primary while it borrows these bytes.
         let out = std::mem::take(&mut *self.out.borrow_mut());
@@ -359,7 +423,12 @@ impl Backend {
             request += len;
         }
         worker.flush_replied();
-        worker.recount_holds();
+        match self.dedicated_use() {
+            Some(DedicatedUse::Blocking) => worker.recount_soon(),
+            Some(DedicatedUse::LargeMessages | DedicatedUse::Watch | DedicatedUse::Select) | None => {
+                worker.recount_holds()
+            }
+        }
         worker.memory.charge_pool(&worker.memory.queues, &self.charged, 0);
         self.wake_waiters(worker);
     }

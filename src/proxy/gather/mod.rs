@@ -148,6 +148,9 @@ impl ScatterGather {
         for (part, backend) in backends.iter().enumerate() {
             let bytes = &buffers[part];
             let requester = Requester::Part(gather.clone(), part as u32);
+            if is_write {
+                session.note_written(backend);
+            }
             backend.send(
                 bytes,
                 InFlight {

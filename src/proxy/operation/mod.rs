@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub(super) use all_groups::run as run_over_all_groups;
 pub(super) use key_scan::run as scan_key;
-pub(super) use step::{Step, StepError, StepSlots};
+pub(super) use step::{Blocks, Step, StepError, StepRequest, StepResult, StepSlots, or_unknown, received, send_step};
 
 use super::{
     counters::count,

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::Session;
-use crate::proxy::{backend::ServerUser, backend_set::BackendSet, worker::Worker};
+use crate::proxy::{backend_set::BackendSet, dedicated::DedicatedUse, worker::Worker};
 
 impl Session {
     /// The connections for its database and version.
@@ -16,7 +16,7 @@ impl Session {
                 let client = self.client.borrow();
                 match self.dedicated_since.get() {
                     None => self.product.backend_set(client.db, client.version),
-                    Some(_) => Rc::new(BackendSet::dedicated(client.db, client.version, ServerUser::Data)),
+                    Some(_) => Rc::new(BackendSet::dedicated(client.db, client.version, DedicatedUse::LargeMessages)),
                 }
             })
             .clone()

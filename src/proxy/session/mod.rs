@@ -10,6 +10,7 @@ mod pre_login;
 mod request;
 mod task;
 mod window;
+mod written;
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,10 +26,12 @@ use pre_login::PreLogin;
 pub(super) use request::{CutOff, Handled, PARKED_TOO_LONG, PARKED_TOO_MUCH, SendTo};
 pub(super) use task::SessionTask;
 use window::Window;
+use written::Written;
 
 use super::{
     backend::Backend,
     backend_set::BackendSet,
+    blocking::BlockedCall,
     client::ClientState,
     product::ProductView,
     replies::{Replies, Ticket},
@@ -77,7 +80,7 @@ pub(super) struct Session {
     /// Whether its backend set has changed and earlier requests are still unanswered: nothing is read until they are
     /// answered.
     settling: Cell<bool>,
-    /// Whether a large split command is being executed, or the answer to a failed login is delayed: nothing is read until
+    /// Whether an operation is being executed, or the answer to a failed login is delayed: nothing is read until
     /// it is answered.
     pub(super) alone: Cell<bool>,
     /// Bytes of replies that the node itself gave in this turn.
@@ -97,6 +100,10 @@ pub(super) struct Session {
     pre_login: PreLogin,
     /// Its last write, if the product has `own_writes` set.
     last_write: Cell<LastWrite>,
+    /// What it has written to.
+    written: Written,
+    /// Its call that blocks.
+    blocked_call: RefCell<Option<Rc<BlockedCall>>>,
 }
 
 /// The last write of a session.
@@ -155,7 +162,30 @@ impl Session {
     /// Closes it when all its requests are answered.
     pub(super) fn close_when_answered(&self) {
         self.closing.set(true);
+        self.wake_blocked();
         self.wake();
+    }
+
+    /// Whether it is to be closed when all its requests are answered.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Its call that blocks.
+    pub(super) fn blocked_call(&self) -> Option<Rc<BlockedCall>> {
+        self.blocked_call.borrow().clone()
+    }
+
+    /// Sets its call that blocks.
+    pub(super) fn set_blocked_call(&self, call: Option<Rc<BlockedCall>>) {
+        self.blocked_call.replace(call);
+    }
+
+    /// Lets a call that blocks see that the session ends.
+    fn wake_blocked(&self) {
+        if let Some(call) = &*self.blocked_call.borrow() {
+            call.wake();
+        }
     }
 
     /// Lets its task try the parked request again.

@@ -9,6 +9,7 @@ use crate::{
     model::{reads::ReadFrom, route::ProductRoutes},
     proxy::{
         backend::{Backend, InFlight, Requester, Unavailable},
+        blocking::{run_blocking, wait_for_replicas},
         check::ServeCheck,
         client::{Access, ReplyMode},
         counters::count,
@@ -127,6 +128,25 @@ impl Session {
                 self.count_request(worker, mode);
                 count(&worker.stats.forwarded);
                 Operation::start(worker, self, call, muted, |operation| scan_key(operation, slot));
+            }
+            Dispatch::Blocking { spec, slot } => {
+                if !self.is_settled() {
+                    return Handled::Waiting;
+                }
+                self.count_request(worker, mode);
+                count(&worker.stats.forwarded);
+                let run = |operation| run_blocking(operation, spec, slot);
+                let ticket = Operation::start(worker, self, call, muted, run);
+                if routes.reads.own_writes && spec.is_write() {
+                    self.note_write(ticket);
+                }
+            }
+            Dispatch::WaitReplicas { spec } => {
+                if !self.is_settled() {
+                    return Handled::Waiting;
+                }
+                self.count_request(worker, mode);
+                Operation::start(worker, self, call, muted, |operation| wait_for_replicas(operation, spec));
             }
             Dispatch::Local(local) => {
                 self.count_request(worker, mode);
@@ -300,6 +320,9 @@ impl Session {
         request: &[u8],
         requester: Requester,
     ) {
+        if target.is_write {
+            self.note_written(backend);
+        }
         backend.send(
             request,
             InFlight {
@@ -363,6 +386,8 @@ impl Session {
             | Dispatch::LargeSplit { .. }
             | Dispatch::AllGroups(_)
             | Dispatch::KeyScan(_)
+            | Dispatch::Blocking { .. }
+            | Dispatch::WaitReplicas { .. }
             | Dispatch::Transaction(..)
             | Dispatch::Local(_)
             | Dispatch::Close(_) => fail("TRYAGAIN not executed: its slot moved before it could be sent"),

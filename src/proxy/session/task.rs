@@ -23,7 +23,7 @@ use tokio::{
 use before_login::READ_BEFORE_LOGIN;
 use over_quota::Admission;
 
-use super::{Handled, Session, memory::SessionMemory, pre_login::PreLogin};
+use super::{Handled, Session, memory::SessionMemory, pre_login::PreLogin, written::Written};
 use crate::{
     model::route::ProductRoutes,
     proxy::{
@@ -157,6 +157,8 @@ impl SessionTask {
             unparked: Cell::new(false),
             pre_login: PreLogin::default(),
             last_write: Cell::default(),
+            written: Written::default(),
+            blocked_call: RefCell::default(),
         });
         worker.add_session(&session);
         if must_log_in {
@@ -235,6 +237,13 @@ impl SessionTask {
         session.read_ahead_full.set(false);
         if session.closing.get() {
             return false;
+        }
+        if let Some(call) = session.blocked_call() {
+            // As at a Redis: a client that closes its side while it is blocked wants nothing more.
+            if self.ended {
+                call.client_ended();
+            }
+            return !self.ended && left < limits.parked_session_max;
         }
         if self.ended {
             let waits = left > 0 && self.stop != ScanStop::Incomplete;
@@ -444,6 +453,7 @@ impl SessionTask {
 
     fn finish(&mut self) {
         self.session.closed.set(true);
+        self.session.wake_blocked();
         // Backends may keep the session until its requests are answered; close the socket now.
         *self.session.writer.borrow_mut() = None;
         self.session.waker.borrow_mut().take();

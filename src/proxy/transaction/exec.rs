@@ -14,11 +14,12 @@ use crate::{
         route::ProductRoutes,
     },
     proxy::{
-        backend::{Backend, Requester, ServerUser},
+        backend::{Backend, Requester},
         backend_set::BackendSet,
         check::ServeCheck,
         client::ReplyMode,
         counters::count,
+        dedicated::DedicatedUse,
         dispatch::{DispatchTarget, RefusalReason},
         session::{Handled, SendTo, Session},
         worker::Worker,
@@ -210,7 +211,7 @@ impl Session {
             (client.db, client.version)
         };
         let mut probed = self.probed_set.borrow_mut();
-        let set = probed.get_or_insert_with(|| Rc::new(BackendSet::dedicated(db, version, ServerUser::Control)));
+        let set = probed.get_or_insert_with(|| Rc::new(BackendSet::dedicated(db, version, DedicatedUse::Select)));
         let Some(backend) = set.backend(worker, &self.product, group) else {
             return Err(self.product.too_many_dedicated(worker));
         };

@@ -204,7 +204,8 @@ fn check(
             spec.name
         )),
         Handling::Slot | Handling::Cursor | Handling::Database | Handling::Split(_) => of_slot(routes, spec, call),
-        Handling::AnyServer => Ok(Queued::ForServer(None)),
+        // It does not wait there, as in Redis.
+        Handling::WaitReplicas | Handling::AnyServer => Ok(Queued::ForServer(None)),
         Handling::Local(Local::CommandList) if call.args.len() > 2 => Ok(Queued::ForServer(None)),
         Handling::Local(_) if call.args.len() > LOCAL_ARGS_MAX => {
             count(&worker.stats.long_local_commands);

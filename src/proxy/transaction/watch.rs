@@ -12,11 +12,12 @@ use crate::{
         route::ProductRoutes,
     },
     proxy::{
-        backend::{Backend, BackendLink, Requester, ServerUser, Unavailable},
+        backend::{Backend, BackendLink, Requester, Unavailable},
         backend_set::BackendSet,
         check::ServeCheck,
         client::ReplyMode,
         counters::count,
+        dedicated::DedicatedUse,
         dispatch::{CallContext, DispatchTarget, RefusalReason},
         session::{Handled, Session},
         worker::Worker,
@@ -172,7 +173,7 @@ impl Session {
                 if let Some(watch) = &*watch {
                     watch.set.close();
                 }
-                Rc::new(BackendSet::dedicated(client.db, client.version, ServerUser::Data))
+                Rc::new(BackendSet::dedicated(client.db, client.version, DedicatedUse::Watch))
             }
         }
     }

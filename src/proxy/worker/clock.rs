@@ -45,6 +45,12 @@ impl WorkerClock {
         TICK * self.tick.get().wrapping_sub(tick)
     }
 
+    /// Whether `tick` is in the future; a tick is less than half of their range away.
+    #[inline]
+    pub(in crate::proxy) fn is_before(&self, tick: u32) -> bool {
+        self.tick.get().wrapping_sub(tick) > u32::MAX / 2
+    }
+
     /// Begins a batch of requests, in which the clock was not read yet.
     #[inline]
     pub(super) fn begin_batch(&self) {

@@ -43,6 +43,7 @@ impl Encode for SetProduct {
             bytes_max: self.rules.bytes_max,
             scripts_off: self.rules.scripts_off,
             errors_detailed: self.rules.errors_detailed,
+            blocked_errors: self.rules.blocked_errors,
             idle_ms: self.rules.idle_ms,
         }
     }
@@ -63,6 +64,7 @@ impl Encode for SetProduct {
                 bytes_max: message.bytes_max,
                 scripts_off: message.scripts_off,
                 errors_detailed: message.errors_detailed,
+                blocked_errors: message.blocked_errors,
                 idle_ms: message.idle_ms,
             },
         })

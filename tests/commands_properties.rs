@@ -41,7 +41,7 @@ fn each_row_is_consistent() {
             assert!(sub.subcommands.is_empty(), "{}", sub.name);
         }
         match spec.handling {
-            Handling::Slot | Handling::Split(_) => {
+            Handling::Slot | Handling::SlotAndDatabase | Handling::Split(_) => {
                 assert!(spec.keys != KeySpec::None, "{name}: routed without keys");
                 assert!(!spec.flags.intersects(Flags::ADMIN | Flags::PUBSUB), "{name}: not for a shared connection");
                 assert!(
@@ -55,7 +55,7 @@ fn each_row_is_consistent() {
                 assert!(why.contains("not executed"), "{name}: {why}")
             }
             Handling::Close(_) => assert!(spec.arity == -1, "{name}: must be found whatever follows"),
-            Handling::Local(_) => {}
+            Handling::AllGroups(_) | Handling::Local(_) => {}
         }
     }
     assert!(names.len() > 500, "only {} rows", names.len());
@@ -119,7 +119,7 @@ fn handling_equals_the_documentation() {
         "MSETNX a 1 b 2",
         "EVAL x 1 k",
         "RESTORE k 0 x",
-        "COPY a b DB 1",
+        "DELEX k IFEQ v",
         "XREAD STREAMS k 0",
         "OBJECT FREQ k",
         "MEMORY USAGE k",
@@ -128,6 +128,9 @@ fn handling_equals_the_documentation() {
     }
     assert_eq!(handling("MGET a b"), Handling::Split(Split::Mget));
     assert_eq!(handling("MSET a b"), Handling::Split(Split::Mset));
+    assert_eq!(handling("MSETEX 1 a b"), Handling::Split(Split::Msetex));
+    assert_eq!(handling("COPY a b DB 1"), Handling::SlotAndDatabase);
+    assert_eq!(handling("MOVE k 1"), Handling::SlotAndDatabase);
     for line in ["DEL a", "UNLINK a", "EXISTS a", "TOUCH a"] {
         assert_eq!(handling(line), Handling::Split(Split::Sum), "{line}");
     }
@@ -149,7 +152,6 @@ fn handling_equals_the_documentation() {
         "WAITAOF 0 0 0",
         "SCAN 0",
         "KEYS *",
-        "DBSIZE",
         "RANDOMKEY",
         "FLUSHALL",
         "FLUSHDB",
@@ -174,12 +176,14 @@ fn handling_equals_the_documentation() {
         "MODULE LIST",
         "ACL LIST",
         "SWAPDB 0 1",
-        "MOVE k 1",
         "CONFIG SET a b",
         "CONFIG REWRITE",
         "LATENCY DOCTOR",
         "SLOWLOG GET",
         "FAILOVER",
+        "BACKUP START",
+        "HIMPORT PREPARE f a",
+        "HIMPORT SET k f v",
     ] {
         assert!(matches!(handling(line), Handling::Refused(_)), "{line}");
     }

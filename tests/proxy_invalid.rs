@@ -136,7 +136,7 @@ fn is_compared(spec: &Spec) -> bool {
         return false;
     }
     match spec.handling {
-        Handling::Slot | Handling::Split(_) | Handling::AnyServer | Handling::Container => true,
+        handling if handling.is_sent() || handling == Handling::Container => true,
         // They end or mute the connection, or begin a transaction, which the proxy refuses.
         Handling::Local(local) => !matches!(
             local,
@@ -147,7 +147,7 @@ fn is_compared(spec: &Spec) -> bool {
                 | Local::Discard
                 | Local::CommandGetkeysandflags
         ),
-        Handling::Unsupported(_) | Handling::Refused(_) | Handling::Close(_) => false,
+        _ => false,
     }
 }
 

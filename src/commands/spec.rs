@@ -6,8 +6,8 @@ use bitflags::bitflags;
 use super::keys::KeySpec;
 
 bitflags! {
-    /// Flags of a command. The names are those of Redis' `COMMAND`, except the last two, which `COMMAND` does not
-    /// report.
+    /// Flags of a command. The names are those of Redis' `COMMAND`, except MAY_REPLICATE and PRIMARY_ONLY, which
+    /// `COMMAND` does not report.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Flags: u32 {
         /// May change data.
@@ -48,6 +48,8 @@ bitflags! {
         const ALLOW_BUSY = 1 << 17;
         /// Not allowed while data are loaded asynchronously.
         const NO_ASYNC_LOADING = 1 << 18;
+        /// Of a module.
+        const MODULE = 1 << 21;
         /// May change data or be replicated although it does not have [`Self::WRITE`]: scripts, functions, PFCOUNT,
         /// PUBLISH. Redis has the flag but does not report it.
         const MAY_REPLICATE = 1 << 19;
@@ -89,6 +91,7 @@ pub(super) mod flag {
     pub(crate) const NO_MANDATORY_KEYS: u32 = Flags::NO_MANDATORY_KEYS.bits();
     pub(crate) const ALLOW_BUSY: u32 = Flags::ALLOW_BUSY.bits();
     pub(crate) const NO_ASYNC_LOADING: u32 = Flags::NO_ASYNC_LOADING.bits();
+    pub(crate) const MODULE: u32 = Flags::MODULE.bits();
     pub(crate) const MAY_REPLICATE: u32 = Flags::MAY_REPLICATE.bits();
     pub(crate) const PRIMARY_ONLY: u32 = Flags::PRIMARY_ONLY.bits();
 }
@@ -166,6 +169,9 @@ impl Spec {
 pub enum Handling {
     /// Sent to the group that owns the slot of its keys, which must all have the same slot. See [`Spec::routing_keys`].
     Slot,
+    /// As [`Self::Slot`]; the call may name another database, which must be one of the product's. See
+    /// [`Spec::leaves_databases`].
+    SlotAndDatabase,
     /// Split over the slots of its keys; the replies are merged.
     Split(Split),
     /// Answered by the node.
@@ -184,6 +190,18 @@ pub enum Handling {
     Container,
 }
 
+impl Handling {
+    /// Whether it is sent to the owners of its keys.
+    pub const fn is_by_keys(self) -> bool {
+        matches!(self, Self::Slot | Self::SlotAndDatabase | Self::Split(_))
+    }
+
+    /// Whether a server executes the bytes of the client.
+    pub const fn is_sent(self) -> bool {
+        self.is_by_keys() || matches!(self, Self::AnyServer)
+    }
+}
+
 /// How a command is split and its replies are merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
@@ -191,6 +209,8 @@ pub enum Split {
     Mget,
     /// Split by pairs of key and value; OK if all parts return OK.
     Mset,
+    /// Split by pairs of key and value, unless NX or XX makes the call all or nothing; 1 if all parts return 1.
+    Msetex,
     /// Split by keys; the integers are added.
     Sum,
 }

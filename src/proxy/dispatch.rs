@@ -87,6 +87,8 @@ pub(super) enum RefusalReason {
         name: &'static str,
         why: &'static str,
     },
+    /// It names a database that the product does not have.
+    NoDatabase,
     Blocking(&'static str),
     ScriptsOff(&'static str),
     CrossSlot,
@@ -106,6 +108,7 @@ impl fmt::Display for RefusalReason {
             Self::Unresolved(error) => write!(f, "ERR {error}"),
             Self::Invalid(error) => error.fmt(f),
             Self::NotOffered { name, why } => write!(f, "ERR '{name}': {why}"),
+            Self::NoDatabase => f.write_str("ERR DB index is out of range"),
             Self::Blocking(name) => {
                 write!(f, "ERR '{name}' may block and is not executed: blocking commands are not supported yet")
             }
@@ -194,7 +197,12 @@ pub(super) fn dispatch(
             }
             forward(routes, serve_check, slot, spec)
         }
-        Handling::Slot | Handling::Split(_) => by_keys(routes, serve_check, spec, call, scratch),
+        Handling::SlotAndDatabase if spec.leaves_databases(call, routes.databases) => {
+            Dispatch::Refuse(RefusalReason::NoDatabase)
+        }
+        Handling::Slot | Handling::SlotAndDatabase | Handling::Split(_) => {
+            by_keys(routes, serve_check, spec, call, scratch)
+        }
         // Only a server knows the filters (module, category, pattern); it lists its own commands, as it does for DOCS.
         Handling::Local(Local::CommandList) if call.args.len() > 2 => any_server(routes, serve_check, spec),
         Handling::Local(_) if call.args.len() > LOCAL_ARGS_MAX => {
@@ -296,7 +304,11 @@ fn by_keys(
         return Dispatch::Refuse(RefusalReason::Invalid(InvalidCall::new(spec, call, KeysError::NoKeys)));
     };
     let slot = routes.layout.slot(call.get(first));
-    let Handling::Split(kind) = spec.handling else {
+    let kind = match spec.handling {
+        Handling::Split(kind) if !kind.is_all_or_nothing(call) => Some(kind),
+        _ => None,
+    };
+    let Some(kind) = kind else {
         return if others.iter().all(|arg| routes.layout.slot(call.get(*arg)) == slot) {
             forward(routes, serve_check, slot, spec)
         } else {

@@ -9,7 +9,7 @@ use super::super::spec::{Handling, Spec, Split, cmd, container};
 use super::{KEY, KEYS, NONE, PAIR, SLOT, why};
 
 pub(super) static GENERIC: &[Spec] = &[
-    cmd("copy", -3, WRITE | DENYOOM, PAIR, SLOT),
+    cmd("copy", -3, WRITE | DENYOOM, PAIR, Handling::SlotAndDatabase),
     cmd("del", -2, WRITE, KEYS, Handling::Split(Split::Sum)),
     cmd("dump", 2, READONLY, KEY, SLOT),
     cmd("exists", -2, READONLY | FAST, KEYS, Handling::Split(Split::Sum)),
@@ -18,7 +18,7 @@ pub(super) static GENERIC: &[Spec] = &[
     cmd("expiretime", 2, READONLY | FAST, KEY, SLOT),
     cmd("keys", 2, READONLY, NONE, Handling::Unsupported(why::WHOLE_CLUSTER)),
     cmd("migrate", -6, WRITE | MOVABLEKEYS, KeySpec::Migrate, Handling::Refused(why::MIGRATE)),
-    cmd("move", 3, WRITE | FAST, KEY, Handling::Refused(why::DATABASES)),
+    cmd("move", 3, WRITE | FAST, KEY, Handling::SlotAndDatabase),
     container(
         "object",
         -2,

@@ -21,13 +21,15 @@ pub(super) const REPLICATION: &str =
     "the proxy cluster decides which server replicates from which, not executed. See pontoon group";
 pub(super) const CLUSTER: &str = "this is not Redis Cluster: the proxy finds the server of every key, not \
     executed. Use the client without its cluster mode";
-pub(super) const DATABASES: &str = "it moves data between databases without the proxy's knowledge, not executed. \
-    COPY with DB and DEL do it key by key";
+pub(super) const DATABASES: &str = "it exchanges the databases of all servers, and the proxy cannot do that at one moment, \
+    not executed. MOVE does it key by key";
 pub(super) const MIGRATE: &str = "keys are moved by the proxy cluster, not by clients, not executed. See pontoon slot";
 pub(super) const ACL: &str = "the proxy manages users, not the servers, not executed. See pontoon product";
 pub(super) const CONFIG: &str =
     "the proxy does not change the configuration of servers for clients, not executed. Send it to the server itself";
 pub(super) const SERVER_SESSIONS: &str = "it concerns a connection to a server, and clients share those, not executed";
+pub(super) const FIELDSETS: &str = "a fieldset belongs to one connection to one server, while the proxy spreads keys over \
+    servers, not executed. HSET in a pipeline does the same";
 pub(super) const INDEX: &str =
     "its index spans the keys of one server only, so the answer would be wrong here, not executed";
 pub(super) const HTTP: &str = "this is HTTP, not Redis; possible attack through a browser. The connection is closed";

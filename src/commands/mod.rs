@@ -4,6 +4,7 @@
 mod allow_list;
 mod invalid;
 mod keys;
+mod learnt;
 mod lookup;
 mod routing;
 mod spec;
@@ -12,6 +13,7 @@ mod table;
 pub use allow_list::allow_list;
 pub use invalid::InvalidCall;
 pub use keys::{Args, KeySpec, KeysError};
+pub use learnt::{KeyCount, KeySearch, LearntCommand, OfferedCommands, ReportedCommand, ReportedKeys, ServerCommands};
 pub use lookup::{ResolveError, all, lookup, resolve};
 pub use routing::is_blocking_call;
 pub use spec::{AllGroups, Flags, Handling, Local, Spec, Split};

@@ -1,13 +1,15 @@
 //! The proxy's part of the configuration.
 //! Knows nothing of what the proxy does with it.
 
-use tokio::sync::mpsc;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
 
 use super::{machine_memory, open::Allowed};
 use crate::{
     config::Config,
     model::ids::{HostPort, NodeId},
-    proxy::{Limits, ProxyConfig, ServerActivity, UnmanagedReplicas},
+    proxy::{Limits, ProductCommands, ProxyConfig, ServerActivity, UnmanagedReplicas},
 };
 
 /// What the proxy shares with other parts of the node.
@@ -21,12 +23,14 @@ pub struct ProxyLinks {
     pub misrouted: Option<mpsc::Sender<HostPort>>,
     /// Gets the address of a server that refuses the data user.
     pub data_user_refused: Option<mpsc::Sender<HostPort>>,
+    /// The commands of the servers of each product.
+    pub commands: Option<watch::Receiver<Arc<ProductCommands>>>,
 }
 
 /// The settings that the proxy is started with. `allowed`: what the limit of open files allows.
 #[must_use]
 pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks) -> ProxyConfig {
-    let ProxyLinks { unmanaged, activity, misrouted, data_user_refused } = links;
+    let ProxyLinks { unmanaged, activity, misrouted, data_user_refused, commands } = links;
     let proxy = &config.proxy;
     ProxyConfig {
         workers: proxy.worker_count(),
@@ -37,6 +41,7 @@ pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks
         unmanaged,
         misrouted,
         data_user_refused,
+        commands,
         activity,
         limits: Limits {
             clients_max: allowed.clients,

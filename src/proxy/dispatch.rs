@@ -82,6 +82,8 @@ pub(super) enum Dispatch {
 #[derive(Debug)]
 pub(super) enum RefusalReason {
     Unresolved(ResolveError),
+    /// Of a command that the table does not have; the text is without `ERR `.
+    Learnt(String),
     Invalid(InvalidCall),
     NotOffered {
         name: &'static str,
@@ -106,6 +108,7 @@ impl fmt::Display for RefusalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unresolved(error) => write!(f, "ERR {error}"),
+            Self::Learnt(text) => write!(f, "ERR {text}"),
             Self::Invalid(error) => error.fmt(f),
             Self::NotOffered { name, why } => write!(f, "ERR '{name}': {why}"),
             Self::NoDatabase => f.write_str("ERR DB index is out of range"),
@@ -167,6 +170,13 @@ impl Scratch {
         if self.positions.capacity() > KEEP_KEYS {
             *self = Self::default();
         }
+    }
+
+    /// No positions yet.
+    pub(super) fn positions(&mut self) -> &mut Vec<usize> {
+        self.shrink();
+        self.positions.clear();
+        &mut self.positions
     }
 }
 
@@ -234,6 +244,23 @@ fn refused_by(access: Access, spec: &Spec) -> Option<RefusalReason> {
 }
 
 fn forward(routes: &ProductRoutes, serve_check: ServeCheck, slot: SlotId, spec: &Spec) -> Dispatch {
+    to_owner(routes, serve_check, slot, |group, epoch| DispatchTarget {
+        group,
+        slot: Some(slot),
+        epoch,
+        is_write: spec.is_write(),
+        may_read_replica: spec.may_read_replica(),
+    })
+}
+
+/// Forwards a request to the owner of a slot.
+#[inline]
+pub(super) fn to_owner(
+    routes: &ProductRoutes,
+    serve_check: ServeCheck,
+    slot: SlotId,
+    target: impl FnOnce(u16, Epoch) -> DispatchTarget,
+) -> Dispatch {
     if serve_check != ServeCheck::Open {
         return Dispatch::Refuse(RefusalReason::ServeCheck(serve_check));
     }
@@ -242,16 +269,7 @@ fn forward(routes: &ProductRoutes, serve_check: ServeCheck, slot: SlotId, spec: 
         return Dispatch::Held;
     }
     match route.group {
-        Some(group) => {
-            let (is_write, may_read_replica) = (spec.is_write(), spec.may_read_replica());
-            Dispatch::Forward(DispatchTarget {
-                group,
-                slot: Some(slot),
-                epoch: route.epoch,
-                is_write,
-                may_read_replica,
-            })
-        }
+        Some(group) => Dispatch::Forward(target(group, route.epoch)),
         None => Dispatch::Refuse(RefusalReason::Unassigned(slot)),
     }
 }

@@ -27,6 +27,7 @@ mod dispatch;
 mod failed_logins;
 mod gather;
 mod hold;
+mod learnt;
 mod limits;
 mod listener;
 mod local;
@@ -44,6 +45,7 @@ mod unmanaged;
 mod worker;
 
 use std::{
+    collections::BTreeMap,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
@@ -63,8 +65,9 @@ pub use report::{HoldProgress, ListenerReport, ProxyReport};
 pub use unmanaged::UnmanagedReplicas;
 
 use crate::{
+    commands::ServerCommands,
     model::{
-        ids::{HostPort, NodeId},
+        ids::{HostPort, NodeId, ProductId},
         reads::ReadTable,
         route::RouteTable,
     },
@@ -77,6 +80,9 @@ use report::SharedReport;
 /// Accepted connections that may wait for a worker, per worker. If there are more, the worker is far behind, and the
 /// acceptor closes the connection.
 const HANDOVER_MAX: usize = 256;
+
+/// What the servers of each product have, as far as they were asked.
+pub type ProductCommands = BTreeMap<ProductId, Arc<ServerCommands>>;
 
 /// The configuration of a proxy.
 #[derive(Clone, Debug)]
@@ -97,6 +103,8 @@ pub struct ProxyConfig {
     pub misrouted: Option<mpsc::Sender<HostPort>>,
     /// Gets the address of a server that refuses the data user, so that the user is made there again.
     pub data_user_refused: Option<mpsc::Sender<HostPort>>,
+    /// The commands of the servers of each product. `None`: only those of the table are served.
+    pub commands: Option<watch::Receiver<Arc<ProductCommands>>>,
     /// When workers last received bytes from each server, for the prober.
     pub activity: ServerActivity,
     /// Limits and deadlines.
@@ -116,6 +124,7 @@ impl Default for ProxyConfig {
             unmanaged: UnmanagedReplicas::default(),
             misrouted: None,
             data_user_refused: None,
+            commands: None,
             activity: ServerActivity::default(),
             limits: Limits::default(),
             version: env!("CARGO_PKG_VERSION").into(),

@@ -14,6 +14,7 @@ use crate::{
         counters::count,
         dispatch::{CallContext, Dispatch, DispatchTarget, KeyRoute, RefusalReason, dispatch},
         gather::{LargeSplit, NotStarted, ScatterGather},
+        learnt::{dispatch_learnt, server_commands},
         local,
         operation::{Operation, run_over_all_groups},
         reads::{self, ReadChoice},
@@ -62,7 +63,7 @@ pub(super) enum Handled {
 }
 
 /// Where a request is sent.
-enum SendTo {
+pub(super) enum SendTo {
     Backend(Rc<Backend>),
     /// No server; the error for the client.
     Refuse(String),
@@ -126,6 +127,9 @@ impl Session {
                 self.count_request(worker, mode);
                 return self.answer_locally(worker, routes, local, call, muted);
             }
+            Dispatch::Refuse(RefusalReason::Unresolved(error)) if access == Access::Open => {
+                return self.handle_learnt(worker, (routes, serve_check), (call, error), mode, &mut scratch);
+            }
             Dispatch::Refuse(RefusalReason::Unresolved(error)) => {
                 self.refuse_request(worker, mode, &local::unresolved(&error, call));
             }
@@ -181,14 +185,14 @@ impl Session {
     }
 
     /// Refuses a request.
-    fn refuse_request(&self, worker: &Worker, mode: ReplyMode, text: &str) {
+    pub(super) fn refuse_request(&self, worker: &Worker, mode: ReplyMode, text: &str) {
         self.count_request(worker, mode);
         self.refuse(worker, mode != ReplyMode::On, text);
     }
 
     /// Counts a request that does not wait any more; `CLIENT REPLY SKIP` concerns only one.
     #[inline]
-    fn count_request(&self, worker: &Worker, mode: ReplyMode) {
+    pub(super) fn count_request(&self, worker: &Worker, mode: ReplyMode) {
         count(&worker.stats.requests);
         if mode == ReplyMode::SkipNext {
             self.client.borrow_mut().replies = ReplyMode::On;
@@ -202,7 +206,7 @@ impl Session {
     }
 
     #[inline]
-    fn choose_backend(
+    pub(super) fn choose_backend(
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         routes: &ProductRoutes,
@@ -246,7 +250,7 @@ impl Session {
     }
 
     #[inline]
-    fn forward(
+    pub(super) fn forward(
         self: &Rc<Self>,
         worker: &Worker,
         routes: &ProductRoutes,
@@ -304,13 +308,15 @@ impl Session {
             return fail("ERR the request could not be repeated, not executed");
         }
         let call = CallContext { bytes: &request.bytes, args: scanner.args() };
-        let decision = dispatch(
-            &routes,
-            worker.serve_check(&self.product),
-            Access::Open,
-            &call,
-            &mut worker.buffers.dispatch.borrow_mut(),
-        );
+        let serve_check = worker.serve_check(&self.product);
+        let scratch = &mut worker.buffers.dispatch.borrow_mut();
+        let decision = match dispatch(&routes, serve_check, Access::Open, &call, scratch) {
+            Dispatch::Refuse(RefusalReason::Unresolved(error)) => {
+                let commands = server_commands(worker, &self.product);
+                dispatch_learnt(&routes, serve_check, commands.as_deref(), (&call, error), scratch).decision
+            }
+            other => other,
+        };
         match decision {
             Dispatch::Held if worker.clock.age(request.since) < worker.config.limits.parked_for_max => false,
             Dispatch::Held => fail(PARKED_TOO_LONG),
@@ -379,7 +385,7 @@ impl Session {
 
     /// Parks a request and returns `None`, or returns the error for the client if it was parked for too long or too
     /// many bytes are parked.
-    fn park_or_refuse(self: &Rc<Self>, worker: &Rc<Worker>, call: &CallContext<'_>) -> Option<&'static str> {
+    pub(super) fn park_or_refuse(self: &Rc<Self>, worker: &Rc<Worker>, call: &CallContext<'_>) -> Option<&'static str> {
         let limits = &worker.config.limits;
         let since = self.parked_at.get();
         let expired = since.is_some_and(|tick| worker.clock.age(tick) >= limits.parked_for_max);

@@ -1,17 +1,19 @@
-//! Compares the command table with a real redis-server: the rows with `COMMAND`, the positions of keys with `COMMAND
-//! GETKEYS`. Needs `redis-server` in the path. Rows are compared exactly with Redis 7.0; with other versions, only
-//! common commands are.
+//! Compares the command table with real servers of several versions: the rows with `COMMAND`, the positions of keys with
+//! `COMMAND GETKEYS`. What versions have otherwise than the table is a list here.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/calls.rs"]
 mod calls;
+#[path = "support/kinds.rs"]
+mod kinds;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kinds::Kind;
 use pontoon::commands::{self, Flags, Handling, KeySpec, Spec};
 use redis_protocol::resp2::{decode::decode, types::OwnedFrame};
 
@@ -34,10 +36,10 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn start() -> Self {
+    fn start(kind: Kind) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
-        let mut process = Command::new("redis-server")
+        let mut process = Command::new(kind.program())
             .args(["--port", "0", "--save", "", "--unixsocket"])
             .arg(&socket)
             .arg("--dir")
@@ -80,9 +82,10 @@ impl Server {
         }
     }
 
-    fn version(&mut self) -> String {
-        let info = text(&self.call(&words("INFO server")));
-        info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap().to_string()
+    fn rows(&mut self) -> BTreeMap<String, Row> {
+        let mut rows = BTreeMap::new();
+        rows_of(list(&self.call(&words("COMMAND"))), &mut rows);
+        rows
     }
 }
 
@@ -128,9 +131,11 @@ fn rows_of(frames: &[OwnedFrame], out: &mut BTreeMap<String, Row>) {
         let row = list(frame);
         let mut flags: Vec<_> = list(&row[2]).iter().map(text).collect();
         flags.sort();
-        let mut subcommands: Vec<_> = list(&row[9]).iter().map(|sub| text(&list(sub)[0])).collect();
+        // Redis 6 does not report them.
+        let with_subcommands = row.get(9).map(list).unwrap_or_default();
+        let mut subcommands: Vec<_> = with_subcommands.iter().map(|sub| text(&list(sub)[0])).collect();
         subcommands.sort();
-        rows_of(list(&row[9]), out);
+        rows_of(with_subcommands, out);
         let row_of = Row {
             arity: int(&row[1]),
             flags,
@@ -139,7 +144,8 @@ fn rows_of(frames: &[OwnedFrame], out: &mut BTreeMap<String, Row>) {
             step: int(&row[5]),
             subcommands,
         };
-        out.insert(text(&row[0]), row_of);
+        // Redis 8 has some in upper case.
+        out.insert(text(&row[0]).to_ascii_lowercase(), row_of);
     }
 }
 
@@ -160,44 +166,120 @@ fn our_rows() -> BTreeMap<String, &'static Spec> {
         .collect()
 }
 
-fn differences(theirs: &BTreeMap<String, Row>, ours: &BTreeMap<String, &'static Spec>, exact: bool) -> Vec<String> {
+/// What versions have otherwise than the table, which has the newest versions' arity, and the flags of Redis 7.0.
+enum Change {
+    Arity(i64),
+    With(&'static str),
+    Without(&'static str),
+}
+
+use Change::{Arity, With, Without};
+
+/// The versions that are compared exactly.
+fn compared() -> impl Iterator<Item = Kind> {
+    Kind::ALL.into_iter().filter(|kind| *kind != Kind::Redis6)
+}
+
+const NEWER: &[Kind] = &[Kind::Redis8, Kind::Valkey8];
+
+/// The versions, the commands, what they have, and why.
+const CHANGES: &[(&[Kind], &str, Change, &str)] = &[
+    (&[Kind::Machine], "zrank zrevrank", Arity(3), "WITHSCORE came with Redis 7.2"),
+    (NEWER, "blmove blpop brpop brpoplpush bzpopmax bzpopmin", Without("noscript"), "scripts may try them"),
+    (NEWER, "wait waitaof", Without("noscript"), "scripts may try them"),
+    (NEWER, "wait", With("blocking"), "it always was"),
+    (NEWER, "command|getkeys command|getkeysandflags", Arity(-3), "they may be asked about PING"),
+    (NEWER, "cluster|shards cluster|slots", With("loading"), "it concerns no data"),
+    (&[Kind::Valkey8], "cluster|info cluster|myid cluster|myshardid cluster|nodes", With("loading"), "likewise"),
+    (&[Kind::Valkey8], "memory|malloc-stats memory|purge", With("loading"), "likewise"),
+    (&[Kind::Valkey8], "multi watch", With("no_multi"), "they cannot be queued"),
+    (&[Kind::Valkey8], "exec", Without("skip_slowlog"), "the flag is called skip_commandlog"),
+    (&[Kind::Valkey8], "exec", With("skip_commandlog"), "likewise"),
+    (&[Kind::Valkey8], "client|import-source", Without("admin"), "its rights are checked otherwise"),
+    (
+        &[Kind::Redis8],
+        "vadd vsim vrem vemb vinfo vlinks vsetattr vgetattr vdim vcard vismember vrandmember",
+        Arity(-1),
+        "the module checks it",
+    ),
+];
+
+/// Our row for a version. `needed`: the changes that make a difference.
+fn our_row_for(kind: Kind, spec: &Spec, needed: &mut BTreeSet<usize>) -> Row {
+    let mut row = our_row(spec);
+    for (index, (kinds, names, change, _)) in CHANGES.iter().enumerate() {
+        if !kinds.contains(&kind) || !names.split(' ').any(|name| name == spec.name) {
+            continue;
+        }
+        let before = (row.arity, row.flags.clone());
+        match change {
+            Arity(arity) => row.arity = *arity,
+            With(flag) => row.flags.push((*flag).to_string()),
+            Without(flag) => row.flags.retain(|other| other != flag),
+        }
+        row.flags.sort();
+        if before != (row.arity, row.flags.clone()) {
+            needed.insert(index);
+        }
+    }
+    row
+}
+
+fn differences(kind: Kind, theirs: &BTreeMap<String, Row>, needed: &mut BTreeSet<usize>) -> Vec<String> {
+    let ours = our_rows();
     let mut found = Vec::new();
     for (name, their) in theirs {
         let Some(spec) = ours.get(name) else {
-            if exact {
-                found.push(format!("{name}: missing in our table"));
-            }
+            found.push(format!("{kind:?} {name}: missing in our table"));
             continue;
         };
-        let mut our = our_row(spec);
-        if exact {
-            // The server does not know newer subcommands.
-            our.subcommands.retain(|sub| their.subcommands.contains(sub));
-        } else {
-            // Changes in other versions are ignored unless they would route a call wrongly.
-            our.subcommands.clone_from(&their.subcommands);
-            our.arity = their.arity;
-            our.flags.clone_from(&their.flags);
-            if their.flags.iter().any(|f| f == "write") && !spec.flags.contains(Flags::WRITE) {
-                found.push(format!("{name}: a write for the server, not for us"));
-            }
-        }
+        let mut our = our_row_for(kind, spec, needed);
+        // The server does not know newer subcommands.
+        our.subcommands.retain(|sub| their.subcommands.contains(sub));
         if our != *their {
-            found.push(format!("{name}: server {their:?}\n    ours {our:?}"));
+            found.push(format!("{kind:?} {name}: server {their:?}\n    ours {our:?}"));
         }
     }
     found
 }
 
 #[test]
-fn the_table_equals_that_of_the_server() {
-    let mut server = Server::start();
-    let exact = server.version().starts_with("7.0.");
-    let mut theirs = BTreeMap::new();
-    rows_of(list(&server.call(&words("COMMAND"))), &mut theirs);
-    assert!(theirs.len() > 300, "only {} rows", theirs.len());
-    let found = differences(&theirs, &our_rows(), exact);
+fn the_table_equals_that_of_the_servers() {
+    let mut needed = BTreeSet::new();
+    let mut found = Vec::new();
+    for kind in compared() {
+        let theirs = Server::start(kind).rows();
+        assert!(theirs.len() > 300, "{kind:?}: only {} rows", theirs.len());
+        found.extend(differences(kind, &theirs, &mut needed));
+    }
     assert!(found.is_empty(), "{}", found.join("\n"));
+    let needless: Vec<_> =
+        CHANGES.iter().enumerate().filter(|(i, _)| !needed.contains(i)).map(|(_, change)| change.1).collect();
+    assert!(needless.is_empty(), "{needless:?}");
+}
+
+/// What Redis 6 has otherwise must not let a call be routed wrongly.
+#[test]
+fn older_servers_have_the_same_keys() {
+    let (theirs, ours) = (Server::start(Kind::Redis6).rows(), our_rows());
+    assert!(theirs.len() > 200, "only {} rows", theirs.len());
+    for (name, their) in theirs {
+        let Some(spec) = ours.get(&name) else {
+            assert_eq!(name, "stralgo", "missing in our table; only Redis 6.2 has STRALGO");
+            continue;
+        };
+        // It reports the flags and keys of subcommands at their container.
+        if !spec.subcommands.is_empty() {
+            continue;
+        }
+        let has = |flag: &str| their.flags.iter().any(|other| other == flag);
+        assert!(!has("write") || spec.flags.contains(Flags::WRITE), "{name}: a write for the server, not for us");
+        if !has("movablekeys") {
+            let (first, last, step) = spec.key_range();
+            let our = (i64::from(first), i64::from(last), i64::from(step));
+            assert_eq!((their.first, their.last, their.step), our, "{name}");
+        }
+    }
 }
 
 /// The comparison detects a wrong row.
@@ -211,12 +293,19 @@ fn a_wrong_row_is_detected() {
         step: 1,
         subcommands: Vec::new(),
     };
-    let check = |row| differences(&BTreeMap::from([("get".to_string(), row)]), &our_rows(), true).len();
+    let check =
+        |row| differences(Kind::Machine, &BTreeMap::from([("get".to_string(), row)]), &mut BTreeSet::new()).len();
     assert_eq!(check(row(&["fast", "readonly"], 1)), 0);
     assert_eq!(check(row(&["fast", "write"], 1)), 1);
     assert_eq!(check(row(&["fast", "readonly"], -1)), 1);
     let unknown = BTreeMap::from([("gut".to_string(), row(&[], 1))]);
-    assert_eq!(differences(&unknown, &our_rows(), true).len(), 1);
+    assert_eq!(differences(Kind::Machine, &unknown, &mut BTreeSet::new()).len(), 1);
+}
+
+/// Whether a command of this arity takes so many words. The arity of a subcommand counts its container.
+fn allows(arity: i64, words: usize) -> bool {
+    let words = i64::try_from(words).unwrap();
+    if arity < 0 { words >= -arity } else { words == arity }
 }
 
 /// The keys that the server reports, or its error.
@@ -235,12 +324,17 @@ fn show(call: &[Vec<u8>]) -> String {
 }
 
 #[test]
-fn keys_equal_those_of_the_server() {
-    let mut server = Server::start();
+fn keys_equal_those_of_the_servers() {
+    for kind in compared() {
+        keys_equal_those_of(kind);
+    }
+}
+
+fn keys_equal_those_of(kind: Kind) {
+    let mut server = Server::start(kind);
     let seed = 0x5eed;
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut theirs = BTreeMap::new();
-    rows_of(list(&server.call(&words("COMMAND"))), &mut theirs);
+    let theirs = server.rows();
     let mut wrong = Vec::new();
     let mut with_keys = 0;
     for (name, spec) in our_rows() {
@@ -248,7 +342,7 @@ fn keys_equal_those_of_the_server() {
         if !theirs.contains_key(&name) || !spec.subcommands.is_empty() || spec.flags.contains(Flags::PUBSUB) {
             continue;
         }
-        let mut agreed = 0;
+        let (mut agreed, mut refused) = (0, 0);
         for _ in 0..CALLS_EACH {
             let call = calls::generate(spec, &mut rng);
             let resolved = commands::resolve(&call[..]).unwrap_or_else(|e| panic!("{}: {e}", show(&call)));
@@ -261,17 +355,19 @@ fn keys_equal_those_of_the_server() {
                 }
                 // The server reports a call without keys as an error.
                 (Err(_), Ok(our)) if our.is_empty() => {}
+                // An option that this version does not have.
+                (Err(_), Ok(_)) if !allows(theirs[&name].arity, call.len()) => refused += 1,
                 (their, our) => wrong.push(format!("{}: server {their:?}, we {our:?}", show(&call))),
             }
         }
         if spec.keys != KeySpec::None {
             with_keys += 1;
-            assert!(agreed > CALLS_EACH / 2 || !wrong.is_empty(), "{name}: only {agreed} calls had keys");
+            assert!(agreed + refused > CALLS_EACH / 2 || !wrong.is_empty(), "{name}: only {agreed} calls had keys");
         }
     }
     assert!(
         wrong.is_empty(),
-        "seed {seed}: {} of the calls differ:\n{}",
+        "{kind:?} seed {seed}: {} of the calls differ:\n{}",
         wrong.len(),
         wrong[..wrong.len().min(30)].join("\n")
     );
@@ -281,8 +377,14 @@ fn keys_equal_those_of_the_server() {
 /// Compares keys of calls in which keywords and numbers replace arguments. If both the server and we find keys, they
 /// are equal.
 #[test]
-fn keys_of_unusual_calls_equal_those_of_the_server() {
-    let mut server = Server::start();
+fn keys_of_unusual_calls_equal_those_of_the_servers() {
+    for kind in compared() {
+        keys_of_unusual_calls_equal_those_of(kind);
+    }
+}
+
+fn keys_of_unusual_calls_equal_those_of(kind: Kind) {
+    let mut server = Server::start(kind);
     let mut rng = fastrand::Rng::with_seed(0xbad);
     let words = [
         "STORE",
@@ -303,8 +405,7 @@ fn keys_of_unusual_calls_equal_those_of_the_server() {
         "9999999999",
         "9223372036854775808",
     ];
-    let mut theirs = BTreeMap::new();
-    rows_of(list(&server.call(&self::words("COMMAND"))), &mut theirs);
+    let theirs = server.rows();
     let (mut wrong, mut same) = (Vec::new(), 0);
     for (name, spec) in our_rows() {
         // GETKEYS searches for keywords here, while the command itself, like our table, reads options one by one (a key
@@ -338,7 +439,7 @@ fn keys_of_unusual_calls_equal_those_of_the_server() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong[..wrong.len().min(30)].join("\n"));
+    assert!(wrong.is_empty(), "{kind:?}: {} differ:\n{}", wrong.len(), wrong[..wrong.len().min(30)].join("\n"));
     assert!(same > 5000, "only {same} calls were compared");
 }
 
@@ -351,7 +452,7 @@ fn sorted(mut keys: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
 /// ones.
 #[test]
 fn routed_keys_are_those_that_the_server_uses() {
-    let mut server = Server::start();
+    let mut server = Server::start(Kind::Machine);
     for (call, keys) in [
         ("GEORADIUS g 1 1 1 km STORE out", vec!["g", "out"]),
         ("SORT l LIMIT 0 1 BY nosort STORE out", vec!["l", "out"]),

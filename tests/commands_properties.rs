@@ -120,7 +120,7 @@ fn handling_equals_the_documentation() {
         "MSETNX a 1 b 2",
         "EVAL x 1 k",
         "RESTORE k 0 x",
-        "COPY a b DB 1",
+        "DELEX k IFEQ v",
         "XREAD STREAMS k 0",
         "OBJECT FREQ k",
         "MEMORY USAGE k",
@@ -129,6 +129,9 @@ fn handling_equals_the_documentation() {
     }
     assert_eq!(handling("MGET a b"), Handling::Split(Split::Mget));
     assert_eq!(handling("MSET a b"), Handling::Split(Split::Mset));
+    assert_eq!(handling("MSETEX 1 a b"), Handling::Split(Split::Msetex));
+    assert_eq!(handling("COPY a b DB 1"), Handling::Database);
+    assert_eq!(handling("MOVE k 1"), Handling::Database);
     for line in ["DEL a", "UNLINK a", "EXISTS a", "TOUCH a"] {
         assert_eq!(handling(line), Handling::Split(Split::Sum), "{line}");
     }
@@ -169,6 +172,9 @@ fn handling_equals_the_documentation() {
         "LATENCY DOCTOR",
         "SLOWLOG GET",
         "FAILOVER",
+        "BACKUP START",
+        "HIMPORT PREPARE f a",
+        "HIMPORT SET k f v",
     ] {
         assert!(matches!(handling(line), Handling::Refused(_)), "{line}");
     }

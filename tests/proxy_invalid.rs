@@ -136,18 +136,14 @@ fn is_compared(spec: &Spec) -> bool {
         return false;
     }
     match spec.handling {
-        Handling::Slot
-        | Handling::Cursor
-        | Handling::Database
-        | Handling::Split(_)
-        | Handling::AnyServer
-        | Handling::Container => true,
+        // tests/proxy_transactions.rs has those of transactions.
+        Handling::Transaction(_) | Handling::WaitReplicas => false,
+        handling if handling.is_sent() || handling == Handling::Container => true,
         // A save may be under way at one server and not at another.
         Handling::AllGroups(kind) => !matches!(kind, AllGroups::Save | AllGroups::Bgsave | AllGroups::Bgrewriteaof),
         // They end or mute the connection.
         Handling::Local(local) => !matches!(local, Local::Quit | Local::ClientReply | Local::CommandGetkeysandflags),
-        // tests/proxy_transactions.rs has those of transactions.
-        Handling::Transaction(_) | Handling::Unsupported(_) | Handling::Refused(_) | Handling::Close(_) => false,
+        _ => false,
     }
 }
 

@@ -1,54 +1,48 @@
 //! The commands that the data user of a server may run (`model::data_user`): what the proxy sends for clients, and what
 //! their scripts need besides. Knows nothing of how a user is made.
 
-use std::collections::BTreeSet;
-
 use super::{
+    learnt::OfferedCommands,
     lookup::all,
-    spec::{Flags, Handling, Spec},
+    spec::{Flags, Spec},
 };
 
 /// Commands that the proxy does not send, or answers itself, and that scripts call: they reach nothing outside of the
 /// server, and clients of other products are at other servers.
 const IN_SCRIPTS: [&str; 5] = ["echo", "ping", "publish", "spublish", "time"];
 
-/// The names of the commands and subcommands that the data user may run at a server that has the commands `offered`, as
-/// `COMMAND LIST` returns them (or `COMMAND`, before Redis 7, which leaves subcommands out). Sorted.
+/// The names of the commands and subcommands that the data user may run at a server that has the commands `offered`: those
+/// of the table, and those that were learnt from the server. Sorted.
 #[must_use]
-pub fn allow_list(offered: &BTreeSet<String>) -> Vec<&'static str> {
-    let with_subcommands = offered.iter().any(|name| name.contains('|'));
-    let is_offered = |name: &str| match name.split_once('|') {
-        Some((container, _)) if !with_subcommands => offered.contains(container),
-        _ => offered.contains(name),
-    };
+pub fn allow_list(offered: &OfferedCommands) -> Vec<&str> {
     let specs =
         all().flat_map(|spec| if spec.subcommands.is_empty() { std::slice::from_ref(spec) } else { spec.subcommands });
-    let mut names: Vec<_> =
-        specs.filter(|spec| may_run(spec)).map(|spec| spec.name).filter(|name| is_offered(name)).collect();
+    let known = specs.filter(|spec| may_run(spec)).map(|spec| spec.name).filter(|name| offered.has(name));
+    let learnt = offered.learnt().filter(|command| !command.is_container() && command.refusal().is_none());
+    let mut names: Vec<_> = known.chain(learnt.map(|command| command.name())).collect();
     names.sort_unstable();
     names
 }
 
 fn may_run(spec: &Spec) -> bool {
-    let sent = spec.handling.is_of_slot()
-        || matches!(
-            spec.handling,
-            Handling::Split(_) | Handling::AnyServer | Handling::Transaction(_) | Handling::WaitReplicas
-        );
-    (sent || IN_SCRIPTS.contains(&spec.name)) && !spec.flags.contains(Flags::ADMIN)
+    (spec.handling.is_sent() || IN_SCRIPTS.contains(&spec.name)) && !spec.flags.contains(Flags::ADMIN)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::{KeyCount, KeySearch, ReportedCommand, ReportedKeys};
 
-    fn everything() -> BTreeSet<String> {
-        all().flat_map(|spec| [spec].into_iter().chain(spec.subcommands)).map(|spec| spec.name.to_owned()).collect()
+    fn everything() -> OfferedCommands {
+        OfferedCommands::new(
+            all().flat_map(|spec| [spec].into_iter().chain(spec.subcommands)).map(|spec| spec.name.to_owned()),
+        )
     }
 
     #[test]
     fn what_reaches_other_data_or_the_server_is_not_in_it() {
-        let list = allow_list(&everything());
+        let everything = everything();
+        let list = allow_list(&everything);
         for forbidden in [
             "migrate",
             "flushall",
@@ -92,14 +86,10 @@ mod tests {
 
     #[test]
     fn what_the_proxy_sends_is_in_it() {
-        let list = allow_list(&everything());
+        let everything = everything();
+        let list = allow_list(&everything);
         for spec in all().flat_map(|spec| [spec].into_iter().chain(spec.subcommands)) {
-            if spec.handling.is_of_slot()
-                || matches!(
-                    spec.handling,
-                    Handling::Split(_) | Handling::AnyServer | Handling::Transaction(_) | Handling::WaitReplicas
-                )
-            {
+            if spec.handling.is_sent() {
                 assert!(list.contains(&spec.name), "{}", spec.name);
             }
         }
@@ -108,11 +98,36 @@ mod tests {
 
     #[test]
     fn it_names_what_the_server_has() {
-        let offered = |names: &[&str]| allow_list(&names.iter().map(|name| (*name).to_owned()).collect());
+        let offered = |names: &[&str]| OfferedCommands::new(names.iter().map(|name| (*name).to_owned()));
         // Redis 7 names subcommands.
-        assert_eq!(offered(&["get", "keys", "object", "object|encoding"]), ["get", "object|encoding"]);
+        let redis_7 = offered(&["get", "keys", "object", "object|encoding"]);
+        assert_eq!(allow_list(&redis_7), ["get", "object|encoding"]);
         // Redis 6 does not.
-        assert!(offered(&["get", "object"]).contains(&"object|encoding"));
-        assert!(offered(&[]).is_empty());
+        assert!(allow_list(&offered(&["get", "object"])).contains(&"object|encoding"));
+        assert!(allow_list(&offered(&[])).is_empty());
+    }
+
+    #[test]
+    fn what_is_learnt_is_in_it_if_it_is_routed() {
+        let key = ReportedKeys {
+            begin: KeySearch::Index(1),
+            find: KeyCount::Range { last: 0, step: 1, limit: 0 },
+            incomplete: false,
+        };
+        let command = |name: &str, flag: &str, keys: &[ReportedKeys]| ReportedCommand {
+            name: name.into(),
+            arity: -2,
+            flags: vec![flag.into()],
+            keys: Some(keys.to_vec()),
+            ..ReportedCommand::default()
+        };
+        let mut offered = OfferedCommands::new(["get".to_owned(), "graph.QUERY".into()]);
+        offered.learn([
+            command("graph.QUERY", "write", std::slice::from_ref(&key)),
+            command("graph.list", "readonly", &[]),
+            command("graph.admin", "admin", std::slice::from_ref(&key)),
+            command("graph.partial", "write", &[ReportedKeys { incomplete: true, ..key.clone() }]),
+        ]);
+        assert_eq!(allow_list(&offered), ["get", "graph.query"]);
     }
 }

@@ -22,6 +22,10 @@ pub enum InvalidCall {
     NumkeysBad,
     /// The number of keys is not a positive number.
     NumkeysNotPositive,
+    /// MSETEX: likewise.
+    Numkeys,
+    /// MSETEX: the number of keys is not that of the pairs that follow.
+    KeyValuePairs,
     /// The command with this name needs a key.
     NeedsKey(&'static str),
     /// EVALSHA: not the digest of a script.
@@ -67,8 +71,12 @@ fn numkeys<A: Args + ?Sized>(name: &'static str, args: &A, at: usize) -> Option<
             _ if too_high => InvalidCall::NumkeysTooHigh,
             _ => return None,
         },
-        ("lmpop" | "zmpop" | "blmpop" | "bzmpop" | "sintercard", None | Some(..=0)) => InvalidCall::NumkeysNotPositive,
-        ("sintercard", _) => InvalidCall::NumkeysTooHigh,
+        ("lmpop" | "zmpop" | "blmpop" | "bzmpop" | "sintercard" | "sunioncard" | "sdiffcard", None | Some(..=0)) => {
+            InvalidCall::NumkeysNotPositive
+        }
+        ("sintercard" | "sunioncard" | "sdiffcard", _) => InvalidCall::NumkeysTooHigh,
+        ("msetex", Some(count @ 1..)) if i32::try_from(count).is_ok() => InvalidCall::KeyValuePairs,
+        ("msetex", _) => InvalidCall::Numkeys,
         (_, None) => InvalidCall::NotInteger,
         (_, Some(..=0)) => InvalidCall::NeedsKey(name),
         _ => InvalidCall::Syntax,
@@ -125,6 +133,8 @@ impl fmt::Display for InvalidCall {
             Self::NumkeysNegative => f.write_str("ERR Number of keys can't be negative"),
             Self::NumkeysBad => f.write_str("ERR Bad number of keys provided"),
             Self::NumkeysNotPositive => f.write_str("ERR numkeys should be greater than 0"),
+            Self::Numkeys => f.write_str("ERR invalid numkeys value"),
+            Self::KeyValuePairs => f.write_str("ERR wrong number of key-value pairs"),
             Self::NeedsKey(name) => write!(f, "ERR at least 1 input key is needed for '{name}' command"),
             Self::NoScript => f.write_str("NOSCRIPT No matching script. Please use EVAL."),
             Self::Timeout => f.write_str("ERR timeout is not an integer or out of range"),

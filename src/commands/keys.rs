@@ -190,7 +190,7 @@ fn count<A: Args + ?Sized>(args: &A, at: usize, step: usize, out: &mut Vec<usize
 }
 
 /// Parses a count as Redis does: digits, no sign, no leading zero.
-fn number(text: &[u8]) -> Option<usize> {
+pub(super) fn number(text: &[u8]) -> Option<usize> {
     // `ARGS_MAX` has fewer digits.
     if text.is_empty() || text.len() > 9 || (text[0] == b'0' && text.len() > 1) {
         return None;

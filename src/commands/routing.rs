@@ -2,10 +2,10 @@
 //! Knows nothing of slots.
 
 use super::{
-    keys::{Args, KeySpec, KeysError, Streams, is, sort_patterns, streams},
-    spec::{Flags, Handling, Spec},
+    keys::{Args, KeySpec, KeysError, Streams, is, number, sort_patterns, streams},
+    spec::{Flags, Spec, Split},
 };
-use crate::resp::number;
+use crate::resp;
 
 impl Spec {
     /// Appends the positions of the call's keys to `out`; these are the keys that `COMMAND GETKEYS` reports. `args`
@@ -32,9 +32,7 @@ impl Spec {
         let before = out.len();
         let found = self.keys(args, out).and_then(|()| match self.keys {
             KeySpec::Sort { .. } => sort_patterns(args, out),
-            _ if out.len() == before && (self.handling.is_of_slot() || matches!(self.handling, Handling::Split(_))) => {
-                Err(KeysError::NoKeys)
-            }
+            _ if out.len() == before && self.handling.is_by_keys() => Err(KeysError::NoKeys),
             _ => Ok(()),
         });
         if found.is_err() {
@@ -42,25 +40,55 @@ impl Spec {
         }
         found
     }
+
+    /// Whether the call names a database of which there are only `databases` (MOVE, COPY with DB). What else may be wrong
+    /// with the call, the server reports.
+    pub fn leaves_databases<A: Args + ?Sized>(&self, args: &A, databases: u32) -> bool {
+        // A number that is no `i32` has another error.
+        let number = |at: usize| resp::number::parse(args.get(at)).and_then(|db| i32::try_from(db).ok());
+        let is_outside = |db: i32| u32::try_from(db).is_ok_and(|db| db >= databases);
+        if self.name == "move" {
+            return args.len() == 3 && number(2).is_some_and(is_outside);
+        }
+        let mut at = 3;
+        while at < args.len() {
+            if is(args.get(at), b"db") && at + 1 < args.len() {
+                match number(at + 1) {
+                    Some(db) if is_outside(db) => return true,
+                    Some(_) => at += 2,
+                    None => return false,
+                }
+            } else if is(args.get(at), b"replace") {
+                at += 1;
+            } else {
+                return false;
+            }
+        }
+        false
+    }
 }
 
-/// Whether this call of a command that is handled as [`Handling::Database`] names a database that the product does not have:
-/// the server may have it. Servers check the other arguments.
-pub fn is_of_foreign_database<A: Args + ?Sized>(spec: &Spec, args: &A, databases: u32) -> bool {
-    let is_foreign = |arg: &[u8]| number::parse(arg).is_some_and(|db| !(0..i64::from(databases)).contains(&db));
-    if spec.name == "move" {
-        return args.len() > 2 && is_foreign(args.get(2));
-    }
-    // COPY, the options of which follow the keys.
-    let mut i = 3;
-    while i + 1 < args.len() {
-        let named = is(args.get(i), b"db");
-        if named && is_foreign(args.get(i + 1)) {
-            return true;
+impl Split {
+    /// Number of arguments that belong to one key, the key included.
+    pub const fn width(self) -> usize {
+        match self {
+            Self::Mset | Self::Msetex => 2,
+            Self::Mget | Self::Sum => 1,
         }
-        i += if named { 2 } else { 1 };
     }
-    false
+
+    /// Position of the first argument behind the keys of the call `args`, whose keys were found.
+    pub fn options<A: Args + ?Sized>(self, args: &A) -> usize {
+        match self {
+            Self::Msetex => (2 + 2 * number(args.get(1)).unwrap_or(0)).min(args.len()),
+            Self::Mget | Self::Mset | Self::Sum => args.len(),
+        }
+    }
+
+    /// Whether the call changes either all of its keys or none, so that it cannot be split.
+    pub fn is_all_or_nothing<A: Args + ?Sized>(self, args: &A) -> bool {
+        (self.options(args)..args.len()).any(|at| is(args.get(at), b"nx") || is(args.get(at), b"xx"))
+    }
 }
 
 /// Whether this call may block its connection. XREAD and XREADGROUP block only with BLOCK.

@@ -6,8 +6,8 @@ use bitflags::bitflags;
 use super::keys::KeySpec;
 
 bitflags! {
-    /// Flags of a command. The names are those of Redis' `COMMAND`, except the last two, which `COMMAND` does not
-    /// report.
+    /// Flags of a command. The names are those of Redis' `COMMAND`, except MAY_REPLICATE and PRIMARY_ONLY, which
+    /// `COMMAND` does not report.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Flags: u32 {
         /// May change data.
@@ -48,6 +48,8 @@ bitflags! {
         const ALLOW_BUSY = 1 << 17;
         /// Not allowed while data are loaded asynchronously.
         const NO_ASYNC_LOADING = 1 << 18;
+        /// Of a module.
+        const MODULE = 1 << 21;
         /// May change data or be replicated although it does not have [`Self::WRITE`]: scripts, functions, PFCOUNT,
         /// PUBLISH. Redis has the flag but does not report it.
         const MAY_REPLICATE = 1 << 19;
@@ -89,6 +91,7 @@ pub(super) mod flag {
     pub(crate) const NO_MANDATORY_KEYS: u32 = Flags::NO_MANDATORY_KEYS.bits();
     pub(crate) const ALLOW_BUSY: u32 = Flags::ALLOW_BUSY.bits();
     pub(crate) const NO_ASYNC_LOADING: u32 = Flags::NO_ASYNC_LOADING.bits();
+    pub(crate) const MODULE: u32 = Flags::MODULE.bits();
     pub(crate) const MAY_REPLICATE: u32 = Flags::MAY_REPLICATE.bits();
     pub(crate) const PRIMARY_ONLY: u32 = Flags::PRIMARY_ONLY.bits();
 }
@@ -168,7 +171,8 @@ pub enum Handling {
     Slot,
     /// As [`Handling::Slot`]; its cursor belongs to a server process, and is passed on with a mark of that process.
     Cursor,
-    /// As [`Handling::Slot`], if the database that it names is one of the product's ([`super::is_of_foreign_database`]).
+    /// As [`Handling::Slot`]; the call may name another database, which must be one of the product's. See
+    /// [`Spec::leaves_databases`].
     Database,
     /// Split over the slots of its keys; the replies are merged.
     Split(Split),
@@ -199,6 +203,8 @@ pub enum Split {
     Mget,
     /// Split by pairs of key and value; OK if all parts return OK.
     Mset,
+    /// Split by pairs of key and value, unless NX or XX makes the call all or nothing; 1 if all parts return 1.
+    Msetex,
     /// Split by keys; the integers are added.
     Sum,
 }
@@ -207,6 +213,16 @@ impl Handling {
     /// Whether a call is sent, as a whole, to the group that owns the slot of its keys.
     pub const fn is_of_slot(self) -> bool {
         matches!(self, Self::Slot | Self::Cursor | Self::Database)
+    }
+
+    /// Whether it is sent to the owners of its keys.
+    pub const fn is_by_keys(self) -> bool {
+        self.is_of_slot() || matches!(self, Self::Split(_))
+    }
+
+    /// Whether servers execute it for the data user.
+    pub const fn is_sent(self) -> bool {
+        self.is_by_keys() || matches!(self, Self::AnyServer | Self::Transaction(_) | Self::WaitReplicas)
     }
 }
 

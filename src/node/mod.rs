@@ -24,6 +24,7 @@ pub mod reload;
 pub mod routes;
 pub mod running;
 pub mod secret_file;
+pub mod server_commands;
 pub mod service;
 pub mod stop;
 pub mod tasks;

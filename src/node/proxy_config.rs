@@ -1,13 +1,15 @@
 //! The proxy's part of the configuration.
 //! Knows nothing of what the proxy does with it.
 
-use tokio::sync::mpsc;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
 
 use super::{machine_memory, open::Allowed};
 use crate::{
     config::Config,
     model::ids::{HostPort, NodeId},
-    proxy::{ClusterId, Limits, ProxyConfig, ServerActivity, UnmanagedReplicas},
+    proxy::{ClusterId, Limits, ProductCommands, ProxyConfig, ServerActivity, UnmanagedReplicas},
 };
 
 /// What the proxy shares with other parts of the node.
@@ -23,12 +25,14 @@ pub struct ProxyLinks {
     pub data_user_refused: Option<mpsc::Sender<HostPort>>,
     /// The cluster, as soon as the node belongs to one.
     pub cluster: ClusterId,
+    /// The commands of the servers of each product.
+    pub commands: Option<watch::Receiver<Arc<ProductCommands>>>,
 }
 
 /// The settings that the proxy is started with. `allowed`: what the limit of open files allows.
 #[must_use]
 pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks) -> ProxyConfig {
-    let ProxyLinks { unmanaged, activity, misrouted, data_user_refused, cluster } = links;
+    let ProxyLinks { unmanaged, activity, misrouted, data_user_refused, cluster, commands } = links;
     let proxy = &config.proxy;
     ProxyConfig {
         workers: proxy.worker_count(),
@@ -39,6 +43,7 @@ pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks
         unmanaged,
         misrouted,
         data_user_refused,
+        commands,
         activity,
         limits: Limits {
             clients_max: allowed.clients,

@@ -23,6 +23,7 @@ use super::{
     proxy_config::{self, ProxyLinks},
     reads, routes,
     secret_file::SecretFile,
+    server_commands,
     service::NodeService,
     stop::{StopReason, log_stopped, signalled},
     tasks::{End, TaskEnds, Tasks, UnexpectedEnd},
@@ -181,6 +182,7 @@ impl Starting<'_> {
                 refused,
             ),
         );
+        let commands = server_commands::publish(&self.tasks, self.me.id, self.prober.clone(), self.log.state());
         let links = ProxyLinks {
             unmanaged: unmanaged.clone(),
             activity: self.activity.clone(),
@@ -190,6 +192,7 @@ impl Starting<'_> {
                 let log = self.log.clone();
                 move || log.cluster_id()
             }),
+            commands: Some(commands),
         };
         let hot_path = proxy_config::config(self.config, self.me.id, allowed, links);
         let routes = routes::publish(&self.tasks, self.log.state());

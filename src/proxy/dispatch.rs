@@ -7,7 +7,7 @@ use super::{check::ServeCheck, client::Access};
 use crate::{
     commands::{
         AllGroups, Args, Handling, InvalidCall, KeysError, Local, ResolveError, Spec, Split, TransactionCommand,
-        is_blocking_call, is_of_foreign_database, resolve,
+        is_blocking_call, resolve,
     },
     model::{
         ids::{Epoch, SlotId},
@@ -91,6 +91,8 @@ pub(super) enum Dispatch {
 #[derive(Debug)]
 pub(super) enum RefusalReason {
     Unresolved(ResolveError),
+    /// Of a command that the table does not have; the text is without `ERR `.
+    Learnt(String),
     Invalid(InvalidCall),
     NotOffered {
         name: &'static str,
@@ -110,6 +112,7 @@ impl fmt::Display for RefusalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unresolved(error) => write!(f, "ERR {error}"),
+            Self::Learnt(text) => write!(f, "ERR {text}"),
             Self::Invalid(error) => error.fmt(f),
             Self::NotOffered { name, why } => write!(f, "ERR '{name}': {why}"),
             Self::ScriptsOff(name) => {
@@ -164,6 +167,13 @@ impl Scratch {
             *self = Self::default();
         }
     }
+
+    /// No positions yet.
+    pub(super) fn positions(&mut self) -> &mut Vec<usize> {
+        self.shrink();
+        self.positions.clear();
+        &mut self.positions
+    }
 }
 
 /// Decides what the proxy does with `call`. Fills `scratch.keys` for [`Dispatch::Split`].
@@ -190,7 +200,7 @@ pub(super) fn dispatch(
             let slot = routes.layout.slot(call.get(1));
             forward(routes, serve_check, slot, spec)
         }
-        Handling::Database if is_of_foreign_database(spec, call, routes.databases) => {
+        Handling::Database if spec.leaves_databases(call, routes.databases) => {
             Dispatch::Refuse(RefusalReason::Invalid(InvalidCall::Database))
         }
         Handling::Slot | Handling::Database | Handling::Split(_) => by_keys(routes, serve_check, spec, call, scratch),
@@ -228,6 +238,23 @@ fn refused_by(access: Access, spec: &Spec) -> Option<RefusalReason> {
 }
 
 fn forward(routes: &ProductRoutes, serve_check: ServeCheck, slot: SlotId, spec: &Spec) -> Dispatch {
+    to_owner(routes, serve_check, slot, |group, epoch| DispatchTarget {
+        group,
+        slot: Some(slot),
+        epoch,
+        is_write: spec.is_write(),
+        may_read_replica: spec.may_read_replica(),
+    })
+}
+
+/// Forwards a request to the owner of a slot.
+#[inline]
+pub(super) fn to_owner(
+    routes: &ProductRoutes,
+    serve_check: ServeCheck,
+    slot: SlotId,
+    target: impl FnOnce(u16, Epoch) -> DispatchTarget,
+) -> Dispatch {
     if serve_check != ServeCheck::Open {
         return Dispatch::Refuse(RefusalReason::ServeCheck(serve_check));
     }
@@ -236,16 +263,7 @@ fn forward(routes: &ProductRoutes, serve_check: ServeCheck, slot: SlotId, spec: 
         return Dispatch::Held;
     }
     match route.group {
-        Some(group) => {
-            let (is_write, may_read_replica) = (spec.is_write(), spec.may_read_replica());
-            Dispatch::Forward(DispatchTarget {
-                group,
-                slot: Some(slot),
-                epoch: route.epoch,
-                is_write,
-                may_read_replica,
-            })
-        }
+        Some(group) => Dispatch::Forward(target(group, route.epoch)),
         None => Dispatch::Refuse(RefusalReason::Unassigned(slot)),
     }
 }
@@ -296,7 +314,11 @@ fn by_keys(
         return Dispatch::Refuse(RefusalReason::Invalid(InvalidCall::new(spec, call, KeysError::NoKeys)));
     };
     let slot = routes.layout.slot(call.get(first));
-    let Handling::Split(kind) = spec.handling else {
+    let kind = match spec.handling {
+        Handling::Split(kind) if !kind.is_all_or_nothing(call) => Some(kind),
+        _ => None,
+    };
+    let Some(kind) = kind else {
         if others.iter().any(|arg| routes.layout.slot(call.get(*arg)) != slot) {
             return Dispatch::Refuse(RefusalReason::CrossSlot);
         }

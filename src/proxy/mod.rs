@@ -28,6 +28,7 @@ mod dispatch;
 mod failed_logins;
 mod gather;
 mod hold;
+mod learnt;
 mod limits;
 mod listener;
 mod local;
@@ -46,6 +47,7 @@ mod unmanaged;
 mod worker;
 
 use std::{
+    collections::BTreeMap,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
@@ -66,8 +68,9 @@ pub use report::{HoldProgress, ListenerReport, ProxyReport};
 pub use unmanaged::UnmanagedReplicas;
 
 use crate::{
+    commands::ServerCommands,
     model::{
-        ids::{HostPort, NodeId, Uuid},
+        ids::{HostPort, NodeId, ProductId, Uuid},
         names::blocked_name,
         reads::ReadTable,
         route::RouteTable,
@@ -85,6 +88,8 @@ const HANDOVER_MAX: usize = 256;
 
 /// Requests to end blocked calls that may wait for a worker; more than are made at the same time, and senders wait.
 const UNBLOCKS_MAX: usize = 64;
+/// What the servers of each product have, as far as they were asked.
+pub type ProductCommands = BTreeMap<ProductId, Arc<ServerCommands>>;
 
 /// The configuration of a proxy.
 #[derive(Clone, Debug)]
@@ -105,6 +110,8 @@ pub struct ProxyConfig {
     pub misrouted: Option<mpsc::Sender<HostPort>>,
     /// Gets the address of a server that refuses the data user, so that the user is made there again.
     pub data_user_refused: Option<mpsc::Sender<HostPort>>,
+    /// The commands of the servers of each product. `None`: only those of the table are served.
+    pub commands: Option<watch::Receiver<Arc<ProductCommands>>>,
     /// When workers last received bytes from each server, for the prober.
     pub activity: ServerActivity,
     /// Limits and deadlines.
@@ -156,6 +163,7 @@ impl Default for ProxyConfig {
             unmanaged: UnmanagedReplicas::default(),
             misrouted: None,
             data_user_refused: None,
+            commands: None,
             activity: ServerActivity::default(),
             limits: Limits::default(),
             version: env!("CARGO_PKG_VERSION").into(),

@@ -20,7 +20,9 @@ use pontoon::{
         secret::{Credentials, Secret, ServerLogin},
         slot::Layout,
     },
-    proxy::{Limits, Proxy, ProxyConfig, ProxyReport, ServerActivity, UnmanagedReplicas, permit::Permit},
+    proxy::{
+        Limits, ProductCommands, Proxy, ProxyConfig, ProxyReport, ServerActivity, UnmanagedReplicas, permit::Permit,
+    },
     resp::request::{RequestScanner, Scanned},
 };
 use tokio::sync::{mpsc, watch};
@@ -266,6 +268,8 @@ pub struct Bed {
     /// Primaries that answered as replicas.
     pub misrouted: tokio::sync::Mutex<mpsc::Receiver<HostPort>>,
     pub activity: ServerActivity,
+    /// What the servers of the product have.
+    pub commands: watch::Sender<Arc<ProductCommands>>,
     pub proxy: Proxy,
     pub runtime: tokio::runtime::Runtime,
 }
@@ -288,19 +292,21 @@ impl Bed {
         let unmanaged = UnmanagedReplicas::default();
         let (report, misrouted) = mpsc::channel(16);
         let activity = ServerActivity::default();
+        let (commands, offered) = watch::channel(Arc::default());
         let config = ProxyConfig {
             workers,
             limits,
             unmanaged: unmanaged.clone(),
             misrouted: Some(report),
             activity: activity.clone(),
+            commands: Some(offered),
             ..ProxyConfig::default()
         };
         let (reads, readable) = watch::channel(Arc::default());
         let proxy = Proxy::start_with_reads(config, receiver, permit.clone(), readable).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let misrouted = tokio::sync::Mutex::new(misrouted);
-        let bed = Self { port, routes, reads, permit, unmanaged, misrouted, activity, proxy, runtime };
+        let bed = Self { port, routes, reads, permit, unmanaged, misrouted, activity, commands, proxy, runtime };
         bed.until("listening", |r| r.listeners.values().all(|l| l.error.is_none()) && !r.listeners.is_empty());
         bed
     }

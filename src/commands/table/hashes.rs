@@ -1,9 +1,10 @@
 //! Hashes, with the expiring fields of Redis 7.4 and later.
 //! Rows only; `spec` and `keys` interpret them.
 
+use super::super::keys::KeySpec;
 use super::super::spec::flag::{DENYOOM, FAST, PRIMARY_ONLY, READONLY, WRITE};
-use super::super::spec::{Handling, Spec, cmd};
-use super::{KEY, SLOT};
+use super::super::spec::{Handling, Spec, cmd, container};
+use super::{KEY, NONE, SLOT, why};
 
 pub(super) static HASHES: &[Spec] = &[
     cmd("hdel", -3, WRITE | FAST, KEY, SLOT),
@@ -23,10 +24,10 @@ pub(super) static HASHES: &[Spec] = &[
     cmd("hstrlen", 3, READONLY | FAST, KEY, SLOT),
     cmd("hvals", 2, READONLY, KEY, SLOT),
     // Redis 7.4.
-    cmd("hexpire", -6, WRITE | DENYOOM | FAST, KEY, SLOT),
-    cmd("hpexpire", -6, WRITE | DENYOOM | FAST, KEY, SLOT),
-    cmd("hexpireat", -6, WRITE | DENYOOM | FAST, KEY, SLOT),
-    cmd("hpexpireat", -6, WRITE | DENYOOM | FAST, KEY, SLOT),
+    cmd("hexpire", -6, WRITE | FAST, KEY, SLOT),
+    cmd("hpexpire", -6, WRITE | FAST, KEY, SLOT),
+    cmd("hexpireat", -6, WRITE | FAST, KEY, SLOT),
+    cmd("hpexpireat", -6, WRITE | FAST, KEY, SLOT),
     cmd("httl", -5, READONLY | FAST, KEY, SLOT),
     cmd("hpttl", -5, READONLY | FAST, KEY, SLOT),
     cmd("hexpiretime", -5, READONLY | FAST, KEY, SLOT),
@@ -36,4 +37,17 @@ pub(super) static HASHES: &[Spec] = &[
     cmd("hgetex", -5, WRITE | FAST, KEY, SLOT),
     cmd("hgetdel", -5, WRITE | FAST, KEY, SLOT),
     cmd("hsetex", -6, WRITE | DENYOOM | FAST, KEY, SLOT),
+    // Redis 8.10.
+    container(
+        "himport",
+        -2,
+        0,
+        Handling::Container,
+        &[
+            cmd("himport|discard", 3, 0, NONE, Handling::Refused(why::FIELDSETS)),
+            cmd("himport|discardall", 2, 0, NONE, Handling::Refused(why::FIELDSETS)),
+            cmd("himport|prepare", -4, DENYOOM, NONE, Handling::Refused(why::FIELDSETS)),
+            cmd("himport|set", -5, WRITE | DENYOOM, KeySpec::One(2), Handling::Refused(why::FIELDSETS)),
+        ],
+    ),
 ];

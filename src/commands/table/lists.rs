@@ -29,4 +29,7 @@ pub(super) static LISTS: &[Spec] = &[
     cmd("rpoplpush", 3, WRITE | DENYOOM, PAIR, SLOT),
     cmd("rpush", -3, WRITE | DENYOOM | FAST, KEY, SLOT),
     cmd("rpushx", -3, WRITE | DENYOOM | FAST, KEY, SLOT),
+    // Redis 8.10.
+    cmd("blmovem", -6, WRITE | DENYOOM | BLOCKING, PAIR, SLOT),
+    cmd("lmovem", -5, WRITE | DENYOOM, PAIR, SLOT),
 ];

@@ -203,7 +203,35 @@ pub(super) static SERVER: &[Spec] = &[
         ],
     ),
     // Redis 8.6.
-    cmd("hotkeys", -2, ADMIN | NOSCRIPT, NONE, Handling::Refused(why::OPERATORS)),
+    container(
+        "hotkeys",
+        -2,
+        0,
+        Handling::Container,
+        &[
+            cmd("hotkeys|get", 2, ADMIN | NOSCRIPT, NONE, Handling::Refused(why::OPERATORS)),
+            cmd("hotkeys|help", 2, LOADING | STALE, NONE, Handling::Refused(why::OPERATORS)),
+            cmd("hotkeys|reset", 2, ADMIN | NOSCRIPT, NONE, Handling::Refused(why::OPERATORS)),
+            cmd("hotkeys|start", -2, ADMIN | NOSCRIPT, NONE, Handling::Refused(why::OPERATORS)),
+            cmd("hotkeys|stop", 2, ADMIN | NOSCRIPT, NONE, Handling::Refused(why::OPERATORS)),
+        ],
+    ),
+    // Redis 8.10.
+    container(
+        "backup",
+        -2,
+        0,
+        Handling::Container,
+        &[
+            cmd("backup|abort", 2, ADMIN | NOSCRIPT, NONE, Handling::Refused(why::OPERATORS)),
+            cmd("backup|cleanup", 2, ADMIN | NOSCRIPT, NONE, Handling::Refused(why::OPERATORS)),
+            cmd("backup|help", 2, LOADING | STALE, NONE, Handling::Refused(why::OPERATORS)),
+            cmd("backup|list", 2, ADMIN | STALE, NONE, Handling::Refused(why::OPERATORS)),
+            cmd("backup|seal", 2, ADMIN | NOSCRIPT, NONE, Handling::Refused(why::OPERATORS)),
+            cmd("backup|start", 2, ADMIN | NOSCRIPT, NONE, Handling::Refused(why::OPERATORS)),
+            cmd("backup|status", 2, ADMIN | STALE, NONE, Handling::Refused(why::OPERATORS)),
+        ],
+    ),
     cmd("trimslots", -5, WRITE | ADMIN, NONE, Handling::Refused(why::CLUSTER)),
     // An HTTP request, which a hostile page can make a browser send: its body could contain Redis commands.
     cmd("post", -1, LOADING | STALE, NONE, Handling::Close(why::HTTP)),

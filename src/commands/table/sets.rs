@@ -24,4 +24,7 @@ pub(super) static SETS: &[Spec] = &[
     cmd("sscan", -3, READONLY | PRIMARY_ONLY, KEY, Handling::Cursor),
     cmd("sunion", -2, READONLY, KEYS, SLOT),
     cmd("sunionstore", -3, WRITE | DENYOOM, KEYS, SLOT),
+    // Redis 8.10.
+    cmd("sdiffcard", -3, READONLY | MOVABLEKEYS, KeySpec::Count { at: 1, step: 1, dest: 0 }, SLOT),
+    cmd("sunioncard", -3, READONLY | MOVABLEKEYS, KeySpec::Count { at: 1, step: 1, dest: 0 }, SLOT),
 ];

@@ -29,7 +29,8 @@ pub(super) static SORTED_SETS: &[Spec] = &[
     cmd("zrangebylex", -4, READONLY, KEY, SLOT),
     cmd("zrangebyscore", -4, READONLY, KEY, SLOT),
     cmd("zrangestore", -5, WRITE | DENYOOM, PAIR, SLOT),
-    cmd("zrank", 3, READONLY | FAST, KEY, SLOT),
+    // Three arguments before Redis 7.2, which has WITHSCORE.
+    cmd("zrank", -3, READONLY | FAST, KEY, SLOT),
     cmd("zrem", -3, WRITE | FAST, KEY, SLOT),
     cmd("zremrangebylex", 4, WRITE, KEY, SLOT),
     cmd("zremrangebyrank", 4, WRITE, KEY, SLOT),
@@ -37,7 +38,7 @@ pub(super) static SORTED_SETS: &[Spec] = &[
     cmd("zrevrange", -4, READONLY, KEY, SLOT),
     cmd("zrevrangebylex", -4, READONLY, KEY, SLOT),
     cmd("zrevrangebyscore", -4, READONLY, KEY, SLOT),
-    cmd("zrevrank", 3, READONLY | FAST, KEY, SLOT),
+    cmd("zrevrank", -3, READONLY | FAST, KEY, SLOT),
     cmd("zscan", -3, READONLY | PRIMARY_ONLY, KEY, Handling::Cursor),
     cmd("zscore", 3, READONLY | FAST, KEY, SLOT),
     cmd("zunion", -3, READONLY | MOVABLEKEYS, KeySpec::Count { at: 1, step: 1, dest: 0 }, SLOT),

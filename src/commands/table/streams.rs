@@ -49,6 +49,7 @@ pub(super) static STREAMS: &[Spec] = &[
     // Redis 8.2, 8.6 and 8.8.
     cmd("xdelex", -5, WRITE | FAST, KEY, SLOT),
     cmd("xackdel", -6, WRITE | FAST, KEY, SLOT),
-    cmd("xnack", -4, WRITE | FAST, KEY, SLOT),
+    cmd("xnack", -7, WRITE | FAST, KEY, SLOT),
     cmd("xcfgset", -2, WRITE | FAST, KEY, SLOT),
+    cmd("xidmprecord", 5, WRITE | DENYOOM | FAST, KEY, SLOT),
 ];

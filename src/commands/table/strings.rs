@@ -30,7 +30,13 @@ pub(super) static STRINGS: &[Spec] = &[
     cmd("strlen", 2, READONLY | FAST, KEY, SLOT),
     cmd("substr", 4, READONLY, KEY, SLOT),
     // Redis 8.4 and Valkey 9.
-    cmd("msetex", -4, WRITE | DENYOOM | MOVABLEKEYS, KeySpec::Count { at: 1, step: 2, dest: 0 }, SLOT),
+    cmd(
+        "msetex",
+        -4,
+        WRITE | DENYOOM | MOVABLEKEYS,
+        KeySpec::Count { at: 1, step: 2, dest: 0 },
+        Handling::Split(Split::Msetex),
+    ),
     cmd("delex", -2, WRITE | FAST, KEY, SLOT),
     cmd("digest", 2, READONLY | FAST, KEY, SLOT),
     // Redis 8.8.

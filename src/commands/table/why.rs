@@ -19,6 +19,8 @@ pub(super) const ACL: &str = "the proxy manages users, not the servers, not exec
 pub(super) const CONFIG: &str =
     "the proxy does not change the configuration of servers for clients, not executed. Send it to the server itself";
 pub(super) const SERVER_SESSIONS: &str = "it concerns a connection to a server, and clients share those, not executed";
+pub(super) const FIELDSETS: &str = "a fieldset belongs to one connection to one server, while the proxy spreads keys over \
+    servers, not executed. HSET in a pipeline does the same";
 pub(super) const INDEX: &str =
     "its index spans the keys of one server only, so the answer would be wrong here, not executed";
 pub(super) const HTTP: &str = "this is HTTP, not Redis; possible attack through a browser. The connection is closed";

@@ -10,10 +10,11 @@ use tracing::info;
 use super::{
     control_user::password_hash,
     fence::{ControlTarget, Fence, FenceError},
+    offered::offered_commands,
     replication_user::{field, has_flag, save},
 };
 use crate::{
-    commands::allow_list,
+    commands::{OfferedCommands, allow_list},
     model::{
         data_user::{DATA_USERS, DataUser},
         secret::{Credentials, Secret},
@@ -60,7 +61,7 @@ pub async fn make(
     let (true, Some(name)) = (user.managed, &user.credentials.username) else { return Ok(false) };
     let get = [b"ACL".as_slice(), b"GETUSER", name.as_bytes()];
     let before = client.ask(&get, deadline).await?;
-    let offered = offered(client, deadline).await?;
+    let offered = offered_commands(client, deadline).await?;
     let rules = rules(user, &offered, true);
     match set_user(client, name, &rules, deadline).await {
         // Redis 6.0 has neither channels nor checks of payloads in its rules.
@@ -146,24 +147,9 @@ pub async fn switch_off_former(
     }
 }
 
-/// The names of the server's commands.
-async fn offered(client: &mut Client, deadline: Instant) -> Result<BTreeSet<String>, RedisError> {
-    let name = |reply: &Reply| reply.text().map(str::to_ascii_lowercase);
-    match client.ask(&[b"COMMAND", b"LIST"], deadline).await {
-        Ok(reply) => Ok(reply.items().unwrap_or_default().iter().filter_map(name).collect()),
-        // It came with Redis 7.
-        Err(RedisError::Refused { .. }) => {
-            let reply = client.ask(&[b"COMMAND"], deadline).await?;
-            let rows = reply.items().unwrap_or_default().iter();
-            Ok(rows.filter_map(|row| row.items()?.first().and_then(name)).collect())
-        }
-        Err(error) => Err(error),
-    }
-}
-
 /// The arguments of ACL SETUSER. The server gets a hash of the password: what it shows to its operators, and writes to its
 /// files, does not let anybody in.
-fn rules(user: &DataUser, offered: &BTreeSet<String>, complete: bool) -> Vec<String> {
+fn rules(user: &DataUser, offered: &OfferedCommands, complete: bool) -> Vec<String> {
     let hash = password_hash(&user.credentials.password);
     let mut rules = vec!["reset".to_owned(), "on".into(), format!("#{hash}"), "~*".into()];
     if complete {

@@ -63,8 +63,11 @@ impl LargeSplit {
         let mut values = Pieces::default();
         let operation = &self.operation;
         let product = operation.session.product.routes.borrow().id;
-        let width = if self.kind == Split::Mset { 2 } else { 1 };
-        let keys: Vec<usize> = (1..operation.call().args.len()).step_by(width).collect();
+        let mut keys = Vec::new();
+        // The dispatch has found them before.
+        if self.spec.keys(&operation.call(), &mut keys).is_err() {
+            return self.operation.refuse("ERR syntax error");
+        }
         if self.kind == Split::Mget {
             values.append(&array_header(keys.len()));
         }

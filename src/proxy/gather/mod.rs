@@ -1,4 +1,4 @@
-//! Scatter-gather: splits MGET, MSET, DEL, UNLINK, EXISTS and TOUCH over several servers and merges their replies into
+//! Scatter-gather: splits MGET, MSET, MSETEX, DEL, UNLINK, EXISTS and TOUCH over several servers and merges their replies into
 //! one. An error in a part is never reported as success. Knows nothing of connections.
 
 mod large;
@@ -207,7 +207,7 @@ impl ScatterGather {
                 merged.executed += 1;
                 true
             }
-            (Split::Sum, b':') => match header(reply, 1) {
+            (Split::Sum | Split::Msetex, b':') => match header(reply, 1) {
                 Header::Number(n, _) => {
                     merged.executed += 1;
                     merged.sum = merged.sum.saturating_add(n);
@@ -374,21 +374,30 @@ fn write_parts(
     counts: &[usize],
     (routes, keys): (&[KeyRoute], &[PartKey]),
 ) {
-    let width = if kind == Split::Mset { 2 } else { 1 };
+    let width = kind.width();
     if buffers.len() < counts.len() {
         buffers.resize_with(counts.len(), Vec::new);
     }
-    let name = call.args[0];
+    let (name, options) = (call.args[0], kind.options(call));
+    let counted = usize::from(kind == Split::Msetex);
     for (buffer, count) in buffers.iter_mut().zip(counts) {
         buffer.clear();
-        write::array(buffer, 1 + width * count);
+        write::array(buffer, 1 + counted + width * count + call.args.len() - options);
         write::bulk(buffer, name.of(call.bytes));
+        if counted > 0 {
+            write::bulk(buffer, count.to_string().as_bytes());
+        }
     }
     for (route, key) in routes.iter().zip(keys) {
         // From the end of the argument before, so that the bulk header is copied unchanged.
         let from = call.args[route.arg - 1].end + 2;
         let to = call.args[route.arg + width - 1].end + 2;
         buffers[usize::from(key.part)].extend_from_slice(&call.bytes[from..to]);
+    }
+    if options < call.args.len() {
+        let from = call.args[options - 1].end + 2;
+        let to = call.args[call.args.len() - 1].end + 2;
+        buffers[..counts.len()].iter_mut().for_each(|buffer| buffer.extend_from_slice(&call.bytes[from..to]));
     }
 }
 
@@ -446,6 +455,8 @@ impl Merged {
             // If this error is NOREPLICAS, every part was executed.
             (Some(error), _) => reply.extend_from_slice(error),
             (None, Split::Mset) => write::simple(&mut reply, "OK"),
+            // Every part has set its keys: none has a condition.
+            (None, Split::Msetex) => write::int(&mut reply, 1),
             (None, Split::Sum) => write::int(&mut reply, self.sum),
             (None, Split::Mget) => {
                 reply.reserve(self.values.len() + 16);

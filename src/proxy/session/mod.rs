@@ -4,6 +4,7 @@
 
 mod connections;
 mod idle;
+mod learnt;
 mod memory;
 mod output;
 mod pre_login;

@@ -15,6 +15,7 @@ use crate::{
         counters::count,
         dispatch::{CallContext, Dispatch, DispatchTarget, KeyRoute, RefusalReason, dispatch},
         gather::{LargeSplit, NotStarted, ScatterGather},
+        learnt::{dispatch_learnt, server_commands},
         local,
         operation::{Operation, run_over_all_groups, scan_key},
         reads::{self, ReadChoice},
@@ -152,6 +153,9 @@ impl Session {
                 self.count_request(worker, mode);
                 return self.answer_locally(worker, routes, local, call, muted);
             }
+            Dispatch::Refuse(RefusalReason::Unresolved(error)) if access == Access::Open => {
+                return self.handle_learnt(worker, (routes, serve_check), (call, error), mode, &mut scratch);
+            }
             Dispatch::Refuse(RefusalReason::Unresolved(error)) => {
                 self.refuse_request(worker, mode, &local::unresolved(&error, call));
             }
@@ -288,7 +292,7 @@ impl Session {
     }
 
     #[inline]
-    fn forward(
+    pub(super) fn forward(
         self: &Rc<Self>,
         worker: &Worker,
         routes: &ProductRoutes,
@@ -356,13 +360,15 @@ impl Session {
             return fail("ERR the request could not be repeated, not executed");
         }
         let call = CallContext { bytes: &request.bytes, args: scanner.args() };
-        let decision = dispatch(
-            &routes,
-            worker.serve_check(&self.product),
-            Access::Open,
-            &call,
-            &mut worker.buffers.dispatch.borrow_mut(),
-        );
+        let serve_check = worker.serve_check(&self.product);
+        let scratch = &mut worker.buffers.dispatch.borrow_mut();
+        let decision = match dispatch(&routes, serve_check, Access::Open, &call, scratch) {
+            Dispatch::Refuse(RefusalReason::Unresolved(error)) => {
+                let commands = server_commands(worker, &self.product);
+                dispatch_learnt(&routes, serve_check, commands.as_deref(), (&call, error), scratch).decision
+            }
+            other => other,
+        };
         match decision {
             Dispatch::Held if worker.clock.age(request.since) < worker.config.limits.parked_for_max => false,
             Dispatch::Held => fail(PARKED_TOO_LONG),

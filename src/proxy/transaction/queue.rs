@@ -5,10 +5,7 @@ use std::rc::Rc;
 
 use super::{LocalCall, Transaction, block::abort_text};
 use crate::{
-    commands::{
-        Args, Flags, Handling, InvalidCall, KeysError, Local, ResolveError, Spec, TransactionCommand,
-        is_of_foreign_database, resolve,
-    },
+    commands::{Args, Flags, Handling, InvalidCall, KeysError, Local, ResolveError, Spec, TransactionCommand, resolve},
     model::{ids::SlotId, route::ProductRoutes},
     proxy::{
         check::ServeCheck,
@@ -195,7 +192,7 @@ fn check(
         return Err("ERR Command not allowed inside a transaction".into());
     }
     match spec.handling {
-        Handling::Database if is_of_foreign_database(spec, call, routes.databases) => {
+        Handling::Database if spec.leaves_databases(call, routes.databases) => {
             Err(RefusalReason::Invalid(InvalidCall::Database).to_string())
         }
         // Its cursor has a mark of a process, which only the node can read.

@@ -72,15 +72,24 @@ impl Session {
         if self.pre_login.has_logged_in.get() || self.closed.get() {
             return;
         }
+        let within = worker.config.limits.login_deadline;
+        self.close_stranger(worker, &format!("no login within {within:?}"));
+    }
+
+    /// Closes it, because a limit of clients is reached and it has not logged in.
+    #[cold]
+    pub(super) fn close_for_another(self: &Rc<Self>, worker: &Worker) {
+        self.close_stranger(worker, "too many clients, and it has not logged in");
+    }
+
+    fn close_stranger(self: &Rc<Self>, worker: &Worker, why: &str) {
         count(&worker.stats.strangers_closed);
         let idle = {
             let replies = self.replies.borrow();
             replies.waiting() == 0 && replies.unsent().is_empty()
         };
         if idle {
-            let text =
-                format!("NOAUTH the connection is closed: no login within {:?}", worker.config.limits.login_deadline);
-            self.answer(worker, &|out| write::error(out, &text));
+            self.answer(worker, &|out| write::error(out, &format!("NOAUTH the connection is closed: {why}")));
             self.flush(worker);
         }
         self.kill();

@@ -157,7 +157,9 @@ fn strangers_give_way(bed: &Bed, max: usize) {
     oldest_gives_way(&mut strangers);
     let closed = 3 * max as u64 + 1;
     bed.until("counted", |r| r.stats.strangers_closed == closed && r.clients == max);
-    strangers.drain(..).for_each(|mut stranger| drop(stranger.call("PING").expect(NOAUTH)));
+    strangers.drain(..).for_each(|mut stranger| {
+        stranger.call("PING").expect(NOAUTH);
+    });
     bed.until("the others have left", |r| r.clients == 2);
     let _others: Vec<Client> = (2..max).map(|_| logged_in(bed, "secret")).collect();
     assert_eq!(bed.client().rest(), "-ERR max number of clients reached\r\n", "all have logged in");

@@ -344,6 +344,12 @@ fn a_file_that_cannot_be_used_or_cuts_a_node_off_is_not_taken_over() {
         at(2, &old).ok(&["product", "ls"]);
         at(2, &new).refused(&["product", "ls"], &["another secret"]);
     }
+    // Nobody writes to the pipe: a node that waits for that obeys no signal any more.
+    std::fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg("-m600").arg(&file).status().unwrap().success());
+    reload(node, KEPT);
+    assert!(node.log().contains("it is not a regular file"), "{}", node.log());
+    std::fs::remove_file(&file).unwrap();
     put(OLD, 0o600);
     node.signal(Signal::HUP);
     wait_warnings(&at(1, &old), &[]);

@@ -112,9 +112,10 @@ impl ServeArgs {
 
 pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
     let settings = args.settings(common).map_err(CliError::Usage)?;
-    let load = || {
+    let file = args.config.clone();
+    let load = move || {
         let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        Config::load(args.config.as_deref(), env, &settings)
+        Config::load(file.as_deref(), env, &settings)
     };
     let (config, notes) = load().map_err(CliError::Usage)?;
     for note in notes {
@@ -147,7 +148,7 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|e| failed(format!("the runtime could not be started: {e}")))?;
-    let read = || load().map(|(config, _)| config);
+    let read = move || load().map(|(config, _)| config);
     runtime.block_on(node::run(config, read)).map_err(|error| match error.downcast_ref::<UnexpectedEnd>() {
         Some(end) => CliError::Internal(end.to_string()),
         None => failed(format!("{error:#}")),

@@ -26,6 +26,7 @@ pub mod routes;
 pub mod running;
 pub mod secret_file;
 pub mod service;
+pub mod start_check;
 pub mod stop;
 pub mod tasks;
 pub mod unmanaged;

@@ -4,6 +4,7 @@
 mod callers;
 mod checks;
 mod convert;
+mod copy;
 #[cfg(any(test, debug_assertions))]
 #[doc(hidden)]
 pub mod crash_test;

@@ -1,8 +1,35 @@
 //! The file descriptors of this process: how many there are, how many clients and admin connections that allows, and
-//! whether one is left.
+//! whether one is left; and files that are opened without waiting for another process.
 //! Knows nothing of what they are used for.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use rustix::{
+    fs::OFlags,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
+
+/// Lets an open return at once also for a pipe, which else waits for a process at its other end. For a regular file it
+/// changes nothing.
+pub const NO_WAIT: i32 = OFlags::NONBLOCK.bits().cast_signed();
+
+/// Opens a regular file to read it: a pipe could keep the reader waiting for ever, and can be read only once.
+///
+/// # Errors
+/// It is not a regular file, or cannot be opened.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(NO_WAIT).open(path)?;
+    // Of the open file: the path may have another one by now.
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::other("it is not a regular file, but a pipe, a device or a directory"))
+}
 
 /// Descriptors that clients do not get: for the log, Raft, the admin port, probes, movers and shared connections to
 /// servers. A cluster of 100 servers in 16 databases needs some hundred.
@@ -107,6 +134,20 @@ mod tests {
     fn the_admin_port_gets_half_of_what_clients_leave() {
         for (limit, allowed) in [(None, 500), (Some(131_072), 500), (Some(1_024), 256), (Some(256), 64), (Some(1), 1)] {
             assert_eq!(admin_connections_allowed(limit), allowed, "{limit:?}");
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (file, pipe) = (dir.path().join("file"), dir.path().join("pipe"));
+        std::fs::write(&file, "text").expect("a file");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+        assert!(open_regular(&file).is_ok());
+        for (path, part) in [(&*pipe, "a pipe"), (dir.path(), "a directory"), (Path::new("/dev/null"), "a device")] {
+            let error = open_regular(path).expect_err(part).to_string();
+            assert!(error.contains("not a regular file") && error.contains(part), "{error}");
         }
     }
 

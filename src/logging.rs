@@ -10,9 +10,11 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
 };
 
-use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::fs::{Access, AtFlags, CWD, OFlags, accessat, fcntl_getfl, fcntl_setfl};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Registry, filter::Targets, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
+
+use crate::files;
 
 /// Longest text of levels, bytes: dozens of directives.
 const LEVELS_LEN_MAX: usize = 1024;
@@ -206,7 +208,7 @@ pub fn check_file(file: &Path) -> Result<(), String> {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    let opened = match OpenOptions::new().append(true).open(file) {
+    let opened = match OpenOptions::new().append(true).custom_flags(files::NO_WAIT).open(file) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return accessat(CWD, dir, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).map_err(|e| {
                 let (dir, e) = (dir.display(), io::Error::from(e));
@@ -245,7 +247,14 @@ fn shown(now: &Now) -> InEffect {
 impl Output {
     fn reopen(&self, file: Option<&Path>) -> Result<(), String> {
         let open = |path: &Path| {
-            let opened = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(path);
+            // A pipe that nobody reads is refused; one that has a reader is written to as before.
+            let mut options = OpenOptions::new();
+            options.create(true).append(true).mode(FILE_MODE).custom_flags(files::NO_WAIT);
+            let opened = options.open(path).and_then(|file| {
+                let flags = fcntl_getfl(&file)?;
+                fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
+                Ok(file)
+            });
             opened.map(Arc::new).map_err(|e| format!("the log file {} cannot be opened: {e}", path.display()))
         };
         let opened = file.map(open).transpose()?;

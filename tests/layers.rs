@@ -13,7 +13,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("faults", &[]),
     ("files", &[]),
     ("counters", &[]),
-    ("logging", &[]),
+    ("logging", &["files"]),
     ("panics", &[]),
     ("model", &[]),
     ("plan", &["model"]),
@@ -43,7 +43,7 @@ const MAY: &[(&str, &[&str])] = &[
         ],
     ),
     ("api", &["control", "consensus", "plan", "model", "wire", "clock", "counters", "faults", "logging", "proxy"]),
-    ("config", &["model", "wire", "consensus", "logging", "proxy", "plan"]),
+    ("config", &["model", "wire", "consensus", "files", "logging", "proxy", "plan"]),
     (
         "node",
         &[

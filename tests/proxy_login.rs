@@ -4,6 +4,7 @@
 mod common;
 
 use std::{
+    collections::VecDeque,
     io::{ErrorKind, Read, Write},
     time::{Duration, Instant},
 };
@@ -138,6 +139,49 @@ fn half_requests_of_strangers_are_small_and_their_time_is_short() {
     let mut later = bed.client();
     assert_eq!(later.rest(), "-NOAUTH the connection is closed: no login within 1.5s\r\n");
     inside.call("AUTH secret").expect("+OK\r\n").call("PING").expect("+PONG\r\n");
+}
+
+/// Connections that never log in take the places of each other, not of clients with the password.
+fn strangers_give_way(bed: &Bed, max: usize) {
+    let mut inside = logged_in(bed, "secret");
+    let mut strangers: VecDeque<Client> = (1..max).map(|_| bed.client()).collect();
+    let oldest_gives_way = |strangers: &mut VecDeque<Client>| {
+        let want = "-NOAUTH the connection is closed: too many clients, and it has not logged in\r\n";
+        assert_eq!(strangers.pop_front().unwrap().rest(), want);
+    };
+    for _ in 0..3 * max {
+        strangers.push_back(bed.client());
+        oldest_gives_way(&mut strangers);
+    }
+    let mut second = logged_in(bed, "secret");
+    oldest_gives_way(&mut strangers);
+    let closed = 3 * max as u64 + 1;
+    bed.until("counted", |r| r.stats.strangers_closed == closed && r.clients == max);
+    strangers.drain(..).for_each(|mut stranger| {
+        stranger.call("PING").expect(NOAUTH);
+    });
+    bed.until("the others have left", |r| r.clients == 2);
+    let _others: Vec<Client> = (2..max).map(|_| logged_in(bed, "secret")).collect();
+    assert_eq!(bed.client().rest(), "-ERR max number of clients reached\r\n", "all have logged in");
+    inside.call("PING").expect("+PONG\r\n");
+    second.call("PING").expect("+PONG\r\n");
+}
+
+#[test]
+fn strangers_do_not_use_up_the_clients_of_a_node() {
+    let redis = Redis::start();
+    let limits = Limits { clients_max: 8, login_deadline: Duration::from_secs(600), ..quick() };
+    strangers_give_way(&guarded(limits, &redis), 8);
+}
+
+#[test]
+fn strangers_do_not_use_up_the_clients_of_a_product() {
+    let redis = Redis::start();
+    let limits = Limits { login_deadline: Duration::from_secs(600), ..quick() };
+    let bed = Bed::start_with(&[&redis.addr], limits, 2, |t| {
+        with_product(t, |p| (p.auth, p.clients_max) = (logins("secret", 5), 5))
+    });
+    strangers_give_way(&bed, 5);
 }
 
 #[test]

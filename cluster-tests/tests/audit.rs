@@ -168,6 +168,8 @@ fn every_command_of_an_operator_has_an_event() {
     let leader = cluster.leader().to_string();
     let set = operator.does(&["node", "set", &leader, "log=debug"], "log-set", &format!("node {leader}"));
     assert!(set["text"].as_str().unwrap().contains("pontoon=debug"), "{set:#}");
+    let (was, is) = (set["before"].as_str().unwrap(), set["after"].as_str().unwrap());
+    assert!(was.starts_with("log=") && !was.contains("debug") && is.contains("pontoon=debug"), "{set:#}");
     let line = cluster.node(cluster.leader()).log();
     let line = line.lines().find(|line| line.contains("an operator has set the levels")).unwrap();
     assert!(line.contains("cluster secret") && line.contains(": pontoon node set"), "{line}");

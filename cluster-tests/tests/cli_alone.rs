@@ -55,8 +55,11 @@ fn check_config_reports_by_its_exit_code() {
     std::fs::write(scratch.path().join("file"), "").unwrap();
     std::fs::create_dir(scratch.path().join("foreign")).unwrap();
     std::fs::write(scratch.path().join("foreign/letter"), "dear").unwrap();
+    // It tries to bind it.
+    let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let check = |data_dir: &str, level: &str| {
-        let node = ["serve", "--id", "1", "--admin", "127.0.0.1:19101", "--peers", "1=127.0.0.1:19101"];
+        let peers = format!("1={admin}");
+        let node = ["serve", "--id", "1", "--admin", &admin, "--peers", &peers];
         run(&[&node[..], &["--data-dir", data_dir, "--log-level", level, "--check-config"]].concat())
     };
     let good = check(&dir("new/data"), "info,pontoon=debug");

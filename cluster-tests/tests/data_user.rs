@@ -113,6 +113,9 @@ fn lose_and_get(group: &Group, server: &mut RedisServer, file: &PathBuf, mut cli
         assert_eq!(rules(server), made, "{kind:?}: after {change:?}");
         assert!(trusts_movers(server), "{kind:?}: after {change:?}");
     }
+    // More than it had: no server refuses anything, so nobody notices it by a request.
+    assert_eq!(server.call(&["ACL", "SETUSER", user, "+@all", ">known"]), Reply::ok());
+    wait_until("the rights that it should not have to be gone", GENEROUS, || rules(server) == made);
     // No client has to notice a restart.
     std::fs::write(file, ONLY_DEFAULT).unwrap();
     server.restart();

@@ -4,8 +4,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    fs,
     io::{Seek, SeekFrom, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use cluster_tests::{
@@ -132,6 +135,22 @@ fn a_node_whose_disk_is_full_acknowledges_nothing_and_the_others_go_on() {
     cluster.wait_answers(victim);
 }
 
+/// All files and folders below a directory: name, mode, time of the last change, content.
+fn contents(dir: &Path) -> Vec<(PathBuf, u32, SystemTime, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let found = path.metadata().unwrap();
+        if found.is_dir() {
+            all.extend(contents(&path));
+        }
+        let content = if found.is_dir() { Vec::new() } else { fs::read(&path).unwrap() };
+        all.push((path, found.permissions().mode(), found.modified().unwrap(), content));
+    }
+    all.sort();
+    all
+}
+
 #[test]
 fn the_survivor_becomes_a_cluster_of_one_and_the_others_are_refused() {
     let mut cluster = Cluster::serving(2);
@@ -148,7 +167,9 @@ fn the_survivor_becomes_a_cluster_of_one_and_the_others_are_refused() {
         node.kill9();
     }
     assert_eq!(recover(&["--from-survivor"]).status.code(), Some(2));
+    let before = contents(&dir);
     let tried = recover(&[&both[..], &["--dry-run"]].concat());
+    assert!(before == contents(&dir), "a dry run changes no file");
     let said = String::from_utf8_lossy(&tried.stdout).into_owned();
     assert!(tried.status.success() && said.contains("node 3 would be a cluster of one"), "{tried:?}");
     let ran = recover(&both);

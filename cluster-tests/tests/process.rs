@@ -205,6 +205,57 @@ fn run(args: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8_lossy(&said).into_owned())
 }
 
+/// An address of this machine with a port that nobody uses now.
+fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_check_of_the_configuration_finds_what_keeps_a_node_from_starting() {
+    let mut cluster = Cluster::new(1);
+    cluster.start_all();
+    cluster.wait_formed();
+    let dir = Scratch::new();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let check = |admin: &str, data_dir: &str, more: &[&str]| {
+        let usual = ["serve", "--check-config", "--id", "1", "--admin", admin, "--data-dir", data_dir];
+        run(&[&usual[..], more].concat())
+    };
+    let (free, used) = (free_address(), cluster.node(1).admin().to_owned());
+    let (secret, of_node) = (cluster.secret_file("checked", &"s".repeat(16)), cluster.node(1).data_dir.clone());
+    let (secret, of_node) = (secret.to_str().unwrap(), of_node.to_str().unwrap());
+    let join = ["--join", "127.0.0.1:1"];
+    assert_eq!(check(&free, &at("new"), &join), (0, "the configuration is valid\n".into()));
+    for (admin, data_dir, more, part) in [
+        (&*free, &*at("new"), vec![], "give --peers to form one"),
+        (&free, "/proc/x", join.to_vec(), "/proc/x"),
+        (&free, of_node, vec![], "another process uses the data directory"),
+        (&used, &at("new"), join.to_vec(), "cannot be bound"),
+        (
+            "nosuch.invalid:1",
+            &at("new"),
+            [&join[..], &["--secret-file", secret]].concat(),
+            "nosuch.invalid:1 cannot be bound",
+        ),
+        (&free, &at("new"), [&join[..], &["--secret-file", secret, "--bind", "192.0.2.1"]].concat(), "bind: 192.0.2.1"),
+    ] {
+        let (code, said) = check(admin, data_dir, &more);
+        assert!(code == 2 && said.contains(part), "{admin} {data_dir} {more:?}: {code}: {said}");
+    }
+    assert_eq!(names(dir.path()), Vec::<String>::new(), "a check changes nothing");
+    // A member needs neither --peers nor --join.
+    cluster.node_mut(1).kill9();
+    assert_eq!(
+        check(&free, of_node, &[]),
+        (
+            0,
+            "the configuration is valid
+"
+            .into()
+        )
+    );
+}
+
 #[test]
 fn a_configuration_that_cannot_work_is_refused_by_its_check_and_nothing_is_changed() {
     let dir = Scratch::new();
@@ -212,9 +263,10 @@ fn a_configuration_that_cannot_work_is_refused_by_its_check_and_nothing_is_chang
     fs::write(at("file"), "").unwrap();
     fs::create_dir(at("home")).unwrap();
     fs::write(at("home/thesis.tex"), "").unwrap();
+    let admin = free_address();
     let check = |data_dir: &str, more: &[&str]| {
-        let usual =
-            ["serve", "--check-config", "--id", "1", "--admin", "127.0.0.1:19101", "--peers", "1=127.0.0.1:19101"];
+        let peers = format!("1={admin}");
+        let usual = ["serve", "--check-config", "--id", "1", "--admin", &admin, "--peers", &peers];
         run(&[&usual[..], &["--data-dir", data_dir], more].concat())
     };
     let (code, said) =

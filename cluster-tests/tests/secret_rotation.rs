@@ -288,6 +288,20 @@ fn a_rotation_under_load_shows_nobody_an_error() {
     }
     linear::check(&history.ops()).unwrap();
 
+    // Each of the three changes of each node is an event, without what would tell secrets apart.
+    wait_for("events about the secrets", GENEROUS, || {
+        let all = with_new.json(&["events", "-n", "1000"]);
+        let set = all.as_array().unwrap().iter().filter(|event| event["kind"] == "secrets-set");
+        let mut set: Vec<String> = set.map(|e| format!("{} {} {}", e["subject"], e["before"], e["after"])).collect();
+        set.sort();
+        let of = |id: u16| {
+            let changes = [("1", "2 sends=the same"), ("2", "1 sends=the same"), ("2", "2 sends=another one")];
+            changes.map(|(before, after)| format!("\"node {id}\" \"accepts={before}\" \"accepts={after}\""))
+        };
+        let expected: Vec<String> = [1, 2, 3].into_iter().flat_map(of).collect();
+        if set == expected { Ok(()) } else { Err(format!("{set:#?}")) }
+    });
+
     // Nobody gets in with the old secret, at any node, in any way.
     for node in &cluster.nodes {
         let admin = node.admin();
@@ -344,6 +358,12 @@ fn a_file_that_cannot_be_used_or_cuts_a_node_off_is_not_taken_over() {
         at(2, &old).ok(&["product", "ls"]);
         at(2, &new).refused(&["product", "ls"], &["another secret"]);
     }
+    // Nobody writes to the pipe: a node that waits for that obeys no signal any more.
+    std::fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg("-m600").arg(&file).status().unwrap().success());
+    reload(node, KEPT);
+    assert!(node.log().contains("it is not a regular file"), "{}", node.log());
+    std::fs::remove_file(&file).unwrap();
     put(OLD, 0o600);
     node.signal(Signal::HUP);
     wait_warnings(&at(1, &old), &[]);

@@ -94,6 +94,7 @@ impl Api {
 
     fn set_own_log(&self, wanted: Wanted, dry_run: bool, by: &Requester) -> Result<SetNodeLogReply, CallFailure> {
         let changes = !dry_run && wanted != Wanted::Nothing;
+        let before = logging::in_effect().map_err(CallFailure::Refused)?.levels;
         let log = match wanted {
             Wanted::Default if !dry_run => logging::choose(None),
             Wanted::Chosen(levels) if !dry_run => logging::choose(Some(levels)),
@@ -108,14 +109,14 @@ impl Api {
                 "an operator has set the levels of the log"
             );
         }
-        Ok(SetNodeLogReply { id: self.control.me.0, levels, chosen })
+        Ok(SetNodeLogReply { id: self.control.me.0, levels, chosen, before })
     }
 
     /// Records that levels were set. Does not wait for the log of the cluster, which may have no leader now.
     fn note_log(&self, by: Requester, done: &SetNodeLogReply) {
-        let SetNodeLogReply { id, levels, chosen } = done.clone();
+        let SetNodeLogReply { id, levels, chosen, before } = done.clone();
         let options = Some(ChangeOptions { declared: by.declared.clone(), ..ChangeOptions::default() });
-        let (note, api) = (NoteNodeLogRequest { id, levels, chosen, options }, self.clone());
+        let (note, api) = (NoteNodeLogRequest { id, levels, chosen, options, before }, self.clone());
         tokio::spawn(async move {
             if let Err(status) = api.change_for(by, note, false).await {
                 tracing::warn!(node = id, error = status.message(), "an event about a node's log could not be written");
@@ -131,7 +132,12 @@ impl MutationHandler for NoteNodeLogRequest {
         let node = validate::node(self.id)?;
         let until = if self.chosen { "until it is restarted" } else { "as configured" };
         let text = format!("it logs {}, {until}", self.levels);
-        let change = Change::NoteNode(NoteNode { node, note: NodeNote::LogSet, text });
+        // A node of an earlier version does not say what it logged before.
+        let (before, after) = match self.before.as_str() {
+            "" => (String::new(), String::new()),
+            before => (format!("log={before}"), format!("log={}", self.levels)),
+        };
+        let change = Change::NoteNode(NoteNode { node, note: NodeNote::LogSet, text, before, after });
         api.make(call, change, ChangeSummary::of(format!("the levels of node {node} are recorded"))).await
     }
 }

@@ -38,6 +38,13 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<(), CliError> {
 }
 
 pub(super) fn man(args: &ManArgs) -> Result<(), CliError> {
+    // Elsewhere it means standard input or output; there are many pages, and a directory of this name helps nobody.
+    if args.dir.as_os_str() == "-" {
+        return Err(CliError::Usage(
+            "man: the pages are files in a directory; give one, as pontoon man /usr/local/share/man/man1 (./- for one named -)"
+                .into(),
+        ));
+    }
     let written = std::fs::create_dir_all(&args.dir).and_then(|()| clap_mangen::generate_to(Cli::command(), &args.dir));
     written.map_err(|e| failed(format!("the pages cannot be written to {}: {e}", args.dir.display())))?;
     output::print_text(&format!("the manual pages are in {}\n", args.dir.display()));
@@ -54,6 +61,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let into = dir.path().join("man1");
         man(&ManArgs { dir: into.clone() }).unwrap();
+        let refused = man(&ManArgs { dir: "-".into() }).unwrap_err().to_string();
+        assert!(refused.contains("in a directory") && !std::path::Path::new("-").exists(), "{refused}");
         let read = |name: &str| std::fs::read_to_string(into.join(name)).unwrap();
         assert!(read("pontoon.1").contains("Exit codes"), "{}", read("pontoon.1"));
         assert!(read("pontoon-group-create.1").contains("primary"));

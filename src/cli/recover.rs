@@ -36,7 +36,8 @@ pub(super) fn run(args: &RecoverArgs, common: &Common) -> Result<(), CliError> {
     }
     consensus::must_be_of_a_node(&args.data_dir).map_err(failed)?;
     protect::process();
-    let lock = consensus::lock(&args.data_dir).map_err(failed)?;
+    let lock = if common.dry_run { consensus::lock_unchanged } else { consensus::lock };
+    let lock = lock(&args.data_dir).map_err(failed)?;
     let report =
         Consensus::recover(&args.data_dir, &lock, &declared::text(&common.typed), common.dry_run).map_err(failed)?;
     if common.dry_run {

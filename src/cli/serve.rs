@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     config::{Config, log::LogFormat},
-    consensus, logging,
-    node::{self, tasks::UnexpectedEnd},
+    logging,
+    node::{self, start_check, tasks::UnexpectedEnd},
 };
 
 /// `pontoon serve ...`. Every flag is also a setting of the file and of the environment; `--set` sets those without a flag.
@@ -66,7 +66,7 @@ pub struct ServeArgs {
     /// Any other setting, as proxy.clients_max=1000 (may be repeated; --print-config shows all)
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Check the configuration, the secret and the data directory, and exit: 0 they can be used, 2 they cannot
+    /// Check whether this node could start now, change nothing, and exit: 0 it could, 2 it could not
     #[arg(long)]
     check_config: bool,
     /// Print every setting with its value, default and meaning, and exit
@@ -112,9 +112,10 @@ impl ServeArgs {
 
 pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
     let settings = args.settings(common).map_err(CliError::Usage)?;
-    let load = || {
+    let file = args.config.clone();
+    let load = move || {
         let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        Config::load(args.config.as_deref(), env, &settings)
+        Config::load(file.as_deref(), env, &settings)
     };
     let (config, notes) = load().map_err(CliError::Usage)?;
     for note in notes {
@@ -124,17 +125,12 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
         output::print_text(&config.print());
         return Ok(());
     }
-    config.check().map_err(CliError::Usage)?;
     if args.check_config {
-        config.secret().map_err(CliError::Usage)?;
-        consensus::check_directory(config.node.data_dir().map_err(CliError::Usage)?)
-            .map_err(|e| CliError::Usage(e.to_string()))?;
-        if let Some(file) = &config.log.file {
-            logging::check_file(file).map_err(CliError::Usage)?;
-        }
+        start_check::check(&config).map_err(CliError::Usage)?;
         output::print_text("the configuration is valid\n");
         return Ok(());
     }
+    config.check().map_err(CliError::Usage)?;
     protect::process();
     let log = &config.log;
     let levels = log.levels().map_err(CliError::Usage)?;
@@ -147,7 +143,7 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|e| failed(format!("the runtime could not be started: {e}")))?;
-    let read = || load().map(|(config, _)| config);
+    let read = move || load().map(|(config, _)| config);
     runtime.block_on(node::run(config, read)).map_err(|error| match error.downcast_ref::<UnexpectedEnd>() {
         Some(end) => CliError::Internal(end.to_string()),
         None => failed(format!("{error:#}")),

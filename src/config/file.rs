@@ -1,11 +1,16 @@
 //! Reads the TOML file into the configuration. Errors name the file, line and key.
 //! Knows nothing of what settings mean.
 
-use std::{ops::Range, path::Path};
+use std::{
+    io::{self, Read},
+    ops::Range,
+    path::Path,
+};
 
 use toml::de::{DeTable, DeValue};
 
 use super::{Config, dotted, value::SettingKind};
+use crate::files;
 
 /// Longest file that is read. A file with every key and its explanation has a tenth of this.
 const FILE_LEN_MAX: u64 = 64 * 1024;
@@ -13,11 +18,15 @@ const FILE_LEN_MAX: u64 = 64 * 1024;
 /// Overrides `config` with the file at `path`.
 pub(super) fn read(path: &Path, config: &mut Config) -> Result<(), String> {
     let show = path.display();
-    let size = std::fs::metadata(path).map_err(|e| format!("{show}: cannot be read: {e}"))?.len();
+    let unreadable = |e: io::Error| format!("{show}: cannot be read: {e}");
+    let file = files::open_regular(path).map_err(unreadable)?;
+    let size = file.metadata().map_err(unreadable)?.len();
     if size > FILE_LEN_MAX {
         return Err(format!("{show}: has {size} bytes; a configuration has at most {FILE_LEN_MAX}"));
     }
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{show}: cannot be read: {e}"))?;
+    let mut text = String::new();
+    // It may have grown meanwhile.
+    file.take(FILE_LEN_MAX).read_to_string(&mut text).map_err(unreadable)?;
     parse(&text, config).map_err(|(line, what)| format!("{show}:{line}: {what}"))
 }
 

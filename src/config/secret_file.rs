@@ -10,7 +10,7 @@ use std::{
 
 use secrecy::zeroize::Zeroizing;
 
-use crate::{model::secret::Secret, wire::secrets::Secrets};
+use crate::{files, model::secret::Secret, wire::secrets::Secrets};
 
 /// Longest secret file that is read; several times two of the longest secrets.
 const FILE_LEN_MAX: u64 = 4096;
@@ -24,7 +24,7 @@ const MODE_OTHERS: u32 = 0o077;
 /// this), or its content cannot be cluster secrets.
 pub fn cluster_secrets(path: &Path) -> Result<Secrets, String> {
     let show = path.display();
-    let file = File::open(path).map_err(|e| format!("secret file {show} cannot be read: {e}"))?;
+    let file = files::open_regular(path).map_err(|e| format!("secret file {show} cannot be read: {e}"))?;
     closed_to_others(&file, path, "secret")?;
     let text = text(file.take(FILE_LEN_MAX)).map_err(|e| format!("secret file {show}: {e}"))?;
     Secrets::parse(&text).map_err(|e| format!("secret file {show}: {e}"))
@@ -40,7 +40,8 @@ pub fn password(path: &Path) -> Result<Secret, String> {
         line(std::io::stdin().lock().take(FILE_LEN_MAX)).map_err(|e| format!("password on standard input: {e}"))?
     } else {
         let show = path.display();
-        let file = File::open(path).map_err(|e| format!("password file {show} cannot be read: {e}"))?;
+        let file = files::open_regular(path)
+            .map_err(|e| format!("password file {show} cannot be read: {e} (- reads standard input)"))?;
         closed_to_others(&file, path, "password")?;
         line(file.take(FILE_LEN_MAX)).map_err(|e| format!("password file {show}: {e}"))?
     };
@@ -124,5 +125,19 @@ mod tests {
         assert_eq!(cluster_secrets(&path).unwrap().tags().accepted(), 2);
         assert!(password(&path).unwrap_err().contains("one line"), "a password is one line");
         assert!(cluster_secrets(&dir.path().join("none")).unwrap_err().contains("cannot be read"));
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_nobody_waits_for_its_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let (send, read) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            send.send([cluster_secrets(&path).map(drop).unwrap_err(), password(&path).map(drop).unwrap_err()])
+        });
+        let refused = read.recv_timeout(std::time::Duration::from_secs(60)).expect("it waits for a writer");
+        assert!(refused.iter().all(|text| text.contains("not a regular file")), "{refused:?}");
     }
 }

@@ -27,7 +27,8 @@ const DEPTH_MAX: u32 = 2;
 /// Holds the data directory for this process. It is free again when this is dropped or the process has ended.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    /// `None`: it has no lock file, so no node has used it since it was made.
+    _file: Option<File>,
 }
 
 /// What a data directory is.
@@ -146,13 +147,42 @@ pub fn lock(data_dir: &Path) -> Result<DirLock, OpenError> {
             path.display()
         ))
     })?;
+    take(file, data_dir)
+}
+
+/// As [`lock`], but changes nothing in the directory, which must exist.
+///
+/// # Errors
+/// Another process uses the directory, or its lock file cannot be read.
+pub fn lock_unchanged(data_dir: &Path) -> Result<DirLock, OpenError> {
+    let path = data_dir.join(LOCK);
+    match File::open(&path) {
+        Ok(file) => take(file, data_dir),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(DirLock { _file: None }),
+        Err(e) => Err(OpenError(format!("cannot open the lock file {}: {e}", path.display()))),
+    }
+}
+
+fn take(file: File, data_dir: &Path) -> Result<DirLock, OpenError> {
+    let shown = data_dir.display();
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(DirLock { _file: file }),
+        Ok(()) => Ok(DirLock { _file: Some(file) }),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError(format!(
-            "another process uses the data directory {}; stop it first, or give this node its own --data-dir",
-            data_dir.display()
+            "another process uses the data directory {shown}; stop it first, or give this node its own --data-dir"
         ))),
-        Err(e) => Err(OpenError(format!("cannot lock {}: {e}", path.display()))),
+        Err(e) => Err(OpenError(format!("cannot lock {shown}: {e}"))),
+    }
+}
+
+/// Whether the node of a data directory belongs to a cluster. Changes nothing.
+///
+/// # Errors
+/// The witness file is damaged, or is missing although there is a log. The text says what to do.
+pub fn belongs_to_a_cluster(data_dir: &Path) -> Result<bool, OpenError> {
+    match Witness::facts_of(data_dir) {
+        Ok(facts) => Ok(facts.cluster_id.is_some()),
+        Err(e) if e.kind() == ErrorKind::NotFound && !disk::exists(data_dir) => Ok(false),
+        Err(e) => Err(without_witness(data_dir, &e)),
     }
 }
 
@@ -170,11 +200,16 @@ pub fn identity(data_dir: &Path) -> Result<Uuid, OpenError> {
                 .map_err(|e| OpenError(format!("cannot make the witness file in {}: {e}", data_dir.display())))?;
             Ok(uuid)
         }
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => {
-            let what = if e.kind() == ErrorKind::NotFound { "is missing".into() } else { e.to_string() };
-            Err(disk::remedy(data_dir, &format!("its witness file {what}")))
-        }
-        Err(e) => Err(disk::unreadable_witness(data_dir, &e)),
+        Err(e) => Err(without_witness(data_dir, &e)),
+    }
+}
+
+/// What to do about a witness that cannot be read although there should be one.
+fn without_witness(data_dir: &Path, e: &std::io::Error) -> OpenError {
+    match e.kind() {
+        ErrorKind::NotFound => disk::remedy(data_dir, "its witness file is missing"),
+        ErrorKind::InvalidData => disk::remedy(data_dir, &format!("its witness file {e}")),
+        _ => disk::unreadable_witness(data_dir, e),
     }
 }
 

@@ -4,6 +4,7 @@
 mod callers;
 mod checks;
 mod convert;
+mod copy;
 #[cfg(any(test, debug_assertions))]
 #[doc(hidden)]
 pub mod crash_test;
@@ -30,7 +31,9 @@ mod tests;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 pub use callers::Callers;
-pub use directory::{DirLock, check as check_directory, identity, lock, must_be_of_a_node};
+pub use directory::{
+    DirLock, belongs_to_a_cluster, check as check_directory, identity, lock, lock_unchanged, must_be_of_a_node,
+};
 pub use handle::Consensus;
 pub use recover::RecoverReport;
 pub use service::RaftService;

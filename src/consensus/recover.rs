@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::{
     Consensus, DirLock, OpenError,
     checks::TERM_MAX,
+    copy::DirCopy,
     disk::Disk,
     state_machine::StateMachine,
     types::{LogEntry, LogId, Membership, Proposal, Vote},
@@ -71,17 +72,25 @@ impl fmt::Display for RecoverReport {
 
 impl Consensus {
     /// Makes this stopped node a cluster of one that keeps everything it has, or with `dry_run` only says what that would
-    /// give. The lock proves that the node is stopped. `declared`: who does it, for its event.
+    /// give, from a copy of the directory. The lock proves that the node is stopped. `declared`: who does it, for its event.
     ///
     /// # Errors
     /// Returns why the node was not recovered and what to do, as text for the operator. A repetition after a crash is
     /// safe.
     pub fn recover(data_dir: &Path, _lock: &DirLock, declared: &str, dry_run: bool) -> Result<RecoverReport, String> {
-        let disk = Arc::new(Disk::open(data_dir).map_err(|OpenError(e)| e)?);
-        let done = recover(&disk, declared, dry_run);
-        disk.close();
-        done
+        if dry_run {
+            let copy = DirCopy::of(data_dir)?;
+            return recover_in(copy.path(), declared, true).map_err(|text| copy.about_original(&text));
+        }
+        recover_in(data_dir, declared, false)
     }
+}
+
+fn recover_in(data_dir: &Path, declared: &str, dry_run: bool) -> Result<RecoverReport, String> {
+    let disk = Arc::new(Disk::open(data_dir).map_err(|OpenError(e)| e)?);
+    let done = recover(&disk, declared, dry_run);
+    disk.close();
+    done
 }
 
 fn recover(disk: &Arc<Disk>, declared: &str, dry_run: bool) -> Result<RecoverReport, String> {

@@ -98,24 +98,17 @@ impl Witness {
     /// # Errors
     /// `NotFound` if there is no file, `InvalidData` if it is damaged, and other errors of the file system.
     pub fn open(data_dir: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).write(true).open(path(data_dir))?;
-        let mut bytes = Vec::with_capacity(2 * SLOT);
-        Read::by_ref(&mut file).take(LEN + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 != LEN {
-            return Err(damaged(&format!("has {} bytes instead of {LEN}", bytes.len())));
-        }
-        let (a, b) = bytes.split_at(SLOT);
-        match (decode(a), decode(b)) {
-            (Some(x), Some(y)) => {
-                let (sequence, facts) = if x.0 > y.0 { x } else { y };
-                Ok(Self { file, sequence, facts, unsettled: false })
-            }
-            // A crash tore the other slot while it was written; its facts were not acknowledged.
-            (Some((sequence, facts)), None) | (None, Some((sequence, facts))) => {
-                Ok(Self { file, sequence, facts, unsettled: false })
-            }
-            (None, None) => Err(damaged("has no slot with a right checksum")),
-        }
+        let file = OpenOptions::new().read(true).write(true).open(path(data_dir))?;
+        let (sequence, facts) = read(&file)?;
+        Ok(Self { file, sequence, facts, unsettled: false })
+    }
+
+    /// The facts in the file, which nobody needs to be able to write.
+    ///
+    /// # Errors
+    /// As [`Witness::open`].
+    pub fn facts_of(data_dir: &Path) -> io::Result<WitnessRecord> {
+        read(&File::open(path(data_dir))?).map(|(_, facts)| facts)
     }
 
     /// The facts now.
@@ -163,6 +156,22 @@ impl Witness {
             self.unsettled = false;
         }
         Ok(())
+    }
+}
+
+/// The newest slot of a file.
+fn read(file: &File) -> io::Result<(u64, WitnessRecord)> {
+    let mut bytes = Vec::with_capacity(2 * SLOT);
+    file.take(LEN + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 != LEN {
+        return Err(damaged(&format!("has {} bytes instead of {LEN}", bytes.len())));
+    }
+    let (a, b) = bytes.split_at(SLOT);
+    match (decode(a), decode(b)) {
+        (Some(x), Some(y)) => Ok(if x.0 > y.0 { x } else { y }),
+        // A crash tore the other slot while it was written; its facts were not acknowledged.
+        (Some(slot), None) | (None, Some(slot)) => Ok(slot),
+        (None, None) => Err(damaged("has no slot with a right checksum")),
     }
 }
 

@@ -184,6 +184,8 @@ macro_rules! for_every_event_kind {
             ControlUserSet = "control-user-set",
             /// No server of a group accepts its former password any more.
             FormerPasswordRemoved = "former-password-removed",
+            /// A node accepts or sends other cluster secrets.
+            SecretsSet = "secrets-set",
         }
     };
 }

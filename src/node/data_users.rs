@@ -1,5 +1,5 @@
 //! Keeps the data users of the groups (`model::data_user`) at their servers: makes them when a group gets one, when a server
-//! has another process, and when it refuses the user to a worker; and switches former ones off, if nobody has. Every node does
+//! has another process, when it refuses the user to a worker, and regularly; and switches former ones off, if nobody has. Every node does
 //! so for itself, since each makes the same user. Knows nothing of what workers do with it.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
 };
 use tracing::{info, warn};
 
@@ -33,6 +33,9 @@ use crate::{
 pub const REPORTS_MAX: usize = 64;
 /// How long one server may take for all its answers.
 const MAKE_MAX: Duration = Duration::from_secs(2);
+/// The time between two checks of all servers: a user with less is noticed when a server refuses a request, one with more only
+/// by looking. A check costs each server a connection and five commands.
+const CHECK_INTERVAL: Duration = Duration::from_secs(15);
 /// The pause between two times at one server: something may remove the user as fast as it is made.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How many servers are asked at the same time: enough for all groups of a machine that returns.
@@ -93,6 +96,8 @@ pub async fn run(
         tasks: JoinSet::new(),
         processes: BTreeMap::new(),
     };
+    let mut checks = interval_at(Instant::now() + CHECK_INTERVAL, CHECK_INTERVAL);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut epoch = Epoch::default();
     users.want(wanted(&state.borrow_and_update()));
     loop {
@@ -111,6 +116,7 @@ pub async fn run(
                 }
             }
             Ok(()) = news.changed() => users.find_processes(&prober),
+            _ = checks.tick() => users.check(&prober),
             server = refused.recv() => {
                 let Some(server) = server else { return };
                 if users.wanted.get(&server).is_some_and(|wanted| wanted.user.managed) {
@@ -161,6 +167,15 @@ impl DataUsers {
                 self.due.insert(server.clone());
             }
         }
+    }
+
+    /// Has the user made again wherever the last probe was answered, in case that somebody has changed it.
+    fn check(&mut self, prober: &Prober) {
+        let answers = |server: &HostPort| {
+            prober.report(server).is_some_and(|report| report.probe.is_some() && report.failing_ms.is_none())
+        };
+        let managed = self.wanted.iter().filter(|(server, wanted)| wanted.user.managed && answers(server));
+        self.due.extend(managed.map(|(server, _)| server.clone()));
     }
 
     /// Begins what is due. `up_to_date`: the node has a lease and the state that it demands. Otherwise what looks like a former

@@ -19,6 +19,7 @@ pub mod movers;
 pub mod open;
 pub mod probe;
 pub mod proxy_config;
+pub mod reading;
 pub mod reads;
 pub mod reload;
 pub mod routes;
@@ -26,6 +27,7 @@ pub mod running;
 pub mod secret_file;
 pub mod server_commands;
 pub mod service;
+pub mod start_check;
 pub mod stop;
 pub mod tasks;
 pub mod unmanaged;
@@ -41,7 +43,10 @@ use crate::config::Config;
 /// # Errors
 /// Returns what kept the node from starting or made it stop, and what to do, as text for the operator. An error that is
 /// a [`tasks::UnexpectedEnd`] is a bug in this program.
-pub async fn run(config: Config, read: impl Fn() -> Result<Config, String>) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    read: impl Fn() -> Result<Config, String> + Send + Sync + 'static,
+) -> anyhow::Result<()> {
     // Before anything else: until then these signals end the process.
     let reload = Reload::new(&config, read).context("signals cannot be caught")?;
     let mut node = OpenNode::open(&config).await?.start(&config)?;

@@ -2,10 +2,12 @@
 //! reads its secret file again. Settings and secrets with a mistake are refused, and the node goes on with the former ones.
 //! Knows nothing of where settings come from.
 
+use std::sync::Arc;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::secret_file::SecretFile;
+use super::{reading, secret_file::SecretFile};
 use crate::{
     config::{Config, RELOADED},
     logging,
@@ -18,10 +20,10 @@ pub struct Reload<R> {
     /// The settings of this start, with those that were taken over since.
     now: Config,
     /// Reads the settings again, from the same places.
-    read: R,
+    read: Arc<R>,
 }
 
-impl<R: Fn() -> Result<Config, String>> Reload<R> {
+impl<R: Fn() -> Result<Config, String> + Send + Sync + 'static> Reload<R> {
     /// Takes the signals. Those that come before [`Reload::run`] wait for it.
     ///
     /// # Errors
@@ -34,7 +36,7 @@ impl<R: Fn() -> Result<Config, String>> Reload<R> {
                 ("SIGUSR2", signal(SignalKind::user_defined2())?),
             ],
             now: config.clone(),
-            read,
+            read: Arc::new(read),
         })
     }
 
@@ -44,7 +46,7 @@ impl<R: Fn() -> Result<Config, String>> Reload<R> {
             let [(first, usr1), (second, usr2)] = &mut self.unused;
             let unused = tokio::select! {
                 _ = self.hangup.recv() => {
-                    self.reload();
+                    self.reload().await;
                     // A mistake in the settings does not keep the secret from being replaced.
                     if let Some(file) = &secret_file {
                         file.read_again().await;
@@ -58,18 +60,19 @@ impl<R: Fn() -> Result<Config, String>> Reload<R> {
         }
     }
 
-    fn reload(&mut self) {
+    async fn reload(&mut self) {
         // The file is first: whoever renamed it waits for that, even if the settings have a mistake.
         if let Err(error) = logging::reopen(self.now.log.file.as_deref()) {
             error!(%error, "SIGHUP: the log goes on where it was");
         }
-        if let Err(error) = self.take_over() {
+        if let Err(error) = self.take_over().await {
             error!(%error, "SIGHUP: the settings are refused; the node goes on with the former ones");
         }
     }
 
-    fn take_over(&mut self) -> Result<(), String> {
-        let read = (self.read)()?;
+    async fn take_over(&mut self) -> Result<(), String> {
+        let read = self.read.clone();
+        let read = reading::on_a_thread("the settings", move || read()).await?;
         read.check()?;
         if read.log.file != self.now.log.file {
             logging::reopen(read.log.file.as_deref())?;

@@ -7,6 +7,7 @@ use std::{path::PathBuf, time::Duration};
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
+use super::reading;
 use crate::{
     config::secret_file,
     consensus::Consensus,
@@ -44,7 +45,8 @@ impl SecretFile {
     }
 
     async fn take_over(&self) -> Result<(), String> {
-        let secrets = secret_file::cluster_secrets(&self.path)?;
+        let path = self.path.clone();
+        let secrets = reading::on_a_thread("the secret file", move || secret_file::cluster_secrets(&path)).await?;
         let next = secrets.tags();
         // A node that has the path of a file has secrets.
         let Some(now) = self.secret.report().tags.filter(|now| *now != next) else { return Ok(()) };

@@ -62,7 +62,7 @@ pub fn note(node: NodeId, closed: u64, budget: u64) -> NoteNode {
          bytes). The node's log names the clients. If they are legitimate, raise proxy.memory_max; else limit them with \
          `pontoon product set NAME clients-max=N`"
     );
-    NoteNode { node, note: NodeNote::ClientsClosed, text }
+    NoteNode { node, note: NodeNote::ClientsClosed, text, before: String::new(), after: String::new() }
 }
 
 #[cfg(test)]
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_text_says_how_many_why_and_what_to_do() {
-        let NoteNode { node, note: of, text } = note(NodeId(2), u64::MAX, u64::MAX);
+        let NoteNode { node, note: of, text, .. } = note(NodeId(2), u64::MAX, u64::MAX);
         assert_eq!((node, of), (NodeId(2), NodeNote::ClientsClosed));
         for part in [&u64::MAX.to_string()[..], "proxy.memory_max", "clients-max", "log"] {
             assert!(text.contains(part), "{text}");

@@ -4,6 +4,7 @@
 use std::{fmt::Write, time::Duration};
 
 use crate::model::{
+    change::{NodeNote, NoteNode},
     cluster_secret::{SecretReport, SecretTags},
     ids::NodeId,
 };
@@ -31,6 +32,27 @@ impl PeerAnswer {
         let (accepts, accepted) = (tags.accepts(theirs.sent), theirs.accepts(tags.sent));
         Some(Self { accepts, accepted, age_ms: own.age_ms })
     }
+}
+
+/// The event about a node that has other cluster secrets than before, in words: an event has no tags. `None`: a node without
+/// secrets, or the same ones.
+#[must_use]
+pub fn note(node: NodeId, before: Option<SecretTags>, after: Option<SecretTags>) -> Option<NoteNode> {
+    let (was, is) = (before?, after?);
+    if was == is {
+        return None;
+    }
+    let accepts = |tags: &SecretTags| if tags.other.is_some() { "two secrets" } else { "one secret" };
+    let added = [Some(is.sent), is.other].into_iter().flatten().filter(|tag| !was.accepts(*tag)).count();
+    let dropped = [Some(was.sent), was.other].into_iter().flatten().filter(|tag| !is.accepts(*tag)).count();
+    let sends = if was.sent == is.sent { "the same" } else { "another one" };
+    let text = format!(
+        "it accepts {} instead of {}: {added} new, {dropped} dropped; it sends {sends}",
+        accepts(&is),
+        accepts(&was)
+    );
+    let (before, after) = (format!("accepts={}", was.accepted()), format!("accepts={} sends={sends}", is.accepted()));
+    Some(NoteNode { node, note: NodeNote::SecretsSet, text, before, after })
 }
 
 /// When a node that has `now` may take over `next`: after this time, given the answers of the other nodes. Nodes that do
@@ -129,5 +151,32 @@ mod tests {
     fn a_node_that_is_alone_or_gets_no_answer_takes_over_anything() {
         assert_eq!(may_take_over(&OLD, &NEW, &[]), Ok(Duration::ZERO));
         assert_eq!(PeerAnswer::to(&NEW, &SecretReport::default()), None);
+    }
+
+    #[test]
+    fn an_event_says_in_words_what_a_node_accepts() {
+        let tag = |n| crate::model::cluster_secret::SecretTag::new([n; crate::model::cluster_secret::SecretTag::LEN]);
+        let tags = |sent, other: Option<u8>| Some(SecretTags { sent: tag(sent), other: other.map(tag) });
+        let node = NodeId(2);
+        for (before, after) in [(None, tags(1, None)), (tags(1, None), None), (tags(1, Some(2)), tags(1, Some(2)))] {
+            assert_eq!(note(node, before, after), None);
+        }
+        for (before, after, text, values) in [
+            (
+                tags(1, None),
+                tags(1, Some(2)),
+                "it accepts two secrets instead of one secret: 1 new, 0 dropped; it sends the same",
+                ("accepts=1", "accepts=2 sends=the same"),
+            ),
+            (
+                tags(1, Some(2)),
+                tags(2, None),
+                "it accepts one secret instead of two secrets: 0 new, 1 dropped; it sends another one",
+                ("accepts=2", "accepts=1 sends=another one"),
+            ),
+        ] {
+            let note = note(node, before, after).expect("an event");
+            assert_eq!((note.text.as_str(), (note.before.as_str(), note.after.as_str())), (text, values));
+        }
     }
 }

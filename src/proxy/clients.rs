@@ -4,11 +4,13 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    task::Context,
 };
 
+use super::strangers::{StrangerMark, Strangers};
 use crate::model::ids::ProductId;
 
 /// Why a client is refused.
@@ -61,17 +63,36 @@ struct Counts {
     refused: [AtomicU64; ClientRefusal::ALL.len()],
 }
 
+/// Strangers with the worker and the product whose places they have.
+type PlacesOfStrangers = Strangers<(usize, Arc<Counts>)>;
+
 /// All clients of a proxy.
 #[derive(Debug)]
 pub(super) struct Clients {
     workers: Vec<AtomicUsize>,
     /// Locked when a client connects and when a report is made, never for a request.
     products: Mutex<BTreeMap<ProductId, Arc<Counts>>>,
+    /// Locked when a client connects, logs in for the first time, or leaves before.
+    strangers: Mutex<PlacesOfStrangers>,
+}
+
+/// A client that asks for a place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Newcomer<'a> {
+    pub(super) product: ProductId,
+    /// Name of the product.
+    pub(super) name: &'a str,
+    /// Whether it is a stranger until it has logged in.
+    pub(super) must_log_in: bool,
 }
 
 impl Clients {
     pub(super) fn new(workers: usize) -> Self {
-        Self { workers: (0..workers).map(|_| AtomicUsize::new(0)).collect(), products: Mutex::default() }
+        Self {
+            workers: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            products: Mutex::default(),
+            strangers: Mutex::default(),
+        }
     }
 
     /// Number of connected clients.
@@ -84,32 +105,42 @@ impl Clients {
         self.locked().retain(|id, _| stays(*id));
     }
 
-    /// Gives a client of a product a place at the worker with the fewest clients.
+    /// Gives a client a place at the worker with the fewest clients. Where a limit is reached, the oldest client that has
+    /// not logged in gives up its place.
     ///
     /// # Errors
     /// Returns the limit that is reached; `node_max` and `product_max` are limits of connected clients, and a
     /// `product_max` of 0 is no limit. The refusal is counted.
     pub(super) fn admit(
         self: &Arc<Self>,
-        (id, name): (ProductId, &str),
+        newcomer: Newcomer<'_>,
         node_max: usize,
         product_max: u32,
     ) -> Result<ClientPlace, ClientRefusal> {
+        let Newcomer { product: id, name, must_log_in } = newcomer;
         let product = self.locked().entry(id).or_insert_with(|| Arc::new(Counts::of(name))).clone();
-        let of_product = product.connected.load(Ordering::Relaxed);
-        let refusal = if self.connected() >= node_max {
-            Some(ClientRefusal::NodeLimit)
-        } else if product_max != 0 && of_product >= product_max as usize {
-            Some(ClientRefusal::ProductLimit)
-        } else {
-            None
-        };
+        let mut strangers = self.strangers();
+        let mut refusal = None;
+        // A place of the product is also one of the node.
+        if product_max != 0 && product.connected.load(Ordering::Relaxed) >= product_max as usize {
+            match strangers.close_one_of(id, node_max) {
+                Some((worker, product)) => self.free(worker, &product),
+                None => refusal = Some(ClientRefusal::ProductLimit),
+            }
+        }
+        if refusal.is_none() && self.connected() >= node_max {
+            match strangers.close_one(node_max) {
+                Some((worker, product)) => self.free(worker, &product),
+                None => refusal = Some(ClientRefusal::NodeLimit),
+            }
+        }
         let fewest = self.workers.iter().enumerate().min_by_key(|(_, count)| count.load(Ordering::Relaxed));
         match (refusal, fewest) {
             (None, Some((worker, count))) => {
                 count.fetch_add(1, Ordering::Relaxed);
                 product.connected.fetch_add(1, Ordering::Relaxed);
-                Ok(ClientPlace { clients: self.clone(), worker, product })
+                let mark = must_log_in.then(|| strangers.add(id, (worker, product.clone())));
+                Ok(ClientPlace { clients: self.clone(), worker, product, mark })
             }
             (refusal, _) => {
                 let refusal = refusal.unwrap_or(ClientRefusal::WorkerBusy);
@@ -117,6 +148,11 @@ impl Clients {
                 Err(refusal)
             }
         }
+    }
+
+    fn free(&self, worker: usize, product: &Counts) {
+        self.workers[worker].fetch_sub(1, Ordering::Relaxed);
+        product.connected.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Counts a failed login of a client.
@@ -131,9 +167,14 @@ impl Clients {
         self.locked().iter().map(|(id, counts)| (*id, counts.snapshot())).collect()
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, BTreeMap<ProductId, Arc<Counts>>> {
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<ProductId, Arc<Counts>>> {
         // The values are consistent even if a thread panicked while it held the lock.
         self.products.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn strangers(&self) -> MutexGuard<'_, PlacesOfStrangers> {
+        // As above.
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -166,6 +207,8 @@ pub(super) struct ClientPlace {
     clients: Arc<Clients>,
     pub(super) worker: usize,
     product: Arc<Counts>,
+    /// `None`: it has logged in, or need not.
+    mark: Option<StrangerMark>,
 }
 
 impl ClientPlace {
@@ -173,12 +216,33 @@ impl ClientPlace {
     pub(super) fn refuse(self) {
         self.product.count(ClientRefusal::WorkerBusy);
     }
+
+    /// Records that the client has logged in: no other can take its place.
+    pub(super) fn note_login(&mut self) {
+        // If it was asked to close in this moment, it does.
+        if self.mark.as_ref().is_some_and(|mark| self.clients.strangers().remove(mark)) {
+            self.mark = None;
+        }
+    }
+
+    /// Whether the client must give up its place to another one. Must not be called again when it must.
+    #[inline]
+    pub(super) fn is_taken(&mut self, cx: &mut Context<'_>) -> bool {
+        self.mark.as_mut().is_some_and(|mark| mark.is_asked_to_close(cx))
+    }
 }
 
 impl Drop for ClientPlace {
     fn drop(&mut self) {
-        self.clients.workers[self.worker].fetch_sub(1, Ordering::Relaxed);
-        self.product.connected.fetch_sub(1, Ordering::Relaxed);
+        if let Some(mark) = &self.mark {
+            let mut strangers = self.clients.strangers();
+            if !strangers.remove(mark) {
+                // Its place was freed when it was asked to close.
+                strangers.note_left();
+                return;
+            }
+        }
+        self.clients.free(self.worker, &self.product);
     }
 }
 
@@ -190,7 +254,9 @@ mod tests {
     #[test]
     fn limits_of_the_node_and_of_a_product() {
         let clients = Arc::new(Clients::new(2));
-        let admit = |id, product_max| clients.admit((ProductId(id), "p"), 4, product_max);
+        let admit = |id, product_max| {
+            clients.admit(Newcomer { product: ProductId(id), name: "p", must_log_in: false }, 4, product_max)
+        };
         let first = admit(1, 2).unwrap();
         let second = admit(1, 2).unwrap();
         assert_eq!((first.worker, second.worker), (0, 1), "the worker with the fewest");
@@ -206,5 +272,31 @@ mod tests {
         clients.retain(|id| id == ProductId(2));
         drop(second);
         assert_eq!(clients.by_product().len(), 1);
+    }
+
+    #[test]
+    fn who_has_not_logged_in_gives_up_its_place() {
+        let clients = Arc::new(Clients::new(1));
+        let admit = |id, product_max| {
+            clients.admit(Newcomer { product: ProductId(id), name: "p", must_log_in: true }, 32, product_max)
+        };
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut inside = admit(1, 2).unwrap();
+        inside.note_login();
+        let mut stranger = admit(1, 2).unwrap();
+        let mut next = admit(1, 2).unwrap();
+        assert!(stranger.is_taken(&mut cx) && !inside.is_taken(&mut cx) && !next.is_taken(&mut cx));
+        stranger.note_login();
+        drop(stranger);
+        assert_eq!(clients.connected(), 2, "its place was given away once");
+        next.note_login();
+        assert_eq!(admit(1, 2).unwrap_err(), ClientRefusal::ProductLimit);
+        let mut many: Vec<_> = (0..30).map(|_| admit(2, 0).unwrap()).collect();
+        assert_eq!(clients.connected(), 32);
+        let other = admit(3, 0).unwrap();
+        assert!(many[0].is_taken(&mut cx) && !many[1].is_taken(&mut cx));
+        drop((inside, next, many, other));
+        assert_eq!(clients.connected(), 0);
+        assert!(clients.by_product().values().all(|of| of.connected == 0));
     }
 }

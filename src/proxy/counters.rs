@@ -65,7 +65,8 @@ counters! {
     idle_clients "idle_clients_closed";
     /// Clients that were closed because they sent too many requests without reading the replies.
     long_pipelines "long_pipelines_closed";
-    /// Clients that were closed because they did not log in: after their time, too many bytes or failed logins.
+    /// Clients that were closed because they did not log in: after their time, too many bytes or failed logins, or for
+    /// other clients where a limit was reached.
     strangers_closed "clients_not_logged_in_closed";
     /// Clients that were closed because the credentials that they logged in with are no longer valid.
     outdated_logins "outdated_logins_closed";

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     ProxyConfig, ProxyPhase,
-    clients::ClientPlace,
+    clients::{ClientPlace, Newcomer},
     report::{ListenerReport, SharedReport},
 };
 use crate::{
@@ -58,6 +58,7 @@ pub(super) struct Accepted {
 struct Bound {
     name: String,
     clients_max: u32,
+    must_log_in: bool,
     address: String,
     socket: Option<TcpListener>,
     report: ListenerReport,
@@ -140,6 +141,7 @@ impl Acceptor<'_> {
             let (address, note) = self.wanted(product);
             if let Some(bound) = self.bound.get_mut(id).filter(|b| b.address == address && b.socket.is_some()) {
                 bound.clients_max = product.clients_max;
+                bound.must_log_in = product.auth.is_required();
                 continue;
             }
             // Close the old socket first: the new address may have the same port.
@@ -159,7 +161,8 @@ impl Acceptor<'_> {
                 }
             }
             let (name, clients_max) = (product.name.clone(), product.clients_max);
-            self.bound.insert(*id, Bound { name, clients_max, address, socket, report });
+            let must_log_in = product.auth.is_required();
+            self.bound.insert(*id, Bound { name, clients_max, must_log_in, address, socket, report });
         }
         let reports = self.bound.iter().map(|(id, b)| (*id, b.report.clone())).collect();
         self.shared.set_listeners(reports);
@@ -185,8 +188,9 @@ impl Acceptor<'_> {
 
     /// Gives a connection to the worker with the fewest, or refuses it.
     fn hand_over(&self, product: ProductId, stream: StdStream, from: SocketAddr) {
-        let Some(Bound { name, clients_max, .. }) = self.bound.get(&product) else { return };
-        match self.shared.clients.admit((product, name), self.config.limits.clients_max, *clients_max) {
+        let Some(Bound { name, clients_max, must_log_in, .. }) = self.bound.get(&product) else { return };
+        let newcomer = Newcomer { product, name, must_log_in: *must_log_in };
+        match self.shared.clients.admit(newcomer, self.config.limits.clients_max, *clients_max) {
             Ok(place) => {
                 let worker = place.worker;
                 if let Err(refused) = self.inboxes[worker].try_send(Accepted { product, stream, from, place }) {
@@ -313,6 +317,7 @@ mod tests {
                 Bound {
                     name: name.into(),
                     clients_max: 0,
+                    must_log_in: false,
                     address,
                     socket: Some(socket),
                     report: ListenerReport::default(),

@@ -42,6 +42,7 @@ mod reads;
 mod replies;
 mod report;
 mod session;
+mod strangers;
 mod transaction;
 mod unmanaged;
 mod worker;

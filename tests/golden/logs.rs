@@ -490,7 +490,13 @@ pub fn group_notes() -> Log {
 pub fn node_notes() -> Log {
     let (product, group) = (ProductId(1), GroupId(1));
     let slots = |last: u16| -> BTreeSet<SlotId> { (0..=last).map(SlotId).collect() };
-    let note = NoteNode { node: member(1).id, note: NodeNote::ClientsClosed, text: "closed 3 clients so far".into() };
+    let note = NoteNode {
+        node: member(1).id,
+        note: NodeNote::ClientsClosed,
+        text: "closed 3 clients so far".into(),
+        before: String::new(),
+        after: String::new(),
+    };
     vec![
         (STEP, Change::Bootstrap(Bootstrap { members: vec![member(1)], port: 19000 })),
         ("note_node_clients_closed", Change::NoteNode(note)),
@@ -700,12 +706,33 @@ pub fn audited() -> Log {
     vec![
         (STEP, changes().swap_remove(0).1),
         ("note_membership", Change::NoteMembership(NoteMembership { membership })),
-        ("note_node_log_set", Change::NoteNode(NoteNode { node: NodeId(2), note: NodeNote::LogSet, text })),
+        (
+            "note_node_log_set",
+            Change::NoteNode(NoteNode {
+                node: NodeId(2),
+                note: NodeNote::LogSet,
+                text,
+                before: String::new(),
+                after: String::new(),
+            }),
+        ),
     ]
 }
 
+/// The cluster secrets of a node, and what has changed of them.
+pub fn secrets() -> Log {
+    let note = NoteNode {
+        node: NodeId(2),
+        note: NodeNote::SecretsSet,
+        text: "it accepts two secrets".to_owned(),
+        before: "accepts=1".to_owned(),
+        after: "accepts=2 sends=the same".to_owned(),
+    };
+    vec![(STEP, changes().swap_remove(0).1), ("note_node_secrets_set", Change::NoteNode(note))]
+}
+
 /// All of them.
-pub fn all() -> [Log; 11] {
+pub fn all() -> [Log; 12] {
     [
         changes(),
         migrations(),
@@ -718,5 +745,6 @@ pub fn all() -> [Log; 11] {
         rotation(),
         ruled(),
         audited(),
+        secrets(),
     ]
 }

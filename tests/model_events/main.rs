@@ -139,11 +139,23 @@ fn texts_from_outside_are_short_and_printable() {
         node: NodeId(1),
     });
     let text = "x\r".repeat(10_000);
-    world.applies(Change::NoteNode(NoteNode { node: NodeId(1), note: NodeNote::LogSet, text }), author).unwrap();
+    world
+        .applies(
+            Change::NoteNode(NoteNode {
+                node: NodeId(1),
+                note: NodeNote::LogSet,
+                before: text.clone(),
+                after: "log=debug".into(),
+                text,
+            }),
+            author,
+        )
+        .unwrap();
     let event = world.event().unwrap();
     assert!(event.actor.len() <= ACTOR_LEN_MAX && event.actor.starts_with("\\u{1b}[2J"), "{event:?}");
     assert!(event.declared.len() <= ACTOR_LEN_MAX && event.declared.starts_with("a\\u{a}\\u{202e}"), "{event:?}");
     assert!(event.address.len() <= ADDRESS_LEN_MAX && event.text.starts_with("x\\u{d}"), "{event:?}");
+    assert_eq!((&event.before, event.after.as_str()), (&event.text, "log=debug"));
     for text in [&event.actor, &event.declared, &event.address, &event.text] {
         assert!(!text.contains(char::is_control), "{text:?}");
     }
@@ -156,7 +168,15 @@ fn each_class_has_its_own_bound() {
     world.applies(logs::changes().swap_remove(0).1, Author::Leader(NodeId(1))).unwrap();
     let remove = Change::BeginRemove(BeginRemove { node: NodeId(3), assume_dead: false });
     world.applies(remove, operator()).unwrap();
-    let note = || Change::NoteNode(NoteNode { node: NodeId(1), note: NodeNote::ClientsClosed, text: "often".into() });
+    let note = || {
+        Change::NoteNode(NoteNode {
+            node: NodeId(1),
+            note: NodeNote::ClientsClosed,
+            text: "often".into(),
+            before: String::new(),
+            after: String::new(),
+        })
+    };
     for _ in 0..EVENTS_MAX + 50 {
         world.applies(note(), Author::Leader(NodeId(1))).unwrap();
     }

@@ -130,7 +130,13 @@ fn notes_of_a_group_change_only_the_events() {
 fn notes_of_a_node_change_only_the_events() {
     let mut world = World::new();
     let note = |node, text: &str| {
-        Change::NoteNode(NoteNode { node: NodeId(node), note: NodeNote::ClientsClosed, text: text.into() })
+        Change::NoteNode(NoteNode {
+            node: NodeId(node),
+            note: NodeNote::ClientsClosed,
+            text: text.into(),
+            before: String::new(),
+            after: String::new(),
+        })
     };
     world.refuses(note(9, "x"), "node 9");
     let before = super::world::decided(&world.state);

@@ -107,6 +107,8 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
             node: NodeId(u64::from(a % 6)),
             note: NodeNote::LogSet,
             text: "debug".to_owned(),
+            before: String::new(),
+            after: String::new(),
         }),
         6 => {
             let role = [Role::Auto, Role::Voter, Role::Learner][usize::from(b % 3)];

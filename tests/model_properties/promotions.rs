@@ -73,6 +73,8 @@ pub fn resolve(kind: u8, numbers: [u16; 6], state: &ClusterState, at: Position) 
             node: NodeId(u64::from(c % 5)),
             note: NodeNote::ClientsClosed,
             text: "c".repeat(usize::from(d % 700)),
+            before: String::new(),
+            after: String::new(),
         }),
         2 if e % 3 == 1 && f % 4 == 1 => Change::SetDataUser(SetDataUser {
             product,

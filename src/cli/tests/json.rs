@@ -233,7 +233,7 @@ pub fn status() -> StatusReply {
 
 /// Levels of a node's log.
 pub fn levels() -> SetNodeLogReply {
-    SetNodeLogReply { id: 3, levels: "pontoon=debug".into(), chosen: true }
+    SetNodeLogReply { id: 3, levels: "pontoon=debug".into(), chosen: true, before: "pontoon=info".into() }
 }
 
 /// Settings of the cluster.

@@ -54,6 +54,14 @@ pub(super) fn push(
     }));
 }
 
+/// Says what has changed outside of the state, in the event that was just added.
+pub(super) fn changed(state: &mut ClusterState, before: &str, after: &str) {
+    if let Some(event) = state.events.back_mut() {
+        let event = Arc::make_mut(event);
+        (event.before, event.after) = (printable(before, TEXT_LEN_MAX), printable(after, TEXT_LEN_MAX));
+    }
+}
+
 /// What is known of a change before it is applied.
 pub(super) struct Before {
     subject: Subject,
@@ -82,7 +90,11 @@ pub(super) fn record(state: &mut ClusterState, entry: &Entry, when: When, before
     let after = before.subject.facts(state);
     let Some(event) = state.events.back_mut().filter(|event| is_of_entry(event)) else { return };
     let event = Arc::make_mut(event);
-    (event.before, event.after) = difference(&before.facts, &after);
+    let (was, is) = difference(&before.facts, &after);
+    // What is not in the state is there already.
+    if !(was.is_empty() && is.is_empty()) {
+        (event.before, event.after) = (was, is);
+    }
     // A product that this entry has removed.
     if let (true, Subject::Product(name)) = (event.product_name.is_empty(), &before.subject) {
         event.product_name.clone_from(name);

@@ -86,11 +86,12 @@ impl Apply for NoteGroup {
 
 impl Apply for NoteNode {
     fn apply(&self, state: &mut ClusterState, when: When) -> Result<Outcome, Reject> {
-        let Self { node, note, ref text } = *self;
+        let Self { node, note, ref text, ref before, ref after } = *self;
         if !state.members.contains_key(&node) {
             return Err(Reject::UnknownNode(node));
         }
         events::push(state, when, note.event_kind(), None, format!("node {node}"), text);
+        events::changed(state, before, after);
         Ok(Outcome::Done)
     }
 }

@@ -94,6 +94,10 @@ pub struct NoteNode {
     pub note: NodeNote,
     /// What was observed or changed, why, and what the operator can do, for people.
     pub text: String,
+    /// What has changed at the node, as it was before; empty: nothing has.
+    pub before: String,
+    /// The same after the change.
+    pub after: String,
 }
 
 /// What a [`NoteNode`] is about.
@@ -103,6 +107,8 @@ pub enum NodeNote {
     ClientsClosed,
     /// Somebody has chosen which lines it logs.
     LogSet,
+    /// It accepts or sends other cluster secrets.
+    SecretsSet,
 }
 
 impl NodeNote {
@@ -112,6 +118,7 @@ impl NodeNote {
         match self {
             Self::ClientsClosed => EventKind::ClientsClosed,
             Self::LogSet => EventKind::LogSet,
+            Self::SecretsSet => EventKind::SecretsSet,
         }
     }
 }

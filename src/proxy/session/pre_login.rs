@@ -68,20 +68,32 @@ impl Session {
     }
 
     /// Closes it if it has not logged in yet; its time is over.
-    pub(in crate::proxy) fn close_if_overdue(self: &Rc<Self>, worker: &Worker) {
+    pub(in crate::proxy) fn close_if_overdue(&self, worker: &Worker) {
         if self.pre_login.has_logged_in.get() || self.closed.get() {
             return;
         }
+        let within = worker.config.limits.login_deadline;
+        self.close_stranger(worker, &format!("no login within {within:?}"));
+    }
+
+    /// Closes it, because a limit of clients is reached and it has not logged in.
+    #[cold]
+    pub(super) fn close_for_another(&self, worker: &Worker) {
+        self.close_stranger(worker, "too many clients, and it has not logged in");
+    }
+
+    fn close_stranger(&self, worker: &Worker, why: &str) {
         count(&worker.stats.strangers_closed);
         let idle = {
             let replies = self.replies.borrow();
             replies.waiting() == 0 && replies.unsent().is_empty()
         };
-        if idle {
-            let text =
-                format!("NOAUTH the connection is closed: no login within {:?}", worker.config.limits.login_deadline);
-            self.answer(worker, &|out| write::error(out, &text));
-            self.flush(worker);
+        if idle && let Some(writer) = &*self.writer.borrow() {
+            let mut text = Vec::new();
+            write::error(&mut text, &format!("NOAUTH the connection is closed: {why}"));
+            // Without asking whether the socket takes it, which is not known yet of one that was just accepted. A client
+            // that leaves no room for it does not wait for it.
+            let _ = socket2::SockRef::from(writer.as_ref()).send(&text);
         }
         self.kill();
     }

@@ -106,7 +106,7 @@ pub(in crate::proxy) struct SessionTask {
     /// Bytes of the last request that the quota has admitted.
     admitted: Option<usize>,
     /// Free again when the task ends.
-    _place: ClientPlace,
+    place: ClientPlace,
 }
 
 impl SessionTask {
@@ -114,7 +114,7 @@ impl SessionTask {
     pub(in crate::proxy) fn new(
         worker: Rc<Worker>,
         product: Rc<ProductView>,
-        (stream, addr, place): (TcpStream, SocketAddr, ClientPlace),
+        (stream, addr, mut place): (TcpStream, SocketAddr, ClientPlace),
         id: u64,
     ) -> Self {
         let (reader, writer) = stream.into_split();
@@ -163,6 +163,9 @@ impl SessionTask {
         worker.add_session(&session);
         if must_log_in {
             worker.await_login(&session);
+        } else {
+            // The product had a password when the client was accepted.
+            place.note_login();
         }
         Self {
             worker,
@@ -179,7 +182,7 @@ impl SessionTask {
             handled: 0,
             over_quota_since: None,
             admitted: None,
-            _place: place,
+            place,
         }
     }
 
@@ -484,6 +487,11 @@ impl Future for SessionTask {
         let this = &mut *self;
         let worker = this.worker.clone();
         this.session.register_waker(cx);
+        if this.place.is_taken(cx) {
+            this.session.close_for_another(&worker);
+            this.finish();
+            return Poll::Ready(());
+        }
         let turn = if this.session.closed.get() { Some(Turn::Small) } else { this.turns.begin(&worker.turns, cx) };
         let Some(turn) = turn else { return Poll::Pending };
         let mut unwritten = this.session.poll_blocked(&worker, cx);

@@ -161,17 +161,21 @@ impl Encode for NoteNode {
         let note = match self.note {
             NodeNote::ClientsClosed => pb::NodeNote::ClientsClosed,
             NodeNote::LogSet => pb::NodeNote::LogSet,
+            NodeNote::SecretsSet => pb::NodeNote::SecretsSet,
         };
-        pb::NoteNode { node: self.node.0, note: note.into(), text: self.text.clone() }
+        let (text, before, after) = (self.text.clone(), self.before.clone(), self.after.clone());
+        pb::NoteNode { node: self.node.0, note: note.into(), text, before, after }
     }
 
     fn from_message(message: pb::NoteNode) -> Result<Self, DecodeError> {
         let note = match pb::NodeNote::try_from(message.note) {
             Ok(pb::NodeNote::ClientsClosed) => NodeNote::ClientsClosed,
             Ok(pb::NodeNote::LogSet) => NodeNote::LogSet,
+            Ok(pb::NodeNote::SecretsSet) => NodeNote::SecretsSet,
             Ok(pb::NodeNote::Unspecified) | Err(_) => return bad("what a note is about", message.note),
         };
-        Ok(Self { node: NodeId(message.node), note, text: message.text })
+        let pb::NoteNode { node, text, before, after, .. } = message;
+        Ok(Self { node: NodeId(node), note, text, before, after })
     }
 }
 

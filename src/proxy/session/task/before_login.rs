@@ -32,6 +32,7 @@ impl SessionTask {
             at += len;
             if session.client.borrow().login.is_some() {
                 session.pre_login.note_login();
+                self.place.note_login();
                 self.scanner.set_before_login(false);
                 return (at, stop);
             }

@@ -120,7 +120,6 @@ fn handling_equals_the_documentation() {
         "MSETNX a 1 b 2",
         "EVAL x 1 k",
         "RESTORE k 0 x",
-        "COPY a b DB 1",
         "XREAD STREAMS k 0",
         "OBJECT FREQ k",
         "MEMORY USAGE k",

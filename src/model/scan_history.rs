@@ -8,7 +8,8 @@ use super::{ids::GroupId, limits::GROUP_CHANGES_MAX};
 /// A change of a product's groups that concerns the SCANs under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupChange {
-    /// The group got slots, or has another primary, whose hash table has another order: it is scanned again.
+    /// The group got slots, or has another primary or another process of it, whose hash table has another order: it is
+    /// scanned again.
     Changed(GroupId),
     /// The group is new. It has no slots yet.
     Created(GroupId),

@@ -2,7 +2,7 @@
 
 use super::{
     Apply,
-    common::{group, product, product_mut, server_at, server_mut, subject},
+    common::{group, product, product_mut, routed, server_at, server_mut, subject},
     events::{self, When},
     guard::{no_promotion_open, replid_allowed, same_epoch},
 };
@@ -11,6 +11,7 @@ use crate::model::{
     event::EventKind,
     outcome::Outcome,
     reject::{PromotionReject, Reject},
+    scan_history::GroupChange,
     state::ClusterState,
 };
 
@@ -47,7 +48,8 @@ impl Apply for NotePrimary {
             format!("{primary} has replication id {replid} instead of {}{cause}", group.replid)
         };
         let replaced = !group.replid.is_empty() && group.replid != *replid;
-        if let Some(group) = product_mut(state, product_id)?.groups.get_mut(&group_id) {
+        let product = product_mut(state, product_id)?;
+        if let Some(group) = product.groups.get_mut(&group_id) {
             replid.clone_into(&mut group.replid);
             if other_process {
                 run_id.clone_into(&mut group.run_id);
@@ -55,6 +57,11 @@ impl Apply for NotePrimary {
             if restarted {
                 group.restarted_with = Some(keys);
             }
+        }
+        if restarted {
+            // Its hash table has another order. A node notices it by the run id, except for one of some dozens by chance.
+            product.scans.record(GroupChange::Changed(group_id));
+            routed(state, when.at);
         }
         if replaced || restarted {
             events::push(state, when, EventKind::PrimaryNoted, Some(product_id), subject(group_id), &text);

@@ -98,7 +98,7 @@ pub fn may_add_product(state: &ClusterState, accept_shared_risk: bool) -> Result
 pub async fn renew(request: &SetGroupRequest, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
     let id = validate::group(request.id)?;
     let state = api.state();
-    let product = change::product(&state, &request.product).map_err(change::refused)?;
+    let product = change::product(&state, &request.product)?;
     let Some(group) = product.groups.get(&id) else {
         return Err(Reject::UnknownGroup { product: product.name.clone(), group: id }.into());
     };

@@ -350,18 +350,9 @@ pub fn product<'a>(state: &'a ClusterState, name: &str) -> Result<&'a Product, C
 /// The id of the product of this name, for a change.
 ///
 /// # Errors
-/// [`CallFailure::Bad`] if the name is empty, [`CallFailure::Refused`] if there is no such product.
+/// As [`product`].
 pub fn product_id(state: &ClusterState, name: &str) -> Result<ProductId, CallFailure> {
-    product(state, name).map(|product| product.id).map_err(refused)
-}
-
-/// A change that names something that does not exist is refused (proto/admin.proto, ChangeReply).
-#[must_use]
-pub fn refused(failure: CallFailure) -> CallFailure {
-    match failure {
-        CallFailure::NotFound(text) => CallFailure::Refused(text),
-        other => other,
-    }
+    product(state, name).map(|product| product.id)
 }
 
 /// What a change of maintenance means, for the whole cluster or a group.

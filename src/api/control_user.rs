@@ -32,7 +32,7 @@ pub async fn rotate(request: &SetGroupRequest, api: &Api, call: &MutationCall) -
         return Err(CallFailure::Bad("a user name needs a password; give --password-file".into()));
     };
     let state = api.state();
-    let product = change::product(&state, &request.product).map_err(change::refused)?;
+    let product = change::product(&state, &request.product)?;
     let Some(group) = product.groups.get(&id) else {
         return Err(Reject::UnknownGroup { product: product.name.clone(), group: id }.into());
     };

@@ -114,7 +114,7 @@ pub fn refuse_same(data: &str, control: &str) -> Result<(), CallFailure> {
 pub async fn renew(request: &SetGroupRequest, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
     let id = validate::group(request.id)?;
     let state = api.state();
-    let product = change::product(&state, &request.product).map_err(change::refused)?;
+    let product = change::product(&state, &request.product)?;
     let Some(group) = product.groups.get(&id) else {
         return Err(Reject::UnknownGroup { product: product.name.clone(), group: id }.into());
     };

@@ -13,7 +13,7 @@ pub enum CallFailure {
     /// The request is refused in the present state.
     #[error("{0}")]
     Refused(String),
-    /// What a read asks about does not exist.
+    /// What the request is about does not exist.
     #[error("{0}")]
     NotFound(String),
     /// Not executed: this node does not lead. Another node may.
@@ -49,7 +49,8 @@ impl CallFailure {
 
 impl From<Reject> for CallFailure {
     fn from(reject: Reject) -> Self {
-        Self::Refused(reject.to_string())
+        let text = reject.to_string();
+        if reject.is_of_unknown() { Self::NotFound(text) } else { Self::Refused(text) }
     }
 }
 
@@ -140,6 +141,8 @@ mod tests {
         let table = [
             (CallFailure::Bad("a".into()), Code::InvalidArgument, CallOutcome::Final),
             (CallFailure::Refused("a".into()), Code::FailedPrecondition, CallOutcome::Final),
+            (CallFailure::NotFound("a".into()), Code::NotFound, CallOutcome::Final),
+            (Reject::UnknownNode(crate::model::ids::NodeId(9)).into(), Code::NotFound, CallOutcome::Final),
             (CallFailure::NotLeader("a".into()), Code::Unavailable, CallOutcome::NotExecuted),
             (CallFailure::Unknown("a".into()), Code::Unknown, CallOutcome::Unknown),
             (CallFailure::Deadline("a".into()), Code::DeadlineExceeded, CallOutcome::Final),

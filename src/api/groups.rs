@@ -38,7 +38,7 @@ impl MutationHandler for CreateGroupRequest {
         let replicas = self.replicas.iter().map(|text| validate::address(text)).collect::<Result<Vec<_>, _>>()?;
         let credentials = validate::credentials(&self.username, &self.password)?;
         let state = api.state();
-        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let product = change::product(&state, &self.product)?;
         let admission = ServerAdmission {
             state: &state,
             product,
@@ -157,7 +157,7 @@ impl MutationHandler for AddServerRequest {
         let id = validate::group(self.group)?;
         let addr = validate::address(&self.address)?;
         let state = api.state();
-        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let product = change::product(&state, &self.product)?;
         let Some(group) = product.groups.get(&id) else {
             return Err(Reject::UnknownGroup { product: product.name.clone(), group: id }.into());
         };
@@ -239,7 +239,7 @@ impl MutationHandler for RemoveGroupRequest {
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let id = validate::group(self.id)?;
         let state = api.state();
-        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let product = change::product(&state, &self.product)?;
         if !product.groups.contains_key(&id) && api.recorded(call)?.is_none() {
             return api.already(call, format!("product '{}' has no group {id}", product.name)).await;
         }

@@ -55,7 +55,7 @@ impl MutationHandler for StartMigrationRequest {
         let limits = validate::limits(self.limits)?;
         let options = MigrationOptions { verify: validate::verification(self.verification)?, wipe: self.wipe, limits };
         let state = api.state();
-        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let product = change::product(&state, &self.product)?;
         let slots = validate::slots(&self.slots, product.layout)?;
         if !product.groups.contains_key(&to) {
             return Err(Reject::UnknownGroup { product: product.name.clone(), group: to }.into());

@@ -27,9 +27,11 @@ impl MutationHandler for RemoveNodeRequest {
         let state = api.state();
         let member = state.members.get(&node);
         let change = Change::BeginRemove(BeginRemove { node, assume_dead: self.assume_dead });
-        let was_removed = member.is_none() && state.removed.iter().any(|removed| removed.id == node);
-        if was_removed && api.recorded(call)?.is_none() {
-            return api.already(call, format!("node {node} was removed")).await;
+        if member.is_none() && api.recorded(call)?.is_none() {
+            let was_removed = state.removed.iter().any(|removed| removed.id == node);
+            let what =
+                if was_removed { format!("node {node} was removed") } else { format!("there is no node {node}") };
+            return api.already(call, what).await;
         }
         if api.recorded(call)?.is_none() && !self.assume_dead {
             api.check_silence(node)?;

@@ -91,7 +91,7 @@ impl MutationHandler for SetProductRequest {
 
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let state = api.state();
-        let product = change::product(&state, &self.name).map_err(change::refused)?;
+        let product = change::product(&state, &self.name)?;
         if self.databases == Some(0) {
             return Err(CallFailure::Bad("a product has at least 1 database".into()));
         }
@@ -314,7 +314,7 @@ impl MutationHandler for RemoveProductRequest {
         if state.products.values().all(|product| product.name != name) {
             return api.already(call, format!("there is no product '{name}'")).await;
         }
-        let found = change::product(&state, &name).map_err(change::refused)?;
+        let found = change::product(&state, &name)?;
         let remove = Change::RemoveProduct(RemoveProduct { product: found.id });
         if !self.abandon_data || found.groups.is_empty() {
             return api.make(call, remove, summary).await;

@@ -13,6 +13,7 @@ use crate::{
     model::{
         ids::{Epoch, GroupId, HostPort, PromotionId, Uuid},
         outcome::Outcome,
+        reject::Reject,
         state::Group,
     },
     wire::pb::admin::{ChangeReply, PromoteRequest},
@@ -25,10 +26,13 @@ impl MutationHandler for PromoteRequest {
         let group = validate::group(self.group)?;
         let to = validate::address(&self.address)?;
         let state = api.state();
-        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let product = change::product(&state, &self.product)?;
         let requested = RequestedPromotion { product: &product.name, group, to: &to };
         if let Some((index, outcome)) = api.recorded(call)? {
             return requested.conclude(api, call, index, &outcome?, Vec::new()).await;
+        }
+        if !product.groups.contains_key(&group) {
+            return Err(Reject::UnknownGroup { product: product.name.clone(), group }.into());
         }
         let is_primary = |group: &Group| group.servers.first().is_some_and(|server| server.addr == to);
         if product.groups.get(&group).is_some_and(is_primary) && state.promotion_of(product.id, group).is_none() {

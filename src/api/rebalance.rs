@@ -15,6 +15,7 @@ use crate::{
     model::{
         ids::GroupId,
         migration::MigrationOptions,
+        reject::Reject,
         state::{ClusterState, Product},
     },
     plan::rebalance::SlotMove,
@@ -31,7 +32,8 @@ impl MutationHandler for RebalanceRequest {
         let by = validate::rebalance_by(self.by)?;
         let weights = weights(&self.weights)?;
         let state = api.state();
-        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let product = change::product(&state, &self.product)?;
+        known(product, weights.keys().copied())?;
         let apply = self.apply && !call.dry_run;
         // A repeat finds slots that move, whose keys cannot be counted: what the first call planned is all there is.
         let planned_before = apply && !planned(&state, product, call)?.is_empty();
@@ -56,16 +58,25 @@ impl MutationHandler for DrainGroupRequest {
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let group = validate::group(self.id)?;
         let state = api.state();
-        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let product = change::product(&state, &self.product)?;
+        known(product, [group])?;
         let moves = rebalance::plan_drain(&state, product, group).map_err(CallFailure::Refused)?;
         make(api, call, moves, &self.product).await
+    }
+}
+
+/// Refuses groups that the product does not have.
+fn known(product: &Product, groups: impl IntoIterator<Item = GroupId>) -> Result<(), CallFailure> {
+    match groups.into_iter().find(|group| !product.groups.contains_key(group)) {
+        Some(group) => Err(Reject::UnknownGroup { product: product.name.clone(), group }.into()),
+        None => Ok(()),
     }
 }
 
 /// Starts the planned moves. A repeat of the call finds the migrations that it started before, and plans the rest.
 async fn make(api: &Api, call: &MutationCall, moves: Vec<SlotMove>, product: &str) -> Result<ChangeReply, CallFailure> {
     let state = api.state();
-    let product = change::product(&state, product).map_err(change::refused)?;
+    let product = change::product(&state, product)?;
     let earlier = if call.dry_run { Vec::new() } else { planned(&state, product, call)? };
     let known: BTreeSet<(GroupId, GroupId)> = earlier.iter().map(|(_, pair)| *pair).collect();
     let moves: Vec<SlotMove> = moves.into_iter().filter(|m| !known.contains(&(m.from, m.to))).collect();

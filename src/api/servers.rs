@@ -110,7 +110,7 @@ impl MutationHandler for SetServerRequest {
         }
         let state = api.state();
         let Some((product, group)) = owner(&state, &addr) else {
-            return Err(CallFailure::Refused(format!(
+            return Err(CallFailure::NotFound(format!(
                 "{addr} is in no group of any product; `pontoon group ls` shows the servers of a product's groups"
             )));
         };

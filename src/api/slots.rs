@@ -30,7 +30,7 @@ impl MutationHandler for AssignSlotsRequest {
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let to = validate::group(self.group)?;
         let state = api.state();
-        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let product = change::product(&state, &self.product)?;
         let slots = validate::slots(&self.slots, product.layout)?;
         let summary =
             ChangeSummary::of(format!("slots {} of product '{}' belong to group {to}", brief(&slots), product.name))
@@ -68,7 +68,7 @@ impl MutationHandler for ReleaseSlotsRequest {
 
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let state = api.state();
-        let product = change::product(&state, &self.product).map_err(change::refused)?;
+        let product = change::product(&state, &self.product)?;
         let slots = validate::slots(&self.slots, product.layout)?;
         let summary = ChangeSummary::of(format!("slots {} of product '{}' have no owner", brief(&slots), product.name))
             .about(&product.name);

@@ -221,10 +221,7 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                     Some(value.parse().map_err(|_| format!("databases: 1 to 1024 is expected, not '{value}'"))?)
             }
             "auto-rebalance" => wanted.auto_rebalance = Some(setting::on_off(key, value)?),
-            "min-acks" => {
-                wanted.min_acks =
-                    Some(value.parse().map_err(|_| format!("min-acks: 0 (off) to 15 is expected, not '{value}'"))?)
-            }
+            "min-acks" => wanted.min_acks = Some(setting::limit(key, value, "0 (off) to 15")?),
             "min-acks-timeout" => {
                 let within = duration::parse(value).map_err(|why| format!("min-acks-timeout: {why}"))?;
                 wanted.min_acks_timeout_ms = Some(within.as_millis().try_into().unwrap_or(u32::MAX))
@@ -232,16 +229,8 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
             "read-from" => wanted.read_from = Some(read_from(value)?.into()),
             "max-lag" => wanted.max_lag_ms = Some(max_lag(value)?),
             "read-your-writes" => wanted.read_your_writes = Some(setting::on_off(key, value)?),
-            "clients-max" => {
-                wanted.clients_max = Some(
-                    value.parse().map_err(|_| format!("clients-max: 0 (off) to 1000000 is expected, not '{value}'"))?,
-                )
-            }
-            "ops-max" => {
-                wanted.ops_max = Some(
-                    value.parse().map_err(|_| format!("ops-max: 0 (off) or a number is expected, not '{value}'"))?,
-                )
-            }
+            "clients-max" => wanted.clients_max = Some(setting::limit(key, value, "0 (off) to 1000000")?),
+            "ops-max" => wanted.ops_max = Some(setting::limit(key, value, "0 (off) or a number")?),
             "bytes-max" => wanted.bytes_max = Some(size(key, value)?),
             "errors" => {
                 wanted.errors_detailed = Some(match value {
@@ -297,6 +286,9 @@ fn read_from(value: &str) -> Result<ReadFrom, String> {
 
 /// Bytes: a number, or one with KB, MB or GB.
 fn size(key: &str, value: &str) -> Result<u64, String> {
+    if setting::is_none(value) {
+        return Ok(0);
+    }
     let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match &value[digits.len()..] {
         "" | "B" => 1,
@@ -311,7 +303,7 @@ fn size(key: &str, value: &str) -> Result<u64, String> {
 
 /// Milliseconds; 0: never.
 fn idle_timeout(value: &str) -> Result<u32, String> {
-    if value == "off" {
+    if setting::is_none(value) {
         return Ok(0);
     }
     let idle = duration::parse(value).map_err(|e| format!("idle-timeout: {e}; or off"))?;
@@ -320,7 +312,7 @@ fn idle_timeout(value: &str) -> Result<u32, String> {
 
 /// Milliseconds; 0: no limit.
 fn max_lag(value: &str) -> Result<u32, String> {
-    if value == "0" {
+    if setting::is_none(value) {
         return Ok(0);
     }
     let lag = duration::parse(value).map_err(|e| format!("max-lag: {e}; or 0 for no limit"))?;
@@ -430,6 +422,16 @@ mod tests {
         assert_eq!((wanted.min_acks, wanted.min_acks_timeout_ms), (Some(1), Some(500)));
         check("read-your-writes=perhaps", "on or off");
         check("max-lag=soon", "max-lag: ");
+        for none in ["0", "none", "off"] {
+            let keys = ["clients-max", "ops-max", "bytes-max", "idle-timeout", "max-lag", "min-acks"];
+            let wanted = parse("p".into(), &keys.map(|key| format!("{key}={none}"))).unwrap();
+            assert_eq!((wanted.clients_max, wanted.ops_max, wanted.bytes_max), (Some(0), Some(0), Some(0)), "{none}");
+            assert_eq!(
+                (wanted.idle_timeout_ms, wanted.max_lag_ms, wanted.min_acks),
+                (Some(0), Some(0), Some(0)),
+                "{none}"
+            );
+        }
         assert_eq!(parse("p".into(), &["clients-max=5".into()]).unwrap().clients_max, Some(5));
         let wanted = parse("p".into(), &["ops-max=7".into(), "bytes-max=3MB".into(), "scripts=off".into()]).unwrap();
         assert_eq!((wanted.ops_max, wanted.bytes_max, wanted.scripts_off), (Some(7), Some(3 << 20), Some(true)));

@@ -94,6 +94,8 @@ fn parse(address: String, settings: &[String]) -> Result<SetServerRequest, Strin
         let (key, value) = setting::split(setting)?;
         match key {
             "priority" => wanted.priority = Some(setting::number(key, value, "a number from 0")?),
+            // As events show it.
+            "zone" if value == "none" => wanted.zone = Some(String::new()),
             "zone" => wanted.zone = Some(value.to_owned()),
             _ => return Err(format!("'{key}' is not a setting of a server; the settings are priority and zone")),
         }

@@ -30,6 +30,20 @@ pub fn number<N: std::str::FromStr>(key: &str, value: &str, expected: &str) -> R
     value.parse().map_err(|_| format!("{key}: {expected} is expected, not '{value}'"))
 }
 
+/// Whether the value is a limit that is none, as events (`none`, `off`) and tables (`-`, `off`) show it, and as `0`.
+#[must_use]
+pub fn is_none(value: &str) -> bool {
+    matches!(value, "0" | "none" | "off" | "-")
+}
+
+/// A limit; 0: none.
+///
+/// # Errors
+/// As [`number`].
+pub fn limit<N: std::str::FromStr + Default>(key: &str, value: &str, expected: &str) -> Result<N, String> {
+    if is_none(value) { Ok(N::default()) } else { number(key, value, expected) }
+}
+
 /// In the form that [`on_off`] parses.
 #[must_use]
 pub fn show_switch(on: bool) -> &'static str {
@@ -54,6 +68,11 @@ mod tests {
             assert_eq!(on_off("m", show_switch(on)), Ok(on));
         }
         assert!(on_off("maintenance", "yes").is_err_and(|why| why.contains("maintenance: on or off")));
+        for none in ["0", "none", "off", "-"] {
+            assert_eq!(limit::<u8>("ops-max", none, "a number"), Ok(0));
+        }
+        assert_eq!(limit::<u8>("ops-max", "7", "a number"), Ok(7));
+        assert!(limit::<u8>("ops-max", "many", "a number").is_err_and(|why| why.contains("ops-max: a number")));
         assert_eq!(number::<u8>("share", "200", "1 to 100"), Ok(200));
         assert!(number::<u8>("share", "300", "1 to 100").is_err_and(|why| why.contains("share: 1 to 100")));
     }

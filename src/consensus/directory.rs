@@ -42,7 +42,7 @@ enum Kind {
     Foreign(String),
 }
 
-/// Checks whether a node could use the data directory, and changes nothing.
+/// Checks whether a node could use the data directory, and leaves nothing behind.
 ///
 /// # Errors
 /// Returns why not and what to do, as text for the operator.
@@ -53,7 +53,7 @@ pub fn check(data_dir: &Path) -> Result<(), OpenError> {
         let mut above =
             data_dir.ancestors().skip(1).map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
         let Some(above) = above.find(|dir| dir.exists()) else { return Ok(()) };
-        return may_write(above).map_err(|why| {
+        return may_write(above).and_then(|()| may_make_in(above)).map_err(|why| {
             OpenError(format!(
                 "the data directory {shown} does not exist and cannot be made: {} {why}; make it for this user, or give \
                  another --data-dir",
@@ -128,6 +128,13 @@ fn may_write(dir: &Path) -> Result<(), String> {
     let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
     accessat(CWD, dir, access, AtFlags::EACCESS)
         .map_err(|e| format!("cannot be written by this user ({})", std::io::Error::from(e)))
+}
+
+/// Makes a directory in `dir` and removes it. Root may write everywhere by its rights, but `/proc` has no new files.
+fn may_make_in(dir: &Path) -> Result<(), String> {
+    let tried = dir.join(format!(".pontoon-check-{}", uuid::Uuid::new_v4()));
+    let made = DirBuilder::new().mode(0o700).create(&tried).and_then(|()| fs::remove_dir(&tried));
+    made.map_err(|e| format!("takes no new directory ({e})"))
 }
 
 /// Takes the data directory for this process. Makes it (mode 0700) if there is none, and corrects a wider mode, because

@@ -302,7 +302,7 @@ async fn bad_input_is_refused_with_the_reason() {
     let slots = world.assign(1000, 1024, 1).await.unwrap_err();
     assert!(slots.code() == Code::InvalidArgument && slots.message().contains("1024"), "{slots:?}");
     let unknown = world.assign(0, 1, 9).await.unwrap_err();
-    assert!(unknown.code() == Code::FailedPrecondition && unknown.message().contains("group 9"), "{unknown:?}");
+    assert!(unknown.code() == Code::NotFound && unknown.message().contains("group 9"), "{unknown:?}");
     let product = client.list_slots(admin::ListSlotsRequest { product: "nope".into() }).await.unwrap_err();
     assert_eq!(product.code(), Code::NotFound);
     assert_eq!(world.proposals(), 0);
@@ -446,10 +446,30 @@ async fn replicas_are_added_and_removed() {
     let product = admin::RemoveProductRequest { name: "gone".into(), ..Default::default() };
     let gone = world.client(1).remove_product(product).await.unwrap().into_inner();
     assert!(gone.unchanged && gone.done[0].contains("there is no product 'gone'"), "{gone:?}");
-    // A node that never was a member is a mistake.
     let node = admin::RemoveNodeRequest { id: 99, assume_dead: true, ..Default::default() };
-    let unknown = world.client(1).remove_node(node).await.unwrap_err();
-    assert!(unknown.message().contains("no node 99"), "{unknown:?}");
+    let gone = world.client(1).remove_node(node).await.unwrap().into_inner();
+    assert!(gone.unchanged && gone.done[0].contains("there is no node 99"), "{gone:?}");
+    // Everything else about what does not exist has one code.
+    let mut client = world.client(1);
+    let role = admin::SetNodeRoleRequest { id: 99, role: admin::NodeRole::Voter.into(), ..Default::default() };
+    let group =
+        admin::SetGroupRequest { product: "default".into(), id: 9, down_after_ms: Some(1000), ..Default::default() };
+    let product = admin::SetProductRequest { name: "gone".into(), ops_max: Some(1), ..Default::default() };
+    let drain = admin::DrainGroupRequest { product: "default".into(), id: 9, ..Default::default() };
+    let promote =
+        admin::PromoteRequest { product: "gone".into(), group: 1, address: "a:1".into(), ..Default::default() };
+    let resume = admin::ResumeMigrationRequest { id: 99, ..Default::default() };
+    let of = |reply: Result<tonic::Response<admin::ChangeReply>, tonic::Status>| reply.unwrap_err().code();
+    for (what, code) in [
+        ("node", of(client.set_node_role(role).await)),
+        ("group", of(client.set_group(group).await)),
+        ("product", of(client.set_product(product).await)),
+        ("drain", of(client.drain_group(drain).await)),
+        ("promote", of(client.promote(promote).await)),
+        ("migration", of(client.resume_migration(resume).await)),
+    ] {
+        assert_eq!(code, Code::NotFound, "{what}");
+    }
 }
 
 #[tokio::test]

@@ -139,7 +139,7 @@ async fn one_migration_per_source() {
         assert!(bad.code() == Code::InvalidArgument && bad.message().contains(word), "{bad:?}");
     }
     let unknown = client.start_migration(start(0, 9, 9)).await.unwrap_err();
-    assert!(unknown.code() == Code::FailedPrecondition && unknown.message().contains("group 9"), "{unknown:?}");
+    assert!(unknown.code() == Code::NotFound && unknown.message().contains("group 9"), "{unknown:?}");
 
     let before = world.proposals();
     let dry = Some(ChangeOptions { dry_run: true, ..Default::default() });
@@ -244,7 +244,7 @@ async fn pause_resume_set_and_cancel() {
     let again =
         client.cancel_migration(admin::CancelMigrationRequest { id, options: None }).await.unwrap().into_inner();
     assert!(again.unchanged && again.done[0].contains("is cancelled"), "{again:?}");
-    for (id, code) in [(999, Code::FailedPrecondition), (0, Code::InvalidArgument)] {
+    for (id, code) in [(999, Code::NotFound), (0, Code::InvalidArgument)] {
         let gone = client.cancel_migration(admin::CancelMigrationRequest { id, options: None }).await.unwrap_err();
         assert!(gone.code() == code && gone.message().contains("pontoon migrate ls"), "{gone:?}");
     }

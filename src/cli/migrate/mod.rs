@@ -16,6 +16,9 @@ use crate::wire::pb::admin::{
     StartMigrationRequest, Verification,
 };
 
+/// What is expected of a limit.
+const LIMIT: &str = "a number (0: no limit)";
+
 /// `pontoon migrate ...`
 #[derive(Debug, Subcommand)]
 pub enum MigrateCommand {
@@ -172,15 +175,12 @@ fn millis(duration: Duration) -> u32 {
 
 fn parse(id: u64, settings: &[String]) -> Result<SetMigrationRequest, String> {
     let mut wanted = SetMigrationRequest { id, ..SetMigrationRequest::default() };
-    let number = |key: &str, value: &str| {
-        value.parse::<u64>().map_err(|_| format!("{key}: a number is expected (0: no limit), not '{value}'"))
-    };
     for setting in settings {
         let (key, value) = setting::split(setting)?;
         match key {
-            "keys-per-second" => wanted.keys_per_second = Some(number(key, value)?),
-            "bytes-per-second" => wanted.bytes_per_second = Some(number(key, value)?),
-            "hold-max" if value == "0" => wanted.hold_max_ms = Some(0),
+            "keys-per-second" => wanted.keys_per_second = Some(setting::limit(key, value, LIMIT)?),
+            "bytes-per-second" => wanted.bytes_per_second = Some(setting::limit(key, value, LIMIT)?),
+            "hold-max" if setting::is_none(value) || value == "the cluster's" => wanted.hold_max_ms = Some(0),
             "hold-max" => {
                 wanted.hold_max_ms = Some(millis(duration::parse(value).map_err(|e| format!("hold-max: {e}"))?));
             }
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(wanted.hold_max_ms, Some(300));
         assert_eq!(parse(17, &["hold-max=0".into()]).unwrap().hold_max_ms, Some(0));
         for (bad, part) in [
-            ("keys-per-second=fast", "a number is expected"),
+            ("keys-per-second=fast", "a number (0: no limit) is expected"),
             ("hold-max=soon", "hold-max"),
             ("speed=1", "not a setting of a migration"),
             ("speed", "KEY=VALUE"),

@@ -487,3 +487,18 @@ pub enum Reject {
     #[error("a hold cannot have a budget of {0} ms; choose 10 to 10000")]
     BadHoldMax(u32),
 }
+
+impl Reject {
+    /// Whether what the change names does not exist.
+    #[must_use]
+    pub const fn is_of_unknown(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownNode(_)
+                | Self::UnknownProduct
+                | Self::UnknownGroup { .. }
+                | Self::UnknownServer { .. }
+                | Self::Migration(MigrationReject::Unknown(_))
+        )
+    }
+}

@@ -39,6 +39,7 @@ mod product_guard;
 pub mod products;
 pub mod promotions;
 pub mod rebalance;
+pub mod scripts;
 pub mod server;
 pub mod servers;
 pub mod show;

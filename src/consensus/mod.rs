@@ -3,6 +3,7 @@
 
 mod callers;
 mod checks;
+mod compaction;
 mod convert;
 #[cfg(any(test, debug_assertions))]
 #[doc(hidden)]

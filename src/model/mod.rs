@@ -25,6 +25,7 @@ pub mod promotion;
 pub mod reads;
 pub mod reject;
 pub mod route;
+pub mod script;
 pub mod secret;
 pub mod slot;
 pub mod state;

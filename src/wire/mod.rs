@@ -16,6 +16,7 @@ mod promotion;
 mod reads;
 mod redacted;
 pub mod refused;
+mod script;
 pub mod secret_report;
 pub mod secrets;
 pub mod snapshot;

@@ -18,6 +18,7 @@ use super::{
     pb::state as pb,
     promotion::{self, offset_from, offset_to, promotion_from, promotion_to},
     reads::{policy_from, policy_to},
+    script::{catalogue_from, catalogue_to},
 };
 use crate::model::{
     change::{NewMember, NewProduct},
@@ -197,6 +198,8 @@ fn product_state_to(p: &Product) -> pb::Product {
         auth_version: p.auth.version.0,
         former_auth: former_to(&p.auth),
         idle_ms: p.rules.idle_ms,
+        script_loads_max: p.rules.script_loads_max,
+        scripts: catalogue_to(&p.scripts),
     }
 }
 
@@ -225,7 +228,9 @@ fn product_state_from(p: pb::Product) -> Result<Product, DecodeError> {
             scripts_off: p.scripts_off,
             errors_detailed: p.errors_detailed,
             idle_ms: p.idle_ms,
+            script_loads_max: p.script_loads_max,
         },
+        scripts: catalogue_from(p.scripts)?,
     })
 }
 

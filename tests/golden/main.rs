@@ -30,11 +30,11 @@ use prost::Message;
 
 use self::logs::{
     Log, STEP, all, audited, changes, ejections, group_notes, limited, migrations, node_notes, noted, promotions,
-    rotation, ruled,
+    rotation, ruled, scripts,
 };
 
 /// The golden files of last states.
-const STATES: [&str; 13] = [
+const STATES: [&str; 14] = [
     "state",
     "state_migrations",
     "state_promotions",
@@ -48,6 +48,7 @@ const STATES: [&str; 13] = [
     "state_ruled",
     "state_audited",
     "state_former",
+    "state_scripts",
 ];
 
 /// The golden files of entries that name who asked for them.
@@ -238,9 +239,21 @@ fn a_state_with_a_limit_of_clients_is_read_and_written_as_it_was() {
 fn a_state_with_rules_for_clients_is_read_and_written_as_it_was() {
     let state = last_state(&numbered(ruled()));
     let rules =
-        ClientRules { ops_max: 5000, bytes_max: 1 << 20, scripts_off: true, errors_detailed: true, idle_ms: 300_000 };
+        ClientRules { ops_max: 5000, bytes_max: 1 << 20, scripts_off: true, script_loads_max: 0, errors_detailed: true, idle_ms: 300_000 };
     assert_eq!(state.products[&ProductId(1)].rules, rules);
     assert_kept("state_ruled", &state);
+}
+
+#[test]
+fn a_state_with_scripts_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(scripts()));
+    assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
+    let product = &state.products[&ProductId(1)];
+    let loaded = &product.scripts;
+    assert_eq!((loaded.scripts().len(), loaded.libraries().len(), loaded.deleted().len()), (2, 1, 1));
+    assert_eq!((loaded.flushed, loaded.libraries_at, loaded.recent.count), (Epoch(4), Epoch(9), 5));
+    assert_eq!(product.rules.script_loads_max, 50);
+    assert_kept("state_scripts", &state);
 }
 
 #[test]

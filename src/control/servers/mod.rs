@@ -6,6 +6,7 @@ pub mod control_user;
 pub mod data_user;
 pub mod fence;
 pub mod flush;
+pub mod libraries;
 pub mod reconciler;
 pub mod replication_commands;
 pub mod replication_user;

@@ -42,6 +42,7 @@ impl Encode for SetProduct {
             ops_max: self.rules.ops_max,
             bytes_max: self.rules.bytes_max,
             scripts_off: self.rules.scripts_off,
+            script_loads_max: self.rules.script_loads_max,
             errors_detailed: self.rules.errors_detailed,
             idle_ms: self.rules.idle_ms,
         }
@@ -62,6 +63,7 @@ impl Encode for SetProduct {
                 ops_max: message.ops_max,
                 bytes_max: message.bytes_max,
                 scripts_off: message.scripts_off,
+                script_loads_max: message.script_loads_max,
                 errors_detailed: message.errors_detailed,
                 idle_ms: message.idle_ms,
             },

@@ -160,7 +160,8 @@ pub(super) fn of_product(product: &Product) -> Facts {
         fact("ops-max", limit((*ops_max).into())),
         fact("bytes-max", limit(*bytes_max)),
         fact("scripts", on_off(!scripts_off)),
-        fact("script-loads-max", if *script_loads_max == 0 { "default".to_owned() } else { script_loads_max.to_string() }),
+        // None: it is not set, so that the default applies.
+        fact("script-loads-max", limit((*script_loads_max).into())),
         fact("errors", if *errors_detailed { "detailed" } else { "short" }),
         fact("idle-timeout", limit_of_time(*idle_ms)),
     ]);

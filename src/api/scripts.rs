@@ -42,11 +42,9 @@ impl MutationHandler for ChangeScriptsRequest {
         match what {
             What::LoadScript(body) => {
                 let change = Change::LoadScript(LoadScript { product, body: body.clone() });
-                Ok(done(api.record(call, change).await?))
+                api.record(call, change).await
             }
-            What::FlushScripts(_) => {
-                Ok(done(api.record(call, Change::FlushScripts(FlushScripts { product })).await?))
-            }
+            What::FlushScripts(_) => api.record(call, Change::FlushScripts(FlushScripts { product })).await,
             What::LoadLibrary(admin::LoadLibrary { code, replace }) => {
                 let _turn = LIBRARIES.lock().await;
                 api.load_library(call, product, code, *replace).await
@@ -114,20 +112,20 @@ fn unreachable(why: &str) -> CallFailure {
 }
 
 impl Api {
-    /// Records a change of a catalogue, and returns the log index at which it is in effect. What changes nothing, or would be
-    /// refused, is not appended: clients may ask for it without end.
-    async fn record(&self, call: &MutationCall, change: Change) -> Result<Epoch, CallFailure> {
+    /// Records a change of a catalogue. What changes nothing, or would be refused, is not appended: clients may ask for it
+    /// without end.
+    async fn record(&self, call: &MutationCall, change: Change) -> Result<ChangeReply, CallFailure> {
         if let Some((index, outcome)) = self.recorded(call)? {
             outcome?;
-            return Ok(index);
+            return Ok(done(index));
         }
         let state = self.state();
         if apply::changes_catalogue(&state, &change, clock::wall_ms())? {
-            return Ok(self.propose(call, change).await?.0);
+            return Ok(done(self.propose(call, change).await?.0));
         }
         // Another leader may have changed it since.
         self.control.log.confirm_leadership(call.left()).await?;
-        Ok(state.applied)
+        Ok(ChangeReply { unchanged: true, ..done(state.applied) })
     }
 
     /// Connects to the first primary that answers, and brings its libraries to the catalogue.
@@ -161,11 +159,11 @@ impl Api {
         &self,
         call: &MutationCall,
         product: ProductId,
-        index: Epoch,
+        recorded: ChangeReply,
         name: Option<String>,
     ) -> Result<ChangeReply, CallFailure> {
         let state = self.state();
-        let Some(product) = state.products.get(&product) else { return Ok(done(index)) };
+        let Some(product) = state.products.get(&product) else { return Ok(recorded) };
         let by = call.deadline.min(Instant::now() + ACT_MAX);
         let mut tasks = JoinSet::new();
         for primary in primaries(product) {
@@ -198,7 +196,7 @@ impl Api {
             listed(&not_at)
         );
         let warnings = if not_at.is_empty() { Vec::new() } else { vec![partial] };
-        Ok(ChangeReply { done: name.into_iter().collect(), warnings, ..done(index) })
+        Ok(ChangeReply { done: name.into_iter().collect(), warnings, ..recorded })
     }
 
     async fn load_library(
@@ -215,7 +213,7 @@ impl Api {
         };
         if let Some((index, outcome)) = recorded {
             outcome?;
-            return self.spread(call, product, index, known(&first.before)).await;
+            return self.spread(call, product, done(index), known(&first.before)).await;
         }
         let mut command: Vec<&[u8]> = vec![b"FUNCTION", b"LOAD"];
         command.extend(replace.then_some(b"REPLACE".as_slice()));
@@ -237,7 +235,7 @@ impl Api {
         };
         let change = Change::LoadLibrary(LoadLibrary { product, name: name.clone(), code: code.clone() });
         match self.record(call, change).await {
-            Ok(index) => self.spread(call, product, index, Some(name)).await,
+            Ok(recorded) => self.spread(call, product, recorded, Some(name)).await,
             Err(failure) => {
                 if is_unmade(&failure) {
                     first.restore(call.deadline).await;
@@ -255,21 +253,21 @@ impl Api {
     ) -> Result<ChangeReply, CallFailure> {
         if let Some((index, outcome)) = self.recorded(call)? {
             outcome?;
-            return self.spread(call, product, index, None).await;
+            return self.spread(call, product, done(index), None).await;
         }
         let first = self.first_primary(product, call.deadline).await?;
         let Some(name) = std::str::from_utf8(name).ok().filter(|name| first.before.contains_key(*name)) else {
             return Err(CallFailure::Refused("ERR Library not found".into()));
         };
         let names = [name.to_owned()].into();
-        let index = self.record(call, Change::DeleteLibraries(DeleteLibraries { product, names })).await?;
-        self.spread(call, product, index, None).await
+        let recorded = self.record(call, Change::DeleteLibraries(DeleteLibraries { product, names })).await?;
+        self.spread(call, product, recorded, None).await
     }
 
     async fn flush_libraries(&self, call: &MutationCall, product: ProductId) -> Result<ChangeReply, CallFailure> {
         if let Some((index, outcome)) = self.recorded(call)? {
             outcome?;
-            return self.spread(call, product, index, None).await;
+            return self.spread(call, product, done(index), None).await;
         }
         let state = self.state();
         let catalogue = state.products.get(&product).ok_or_else(removed)?.scripts.clone();
@@ -277,10 +275,10 @@ impl Api {
             catalogue.libraries().keys().cloned().chain(self.listed(product, call.deadline).await?).collect();
         if names.is_empty() {
             self.control.log.confirm_leadership(call.left()).await?;
-            return Ok(done(state.applied));
+            return Ok(ChangeReply { unchanged: true, ..done(state.applied) });
         }
-        let index = self.record(call, Change::DeleteLibraries(DeleteLibraries { product, names })).await?;
-        self.spread(call, product, index, None).await
+        let recorded = self.record(call, Change::DeleteLibraries(DeleteLibraries { product, names })).await?;
+        self.spread(call, product, recorded, None).await
     }
 
     /// The names of the libraries that any primary has which answers.
@@ -326,10 +324,11 @@ impl Api {
         }
         let changed = after.into_iter().filter(|(name, code)| known.get(name).map(|library| &library.text) != Some(code));
         changes.extend(changed.map(|(name, code)| Change::LoadLibrary(LoadLibrary { product, name, code })));
-        let mut index = state.applied;
+        let mut recorded = ChangeReply { unchanged: true, ..done(state.applied) };
         for (n, change) in (0..).zip(changes) {
             match self.record(&call.step(n), change).await {
-                Ok(at) => index = at,
+                Ok(reply) if reply.unchanged => {}
+                Ok(reply) => recorded = reply,
                 Err(failure) => {
                     if n == 0 && is_unmade(&failure) {
                         first.restore(call.deadline).await;
@@ -338,7 +337,7 @@ impl Api {
                 }
             }
         }
-        self.spread(call, product, index, None).await
+        self.spread(call, product, recorded, None).await
     }
 }
 

@@ -5,12 +5,16 @@ use std::collections::BTreeSet;
 
 use super::{
     lookup::all,
-    spec::{Flags, Handling, Spec},
+    spec::{Flags, Spec},
 };
 
 /// Commands that the proxy does not send, or answers itself, and that scripts call: they reach nothing outside of the
 /// server, and clients of other products are at other servers.
 const IN_SCRIPTS: [&str; 5] = ["echo", "ping", "publish", "spublish", "time"];
+
+/// What the proxy sends by itself, on the connections of clients' requests, in front of an EVALSHA: the server gets nothing that
+/// an EVAL would not give it.
+const LOAD: &str = "script|load";
 
 /// The names of the commands and subcommands that the data user may run at a server that has the commands `offered`, as
 /// `COMMAND LIST` returns them (or `COMMAND`, before Redis 7, which leaves subcommands out). Sorted.
@@ -30,7 +34,7 @@ pub fn allow_list(offered: &BTreeSet<String>) -> Vec<&'static str> {
 }
 
 fn may_run(spec: &Spec) -> bool {
-    let sent = matches!(spec.handling, Handling::Slot | Handling::Split(_) | Handling::AnyServer);
+    let sent = spec.is_sent() || spec.name == LOAD;
     (sent || IN_SCRIPTS.contains(&spec.name)) && !spec.flags.contains(Flags::ADMIN)
 }
 
@@ -82,7 +86,8 @@ mod tests {
             "role",
         ] {
             let reaches = |name: &&&str| **name == forbidden || name.starts_with(&format!("{forbidden}|"));
-            let found: Vec<_> = list.iter().filter(reaches).filter(|name| !name.ends_with("|help")).collect();
+            let found: Vec<_> =
+                list.iter().filter(reaches).filter(|name| !name.ends_with("|help") && **name != LOAD).collect();
             assert!(found.is_empty(), "{found:?}");
         }
     }
@@ -91,11 +96,11 @@ mod tests {
     fn what_the_proxy_sends_is_in_it() {
         let list = allow_list(&everything());
         for spec in all().flat_map(|spec| [spec].into_iter().chain(spec.subcommands)) {
-            if matches!(spec.handling, Handling::Slot | Handling::Split(_) | Handling::AnyServer) {
+            if spec.is_sent() {
                 assert!(list.contains(&spec.name), "{}", spec.name);
             }
         }
-        assert!(list.contains(&"publish") && list.is_sorted());
+        assert!(list.contains(&"publish") && list.contains(&LOAD) && list.is_sorted());
     }
 
     #[test]

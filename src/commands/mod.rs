@@ -14,4 +14,4 @@ pub use invalid::InvalidCall;
 pub use keys::{Args, KeySpec, KeysError};
 pub use lookup::{ResolveError, all, lookup, resolve};
 pub use routing::is_blocking_call;
-pub use spec::{AllGroups, Flags, Handling, Local, Spec, Split};
+pub use spec::{AllGroups, Flags, Handling, Local, ScriptCall, ScriptCommand, Spec, Split};

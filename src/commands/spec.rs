@@ -150,9 +150,9 @@ impl Spec {
         }
     }
 
-    /// Whether it runs a script or a function.
-    pub fn runs_script(&self) -> bool {
-        ["eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro"].contains(&self.name)
+    /// Whether a call reaches a server as its client has sent it.
+    pub const fn is_sent(&self) -> bool {
+        matches!(self.handling, Handling::Slot | Handling::Split(_) | Handling::Script(_) | Handling::AnyServer)
     }
 
     /// Whether argument 1 is the only key: the fast path, which does not call [`Spec::keys`].
@@ -172,6 +172,11 @@ pub enum Handling {
     Local(Local),
     /// Sent to the primaries of all groups; the replies are merged.
     AllGroups(AllGroups),
+    /// A script or function: sent to the group that owns the slot of its keys. Without keys, to the group that owns the slot
+    /// that its name hashes to.
+    Script(ScriptCall),
+    /// About scripts and functions: sent to the primaries of all groups, and recorded.
+    Scripts(ScriptCommand),
     /// Sent to any server, because all of them give the same reply.
     AnyServer,
     /// Not offered yet; the text says why.
@@ -199,6 +204,43 @@ pub enum Split {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AllGroups {
     Dbsize,
+}
+
+/// How a call names what is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScriptCall {
+    /// By the body of a script.
+    Body,
+    /// By the digest of a script.
+    Digest,
+    /// By the name of a function.
+    Function,
+}
+
+/// Commands about scripts and functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScriptCommand {
+    ScriptExists,
+    ScriptFlush,
+    ScriptKill,
+    ScriptLoad,
+    ScriptShow,
+    FunctionDelete,
+    FunctionDump,
+    FunctionFlush,
+    FunctionKill,
+    FunctionList,
+    FunctionLoad,
+    FunctionRestore,
+    FunctionStats,
+}
+
+impl ScriptCommand {
+    /// Whether it brings code of a client to the servers.
+    #[must_use]
+    pub const fn loads(self) -> bool {
+        matches!(self, Self::ScriptLoad | Self::FunctionLoad | Self::FunctionRestore)
+    }
 }
 
 /// Commands that a node answers itself.

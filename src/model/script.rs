@@ -246,6 +246,14 @@ impl ScriptCatalogue {
         &self.deleted
     }
 
+    /// Log index of the last change.
+    #[must_use]
+    pub fn changed_at(&self) -> Epoch {
+        // A script that has displaced others is the newest one.
+        let scripts = self.scripts.values().map(|script| script.at);
+        scripts.chain([self.flushed, self.libraries_at]).max().unwrap_or_default()
+    }
+
     /// Whether a text of `len` bytes may be loaded at `now_ms`.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use super::{machine_memory, open::Allowed};
 use crate::{
     config::Config,
     model::ids::{HostPort, NodeId},
-    proxy::{Limits, ProxyConfig, ServerActivity, UnmanagedReplicas},
+    proxy::{Limits, ProxyConfig, ScriptLink, ServerActivity, UnmanagedReplicas},
 };
 
 /// What the proxy shares with other parts of the node.
@@ -21,12 +21,14 @@ pub struct ProxyLinks {
     pub misrouted: Option<mpsc::Sender<HostPort>>,
     /// Gets the address of a server that refuses the data user.
     pub data_user_refused: Option<mpsc::Sender<HostPort>>,
+    /// What the cluster knows of scripts and functions.
+    pub scripts: Option<ScriptLink>,
 }
 
 /// The settings that the proxy is started with. `allowed`: what the limit of open files allows.
 #[must_use]
 pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks) -> ProxyConfig {
-    let ProxyLinks { unmanaged, activity, misrouted, data_user_refused } = links;
+    let ProxyLinks { unmanaged, activity, misrouted, data_user_refused, scripts } = links;
     let proxy = &config.proxy;
     ProxyConfig {
         workers: proxy.worker_count(),
@@ -37,6 +39,7 @@ pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks
         unmanaged,
         misrouted,
         data_user_refused,
+        scripts,
         activity,
         limits: Limits {
             clients_max: allowed.clients,

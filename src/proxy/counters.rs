@@ -95,6 +95,12 @@ counters! {
     replica_reads "replica_reads";
     /// Reads that were repeated at the primary.
     replica_repeats "replica_reads_repeated";
+    /// Scripts loaded at a server in front of a call.
+    script_loads "script_loads";
+    /// Calls of scripts repeated with the body, because the server did not have the script.
+    script_repeats "script_calls_repeated";
+    /// Scripts and libraries that clients wanted to load, refused because of a limit.
+    scripts_refused "scripts_refused";
     /// Transactions refused with MULTI.
     transactions_refused "transactions_refused";
     /// Commands that the node answers itself, refused because they had too many arguments.

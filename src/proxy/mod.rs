@@ -39,6 +39,7 @@ mod quota;
 mod reads;
 mod replies;
 mod report;
+mod scripts;
 mod session;
 mod unmanaged;
 mod worker;
@@ -60,6 +61,9 @@ pub use counters::StatsSnapshot;
 pub use dispatch::DispatchBench;
 pub use limits::Limits;
 pub use report::{HoldProgress, ListenerReport, ProxyReport};
+pub use scripts::{
+    LibrariesLoaded, LibraryRequest, ScriptCatalogues, ScriptChange, ScriptLink, ScriptRequest, ScriptsChanged,
+};
 pub use unmanaged::UnmanagedReplicas;
 
 use crate::{
@@ -97,6 +101,8 @@ pub struct ProxyConfig {
     pub misrouted: Option<mpsc::Sender<HostPort>>,
     /// Gets the address of a server that refuses the data user, so that the user is made there again.
     pub data_user_refused: Option<mpsc::Sender<HostPort>>,
+    /// What the cluster knows of scripts and functions. `None`: clients cannot load any.
+    pub scripts: Option<ScriptLink>,
     /// When workers last received bytes from each server, for the prober.
     pub activity: ServerActivity,
     /// Limits and deadlines.
@@ -116,6 +122,7 @@ impl Default for ProxyConfig {
             unmanaged: UnmanagedReplicas::default(),
             misrouted: None,
             data_user_refused: None,
+            scripts: None,
             activity: ServerActivity::default(),
             limits: Limits::default(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -181,6 +188,7 @@ impl Proxy {
         let (workers, limits) = (config.workers.max(1), config.limits.clone().within_memory());
         let config = Arc::new(ProxyConfig { workers, limits, ..config });
         let memory = Arc::new(MemoryBudget::new(config.limits.memory_max));
+        let bodies = Arc::<scripts::EvalBodies>::default();
         let shared = Arc::new(SharedReport::new(config.workers, memory.clone()));
         let (phase, phases) = watch::channel(ProxyPhase::Run);
         let unexpected = Arc::new(watch::Sender::new(None));
@@ -194,6 +202,7 @@ impl Proxy {
                 shared: shared.clone(),
                 permit: permit.clone(),
                 memory: memory.clone(),
+                bodies: bodies.clone(),
                 routes: routes.clone(),
                 reads: reads.clone(),
                 inbox,

@@ -10,9 +10,9 @@ use pontoon::model::{
 pub fn resolve(product: ProductId, [b, c, d, e]: [u16; 4]) -> Change {
     let name = |n: u16| ["one", "two", "three", "", "not a name"][usize::from(n % 5)].to_owned();
     // Some are known already, some are too long.
-    let text = match c % 16 {
+    let text = match c % 100 {
         0 => Bytes::from(vec![b'-'; SCRIPT_LEN_MAX + usize::from(d % 2)]),
-        n => Bytes::from(format!("return {n}")),
+        n => Bytes::from(format!("return {}", n % 16)),
     };
     match b % 8 {
         0 => Change::FlushScripts(FlushScripts { product }),

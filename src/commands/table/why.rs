@@ -9,8 +9,6 @@ pub(super) const BLOCKING_LATER: &str = "blocking commands are not supported by 
 pub(super) const WAITING: &str = "waiting for replicas is not supported by this proxy yet, not executed";
 pub(super) const WHOLE_CLUSTER: &str =
     "commands about the keys of all servers are not supported by this proxy yet, not executed";
-pub(super) const SCRIPTS: &str = "managing scripts and functions on all servers is not supported by this proxy \
-    yet, not executed. EVAL needs no loading";
 pub(super) const TRACKING: &str = "client-side caching is not supported by this proxy yet, not executed";
 pub(super) const SESSIONS: &str =
     "managing the connections of other clients is not supported by this proxy yet, not executed";
@@ -30,4 +28,6 @@ pub(super) const CONFIG: &str =
 pub(super) const SERVER_SESSIONS: &str = "it concerns a connection to a server, and clients share those, not executed";
 pub(super) const INDEX: &str =
     "its index spans the keys of one server only, so the answer would be wrong here, not executed";
+pub(super) const SCRIPT_DEBUG: &str = "the debugger would stop a server that other clients use, not executed. Debug the \
+    script at a server of your own";
 pub(super) const HTTP: &str = "this is HTTP, not Redis; possible attack through a browser. The connection is closed";

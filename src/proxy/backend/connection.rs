@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Backend, BackendLink, InFlight, ReplyCheck, ServerUser,
+    Backend, BackendLink, InFlight, ReplyCheck, Requester, ServerUser,
     handshake::{self, LoginTarget},
     incomplete::{Beginning, IncompleteReply},
     inflight::WITHHELD,
@@ -66,6 +66,10 @@ const OTHER_RULES: &str = "has other rules for the data user; they are being set
 /// (Redis 7 returns it as it is.)
 const SCRIPT_FAILED: &[u8] = b"-ERR Error running script ";
 
+/// The beginning of a server's error to a call of a script that it does not have; it has executed nothing. (Redis adds
+/// advice, Valkey does not.)
+const NO_SCRIPT: &[u8] = b"-NOSCRIPT No matching script.";
+
 /// Whether an error says that the server is a replica and has therefore refused a write, also of a script.
 #[cold]
 fn is_not_primary(error: &[u8]) -> bool {
@@ -113,7 +117,9 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
                 backoff = BACKOFF_MIN;
                 let activity = worker.config.activity.connected(&backend.addr, &run_id);
                 activity.note(boottime_ns());
-                *backend.run_id.borrow_mut() = run_id.into();
+                let run_id: Rc<str> = run_id.into();
+                backend.scripts.connected(backend.product.scripts.process(&run_id));
+                *backend.run_id.borrow_mut() = run_id;
                 let (reader, writer) = stream.into_split();
                 let mut pump = Pump {
                     backend: &backend,
@@ -132,6 +138,7 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
                 backend.link.set(BackendLink::Up);
                 let why = poll_fn(|cx| pump.poll(cx)).await;
                 pump.incomplete.break_off(&backend, &worker);
+                backend.scripts.disconnected();
                 tracing::debug!(server = %backend.addr, db = backend.db, why, "backend connection ended");
                 if backend.is_dedicated() {
                     backend.link.set(BackendLink::Down);
@@ -364,6 +371,8 @@ impl Pump<'_> {
                         self.refuse_misrouted(entry);
                     } else if reply[0] == b'-' && self.is_refused_data_user(reply) {
                         self.refuse_data_user(entry);
+                    } else if reply[0] == b'-' && reply.starts_with(NO_SCRIPT) {
+                        self.repeat_script(entry, reply);
                     } else if confirm && (entry.is_write || confirm_reads) && !matches!(reply[0], b'-' | b'!') {
                         self.await_replicas(entry, reply);
                     } else {
@@ -464,6 +473,18 @@ impl Pump<'_> {
         let server = self.backend.product.server_name(addr);
         let text = format!("-TRYAGAIN not executed: {server} {OTHER_RULES}\r\n");
         entry.fail_with(self.worker, false, text.as_bytes());
+    }
+
+    /// A server lacks a script: the call is repeated with the body, if that is possible.
+    #[cold]
+    fn repeat_script(&self, entry: InFlight, reply: &[u8]) {
+        let repeated = match &entry.requester {
+            Requester::Session(session, ticket) => session.repeat_script(self.worker, self.backend, *ticket, reply),
+            Requester::Part(..) | Requester::Step(_) | Requester::Load(_) => false,
+        };
+        if !repeated {
+            entry.deliver(self.worker, reply);
+        }
     }
 
     /// Lets the reply to a write wait until enough replicas have the write.

@@ -83,6 +83,8 @@ impl Backend {
                 count(&worker.stats.cut_off);
                 step.cut_off();
             }
+            // The call that follows it is sent again, with another one.
+            Requester::Load(load) => load.fail(),
         }
     }
 

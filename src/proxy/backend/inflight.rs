@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use super::script_load::ScriptLoad;
 use crate::{
     model::ids::{Epoch, SlotId},
     proxy::{
@@ -22,6 +23,8 @@ pub(in crate::proxy) enum Requester {
     Part(Rc<ScatterGather>, u32),
     /// A step of an operation.
     Step(Rc<Step>),
+    /// Nobody: the node has sent SCRIPT LOAD in front of a call.
+    Load(Box<ScriptLoad>),
 }
 
 impl Requester {
@@ -31,6 +34,7 @@ impl Requester {
             Self::Session(session, _) => session,
             Self::Part(gather, _) => gather.session(),
             Self::Step(step) => step.session(),
+            Self::Load(load) => load.session(),
         }
     }
 }
@@ -90,6 +94,7 @@ impl InFlight {
             Requester::Session(session, ticket) => session.complete(worker, ticket, reply, self.len as usize),
             Requester::Part(gather, part) => gather.deliver(worker, part as usize, reply),
             Requester::Step(step) => step.deliver(reply.to_vec()),
+            Requester::Load(load) => load.deliver(reply),
         }
     }
 
@@ -99,6 +104,7 @@ impl InFlight {
             Requester::Session(session, ticket) => session.complete_in_pieces(worker, ticket, reply, self.len as usize),
             Requester::Part(gather, part) => gather.deliver_in_pieces(worker, part as usize, reply),
             Requester::Step(step) => step.deliver(reply.concat()),
+            Requester::Load(load) => load.fail(),
         }
     }
 
@@ -110,6 +116,7 @@ impl InFlight {
             Requester::Session(..) => self.slot.is_none_or(|slot| same(slot, self.epoch)),
             Requester::Part(gather, part) => gather.keys_of(*part as usize).all(|key| same(key.slot, key.epoch)),
             Requester::Step(step) => step.is_current(same),
+            Requester::Load(_) => true,
         }
     }
 
@@ -119,6 +126,7 @@ impl InFlight {
             Requester::Session(..) => self.slot.is_some_and(held),
             Requester::Part(gather, part) => gather.keys_of(*part as usize).any(|key| held(key.slot)),
             Requester::Step(step) => step.concerns(held),
+            Requester::Load(_) => false,
         }
     }
 
@@ -134,6 +142,7 @@ impl InFlight {
             Requester::Session(session, ticket) => session.complete(worker, ticket, text, self.len as usize),
             Requester::Part(gather, part) => gather.fail(worker, part as usize, true, text),
             Requester::Step(step) => step.fail(true, text),
+            Requester::Load(load) => load.fail(),
         }
     }
 
@@ -150,11 +159,13 @@ impl InFlight {
 
     /// The same as [`fail`](Self::fail); `error` is the whole error.
     pub(in crate::proxy) fn fail_with(self, worker: &Worker, sent: bool, error: &[u8]) {
-        worker.stats.unknown.set(worker.stats.unknown.get() + u64::from(sent));
+        let counts = sent && !matches!(self.requester, Requester::Load(_));
+        worker.stats.unknown.set(worker.stats.unknown.get() + u64::from(counts));
         match self.requester {
             Requester::Session(session, ticket) => session.complete(worker, ticket, error, self.len as usize),
             Requester::Part(gather, part) => gather.fail(worker, part as usize, sent, error),
             Requester::Step(step) => step.fail(sent, error),
+            Requester::Load(load) => load.fail(),
         }
     }
 }

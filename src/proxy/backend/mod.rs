@@ -7,6 +7,7 @@ mod cut_off;
 pub(super) mod handshake;
 mod incomplete;
 mod inflight;
+mod script_load;
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,7 +20,10 @@ use std::{
 pub(super) use connection::run;
 pub(super) use inflight::{InFlight, ReplyCheck, Requester};
 
-use super::{counters::count, dedicated::DedicatedPlace, product::ProductView, session::Session, worker::Worker};
+use super::{
+    counters::count, dedicated::DedicatedPlace, product::ProductView, scripts::ConnectionScripts, session::Session,
+    worker::Worker,
+};
 use crate::{
     model::{ids::HostPort, secret::ServerLogin},
     resp::write::Version,
@@ -91,6 +95,8 @@ pub(super) struct Backend {
     pub(super) link: Cell<BackendLink>,
     /// Run id of the process at the other end of the connection.
     run_id: RefCell<Rc<str>>,
+    /// What is known of its scripts.
+    pub(super) scripts: ConnectionScripts,
     /// Whether its server is no longer a primary: it is closed when nothing is in flight.
     pub(super) retired: Cell<bool>,
     /// Whether it is to be closed at once; the outcome of the requests in flight is unknown.
@@ -140,6 +146,7 @@ impl Backend {
             process: RefCell::default(),
             link: Cell::new(BackendLink::Connecting),
             run_id: RefCell::new("".into()),
+            scripts: ConnectionScripts::default(),
             retired: Cell::new(false),
             abandoned: Cell::new(false),
             cutting: Cell::new(false),

@@ -2,6 +2,10 @@
 //! The session handles no other request before its operation is answered. Knows nothing of what the steps mean.
 
 mod all_groups;
+mod forward;
+mod functions;
+mod primaries;
+mod scripts;
 mod step;
 
 use std::{cell::Cell, future::Future, rc::Rc};
@@ -9,6 +13,8 @@ use std::{cell::Cell, future::Future, rc::Rc};
 use tokio::time::{Instant, timeout_at};
 
 pub(super) use all_groups::run as run_over_all_groups;
+pub(super) use functions::call_after_loading;
+pub(super) use scripts::{repeat_with_body, run as run_about_scripts};
 pub(super) use step::{Step, StepError, StepSlots};
 
 use super::{
@@ -33,6 +39,8 @@ pub(super) struct Operation {
     args: Vec<Arg>,
     /// Bytes that are charged to the session.
     charged: Cell<usize>,
+    /// Bytes that the session counts as queued until the request is answered.
+    queued: usize,
 }
 
 impl Operation {
@@ -47,6 +55,29 @@ impl Operation {
     ) -> Ticket {
         // Its bytes are charged below, not counted as queued.
         let ticket = session.open(muted, 0);
+        Self::begin(worker, session, call, (ticket, 0), run);
+        ticket
+    }
+
+    /// Goes on with a request of the session that was sent already, and of which nothing was executed. Nothing was sent behind
+    /// it.
+    pub(super) fn resume<F: Future<Output = ()> + 'static>(
+        worker: &Rc<Worker>,
+        session: &Rc<Session>,
+        call: &CallContext<'_>,
+        ticket: Ticket,
+        run: impl FnOnce(Self) -> F,
+    ) {
+        Self::begin(worker, session, call, (ticket, call.bytes.len()), run);
+    }
+
+    fn begin<F: Future<Output = ()> + 'static>(
+        worker: &Rc<Worker>,
+        session: &Rc<Session>,
+        call: &CallContext<'_>,
+        (ticket, queued): (Ticket, usize),
+        run: impl FnOnce(Self) -> F,
+    ) {
         session.alone.set(true);
         let operation = Self {
             worker: worker.clone(),
@@ -55,11 +86,11 @@ impl Operation {
             bytes: call.bytes.to_vec(),
             args: call.args.to_vec(),
             charged: Cell::new(0),
+            queued,
         };
         operation.charge(0);
         // A panic ends the session and nothing else; see `drop`.
         tokio::task::spawn_local(run(operation));
-        ticket
     }
 
     /// The request.
@@ -75,7 +106,8 @@ impl Operation {
 
     /// Answers the request, and lets the session go on.
     pub(super) fn finish(self, reply: &[u8]) {
-        self.finish_with(|session, worker, ticket| session.complete(worker, ticket, reply, 0));
+        let queued = self.queued;
+        self.finish_with(|session, worker, ticket| session.complete(worker, ticket, reply, queued));
     }
 
     /// The same; `answer` gives the reply to the session.

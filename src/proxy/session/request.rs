@@ -15,7 +15,7 @@ use crate::{
         dispatch::{CallContext, Dispatch, DispatchTarget, KeyRoute, RefusalReason, dispatch},
         gather::{LargeSplit, NotStarted, ScatterGather},
         local,
-        operation::{Operation, run_over_all_groups},
+        operation::{Operation, run_about_scripts, run_over_all_groups},
         reads::{self, ReadChoice},
         replies::Ticket,
         worker::Worker,
@@ -62,7 +62,7 @@ pub(super) enum Handled {
 }
 
 /// Where a request is sent.
-enum SendTo {
+pub(super) enum SendTo {
     Backend(Rc<Backend>),
     /// No server; the error for the client.
     Refuse(String),
@@ -99,6 +99,10 @@ impl Session {
                 SendTo::Refuse(text) => self.refuse_request(worker, mode, &text),
                 SendTo::Wait => return Handled::Waiting,
             },
+            Dispatch::Script { target, kind } => {
+                drop(scratch);
+                return self.call_script(worker, routes, (&target, kind), call, mode);
+            }
             Dispatch::Split { kind, spec } => {
                 return self.split(worker, call, (kind, spec, mode), (routes, &scratch.keys));
             }
@@ -113,6 +117,14 @@ impl Session {
                 self.count_request(worker, mode);
                 count(&worker.stats.forwarded);
                 LargeSplit::start(worker, self, call, (kind, spec, muted));
+            }
+            Dispatch::Scripts { command, spec } => {
+                if !self.is_settled() {
+                    return Handled::Waiting;
+                }
+                self.count_request(worker, mode);
+                count(&worker.stats.forwarded);
+                Operation::start(worker, self, call, muted, |operation| run_about_scripts(operation, command, spec));
             }
             Dispatch::AllGroups { kind, spec } => {
                 if !self.is_settled() {
@@ -181,14 +193,14 @@ impl Session {
     }
 
     /// Refuses a request.
-    fn refuse_request(&self, worker: &Worker, mode: ReplyMode, text: &str) {
+    pub(super) fn refuse_request(&self, worker: &Worker, mode: ReplyMode, text: &str) {
         self.count_request(worker, mode);
         self.refuse(worker, mode != ReplyMode::On, text);
     }
 
     /// Counts a request that does not wait any more; `CLIENT REPLY SKIP` concerns only one.
     #[inline]
-    fn count_request(&self, worker: &Worker, mode: ReplyMode) {
+    pub(super) fn count_request(&self, worker: &Worker, mode: ReplyMode) {
         count(&worker.stats.requests);
         if mode == ReplyMode::SkipNext {
             self.client.borrow_mut().replies = ReplyMode::On;
@@ -202,7 +214,7 @@ impl Session {
     }
 
     #[inline]
-    fn choose_backend(
+    pub(super) fn choose_backend(
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         routes: &ProductRoutes,
@@ -246,7 +258,7 @@ impl Session {
     }
 
     #[inline]
-    fn forward(
+    pub(super) fn forward(
         self: &Rc<Self>,
         worker: &Worker,
         routes: &ProductRoutes,
@@ -254,13 +266,14 @@ impl Session {
         target: &DispatchTarget,
         call: &CallContext<'_>,
         muted: bool,
-    ) {
+    ) -> Ticket {
         count(&worker.stats.forwarded);
         let ticket = self.open(muted, call.bytes.len());
         if routes.reads.own_writes && target.is_write {
             self.note_write(ticket);
         }
         self.send(worker, backend, target, call.bytes, Requester::Session(self.clone(), ticket));
+        ticket
     }
 
     #[cold]
@@ -314,7 +327,7 @@ impl Session {
         match decision {
             Dispatch::Held if worker.clock.age(request.since) < worker.config.limits.parked_for_max => false,
             Dispatch::Held => fail(PARKED_TOO_LONG),
-            Dispatch::Forward(target) => {
+            Dispatch::Forward(target) | Dispatch::Script { target, .. } => {
                 let own = self.backend_set();
                 let fits = own.db == request.db && own.version == request.version;
                 let backend_set = if fits { own } else { self.product.backend_set(request.db, request.version) };
@@ -322,6 +335,7 @@ impl Session {
                 match backend.filter(|backend| backend.available(worker) != Err(Unavailable::Down)) {
                     Some(backend) => {
                         let requester = Requester::Session(self.clone(), request.ticket);
+                        self.load_script_of(worker, &backend, &request.bytes);
                         self.send(worker, &backend, &target, &request.bytes, requester);
                         true
                     }
@@ -332,6 +346,7 @@ impl Session {
             // The routes have changed so much that a command of one server has become one of several.
             Dispatch::Split { .. }
             | Dispatch::LargeSplit { .. }
+            | Dispatch::Scripts { .. }
             | Dispatch::AllGroups { .. }
             | Dispatch::Local(_)
             | Dispatch::Close(_) => fail("TRYAGAIN not executed: its slot moved before it could be sent"),

@@ -153,6 +153,7 @@ impl SessionTask {
             heard_at: Cell::new(worker.clock.tick()),
             unparked: Cell::new(false),
             pre_login: PreLogin::default(),
+            script_call: RefCell::default(),
             last_write: Cell::default(),
         });
         worker.add_session(&session);

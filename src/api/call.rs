@@ -66,6 +66,14 @@ impl MutationCall {
         self.deadline.min(Instant::now() + ASK_MAX * 4)
     }
 
+    /// A change within this call, under an id of its own, so that a repeat of the call goes on where the first one ended.
+    /// Different steps have different ids: an odd factor maps no two numbers to the same one. The whole call waits at its end.
+    #[must_use]
+    pub fn step(&self, n: u32) -> Self {
+        let id = Uuid(self.id.0 ^ (u128::from(n) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
+        Self { id, wait: false, ..self.clone() }
+    }
+
     /// Time until the deadline.
     #[must_use]
     pub fn left(&self) -> Duration {

@@ -90,7 +90,10 @@ impl Api {
     }
 
     /// As [`Api::change`], for a request that `by` has made and that another node has forwarded, or not.
-    pub(super) async fn change_for<M: MutationHandler>(
+    ///
+    /// # Errors
+    /// As [`Api::change`].
+    pub async fn change_for<M: MutationHandler>(
         &self,
         by: Requester,
         mut message: M,

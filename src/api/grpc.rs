@@ -5,9 +5,9 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, change::product, show};
 use crate::wire::pb::admin::{
-    AddServerRequest, AssignSlotsRequest, CancelMigrationRequest, ChangeReply, CreateGroupRequest,
-    CreateProductRequest, DrainGroupRequest, ListEventsReply, ListEventsRequest, ListGroupsReply, ListGroupsRequest,
-    ListMigrationsReply, ListMigrationsRequest, ListNodesReply, ListNodesRequest, ListProductsReply,
+    AddServerRequest, AssignSlotsRequest, CancelMigrationRequest, ChangeReply, ChangeScriptsRequest,
+    CreateGroupRequest, CreateProductRequest, DrainGroupRequest, ListEventsReply, ListEventsRequest, ListGroupsReply,
+    ListGroupsRequest, ListMigrationsReply, ListMigrationsRequest, ListNodesReply, ListNodesRequest, ListProductsReply,
     ListProductsRequest, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest, NoteNodeLogRequest,
     PauseMigrationRequest, PromoteRequest, RebalanceRequest, ReleaseSlotsRequest, RemoveGroupRequest,
     RemoveNodeRequest, RemoveProductRequest, RemoveServerRequest, ResumeMigrationRequest, SetClusterRequest,
@@ -83,6 +83,10 @@ impl Admin for Api {
     }
 
     async fn remove_product(&self, request: Request<RemoveProductRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn change_scripts(&self, request: Request<ChangeScriptsRequest>) -> Changed {
         self.change(request).await
     }
 

@@ -40,6 +40,7 @@ pub mod products;
 pub mod promotions;
 mod quorum_guard;
 pub mod rebalance;
+pub mod scripts;
 pub mod server;
 pub mod servers;
 mod shared_risk;

@@ -14,7 +14,7 @@ use crate::{
     model::{
         change::{Change, NewProduct, RemoveGroup, RemoveProduct, SetAuth, SetProduct, StartAssign},
         client_rules::SetClientRules,
-        ids::{SlotId, Uuid},
+        ids::SlotId,
         reads::{ReadFrom, ReadPolicy, SetReads},
         secret::Credentials,
         state::Product,
@@ -113,6 +113,7 @@ impl MutationHandler for SetProductRequest {
                 ops_max: self.ops_max,
                 bytes_max: self.bytes_max,
                 scripts_off: self.scripts_off,
+                script_loads_max: self.script_loads_max,
                 errors_detailed: self.errors_detailed,
                 blocked_errors: self.blocked_errors,
                 idle_ms: self.idle_timeout_ms,
@@ -122,8 +123,8 @@ impl MutationHandler for SetProductRequest {
             return Err(CallFailure::Bad(
                 "nothing to set; give port=P, databases=N, auto-rebalance=on|off, min-acks=N, min-acks-timeout=TIME, \
                  read-from=WHERE, max-lag=1s, read-your-writes=on|off, read-confirmed=on|off, clients-max=N, \
-                 ops-max=N, bytes-max=SIZE, scripts=on|off, errors=short|detailed, blocked-unknown=close|error, \
-                 idle-timeout=5m|off, --password-file FILE or former-password="
+                 ops-max=N, bytes-max=SIZE, scripts=on|off, script-loads-max=N, errors=short|detailed, \
+                 blocked-unknown=close|error, idle-timeout=5m|off, --password-file FILE or former-password="
                     .into(),
             ));
         }
@@ -353,8 +354,8 @@ impl Api {
     /// Releases all slots of a product and removes its groups, each step under an id of its own, so that a repeat of the
     /// call goes on where the first one ended.
     async fn empty(&self, call: &MutationCall, product: &Product) -> Result<(), CallFailure> {
-        // The whole call waits at its end.
-        let step = |n: u32| MutationCall { id: step_id(call.id, n), wait: false, ..call.clone() };
+        // Group ids begin at 1.
+        let step = |n: u32| call.step(n);
         let slots = owned(product);
         if !slots.is_empty() {
             let release = StartAssign { product: product.id, slots, to: None, abandon: true };
@@ -373,10 +374,4 @@ impl Api {
         }
         Ok(())
     }
-}
-
-/// A change id for each step of one call. Group ids begin at 1. Different steps have different ids: an odd factor maps no
-/// two numbers to the same one.
-const fn step_id(call: Uuid, step: u32) -> Uuid {
-    Uuid(call.0 ^ (step as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
 }

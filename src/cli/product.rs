@@ -246,6 +246,7 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                     _ => return Err(format!("blocked-unknown: close or error is expected, not '{value}'")),
                 })
             }
+            "script-loads-max" => wanted.script_loads_max = Some(script_loads_max(value)?),
             "scripts" => wanted.scripts_off = Some(!setting::on_off(key, value)?),
             "idle-timeout" => wanted.idle_timeout_ms = Some(idle_timeout(value)?),
             "read-confirmed" => wanted.read_confirmed = Some(setting::on_off(key, value)?),
@@ -268,8 +269,8 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                 return Err(format!(
                     "'{key}' is not a setting of a product; the settings are port, databases, username, password= (none), \
                      former-password= (removes it), auto-rebalance, min-acks, min-acks-timeout, read-from, max-lag, \
-                     read-your-writes, read-confirmed, clients-max, ops-max, bytes-max, scripts, errors, blocked-unknown \
-                     and idle-timeout"
+                     read-your-writes, read-confirmed, clients-max, ops-max, bytes-max, scripts, script-loads-max, errors, \
+                     blocked-unknown and idle-timeout"
                 ));
             }
         }
@@ -299,6 +300,16 @@ fn size(key: &str, value: &str) -> Result<u64, String> {
     };
     let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).filter(|_| factor > 0);
     bytes.ok_or_else(|| format!("{key}: 0 (off) or a size such as 10MB is expected, not '{value}'"))
+}
+
+/// Scripts within a minute; 0: the default.
+fn script_loads_max(value: &str) -> Result<u32, String> {
+    match value {
+        "default" => Ok(0),
+        number => {
+            number.parse().map_err(|_| format!("script-loads-max: 1 to 10000 or default is expected, not '{value}'"))
+        }
+    }
 }
 
 /// Milliseconds; 0: never.
@@ -440,6 +451,8 @@ mod tests {
             assert_eq!(parse("p".into(), &[setting.into()]).unwrap().blocked_errors, Some(errors));
         }
         assert_eq!(parse("p".into(), &["idle-timeout=off".into()]).unwrap().idle_timeout_ms, Some(0));
+        assert_eq!(parse("p".into(), &["script-loads-max=50".into()]).unwrap().script_loads_max, Some(50));
+        assert_eq!(parse("p".into(), &["script-loads-max=default".into()]).unwrap().script_loads_max, Some(0));
         for wrong in [
             "idle-timeout=never",
             "bytes-max=3TB",

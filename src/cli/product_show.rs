@@ -32,6 +32,7 @@ pub(super) fn to_text(p: &Product) -> String {
         ("reads from", reads(p)),
         ("clients-max", clients),
         ("rules", rules(p)),
+        ("loaded", loaded(p)),
     ];
     let mut out: String = lines.into_iter().map(|(name, value)| format!("{name:15} {value}\n")).collect();
     for listener in &p.listeners {
@@ -52,12 +53,19 @@ pub(super) fn rules(p: &Product) -> String {
     let ops = (p.ops_max > 0).then(|| format!("{} ops/s", p.ops_max));
     let bytes = (p.bytes_max > 0).then(|| format!("{}/s", output::size(p.bytes_max)));
     let scripts = p.scripts_off.then(|| "no scripts".to_owned());
+    let loads = (p.script_loads_max > 0).then(|| format!("{} new scripts/min", p.script_loads_max));
     let errors = p.errors_detailed.then(|| "detailed errors".to_owned());
     let blocked = p.blocked_errors.then(|| "errors for blocked calls".to_owned());
     let idle = Duration::from_millis(p.idle_timeout_ms.into());
     let idle = (!idle.is_zero()).then(|| format!("idle {}", duration::show(idle)));
-    let all: Vec<_> = ops.into_iter().chain(bytes).chain(scripts).chain(errors).chain(blocked).chain(idle).collect();
+    let all = ops.into_iter().chain(bytes).chain(scripts).chain(loads).chain(errors).chain(blocked).chain(idle);
+    let all: Vec<_> = all.collect();
     if all.is_empty() { "-".into() } else { all.join(", ") }
+}
+
+/// What its clients have loaded.
+fn loaded(p: &Product) -> String {
+    format!("{} scripts ({}), {} libraries", p.script_count, output::size(p.script_bytes), p.library_count)
 }
 
 /// Whether clients log in, and with what.

@@ -11,6 +11,10 @@ use super::{
 /// server, and clients of other products are at other servers.
 const IN_SCRIPTS: [&str; 5] = ["echo", "ping", "publish", "spublish", "time"];
 
+/// What the proxy sends by itself, on the connections of clients' requests, in front of an EVALSHA: the server gets nothing that
+/// an EVAL would not give it.
+const LOAD: &str = "script|load";
+
 /// The names of the commands and subcommands that the data user may run at a server that has the commands `offered`: those
 /// of the table, and those that were learnt from the server. Sorted.
 #[must_use]
@@ -25,7 +29,8 @@ pub fn allow_list(offered: &OfferedCommands) -> Vec<&str> {
 }
 
 fn may_run(spec: &Spec) -> bool {
-    (spec.handling.is_sent() || IN_SCRIPTS.contains(&spec.name)) && !spec.flags.contains(Flags::ADMIN)
+    let sent = spec.handling.is_sent() || spec.name == LOAD;
+    (sent || IN_SCRIPTS.contains(&spec.name)) && !spec.flags.contains(Flags::ADMIN)
 }
 
 #[cfg(test)]
@@ -79,7 +84,8 @@ mod tests {
             "role",
         ] {
             let reaches = |name: &&&str| **name == forbidden || name.starts_with(&format!("{forbidden}|"));
-            let found: Vec<_> = list.iter().filter(reaches).filter(|name| !name.ends_with("|help")).collect();
+            let found: Vec<_> =
+                list.iter().filter(reaches).filter(|name| !name.ends_with("|help") && **name != LOAD).collect();
             assert!(found.is_empty(), "{found:?}");
         }
     }
@@ -93,7 +99,7 @@ mod tests {
                 assert!(list.contains(&spec.name), "{}", spec.name);
             }
         }
-        assert!(list.contains(&"publish") && list.is_sorted());
+        assert!(list.contains(&"publish") && list.contains(&LOAD) && list.is_sorted());
     }
 
     #[test]

@@ -18,4 +18,4 @@ pub use keys::{Args, KeySpec, KeysError};
 pub use learnt::{KeyCount, KeySearch, LearntCommand, OfferedCommands, ReportedCommand, ReportedKeys, ServerCommands};
 pub use lookup::{ResolveError, all, lookup, resolve};
 pub use routing::is_blocking_call;
-pub use spec::{AllGroups, Flags, Handling, Local, Spec, Split, TransactionCommand};
+pub use spec::{AllGroups, Flags, Handling, Local, ScriptCall, ScriptCommand, Spec, Split, TransactionCommand};

@@ -154,8 +154,8 @@ impl Spec {
     }
 
     /// Whether it runs a script or a function.
-    pub fn runs_script(&self) -> bool {
-        ["eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro"].contains(&self.name)
+    pub const fn runs_script(&self) -> bool {
+        matches!(self.handling, Handling::Script(_))
     }
 
     /// Whether argument 1 is the only key: the fast path, which does not call [`Spec::keys`].
@@ -182,6 +182,11 @@ pub enum Handling {
     Local(Local),
     /// Carried out by the node in steps at the primaries of all groups; the replies are merged.
     AllGroups(AllGroups),
+    /// A script or function: sent to the group that owns the slot of its keys. Without keys, to the group that owns the slot
+    /// that its name hashes to.
+    Script(ScriptCall),
+    /// About scripts and functions: sent to the primaries of all groups, and recorded.
+    Scripts(ScriptCommand),
     /// Sent to any server, because all of them give the same reply.
     AnyServer,
     /// Sent to the groups that the session has written to; the smallest answer counts.
@@ -222,7 +227,8 @@ impl Handling {
 
     /// Whether servers execute it for the data user.
     pub const fn is_sent(self) -> bool {
-        self.is_by_keys() || matches!(self, Self::AnyServer | Self::Transaction(_) | Self::WaitReplicas)
+        self.is_by_keys()
+            || matches!(self, Self::Script(_) | Self::AnyServer | Self::Transaction(_) | Self::WaitReplicas)
     }
 }
 
@@ -252,6 +258,43 @@ pub enum TransactionCommand {
     Discard,
     Watch,
     Unwatch,
+}
+
+/// How a call names what is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScriptCall {
+    /// By the body of a script.
+    Body,
+    /// By the digest of a script.
+    Digest,
+    /// By the name of a function.
+    Function,
+}
+
+/// Commands about scripts and functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScriptCommand {
+    ScriptExists,
+    ScriptFlush,
+    ScriptKill,
+    ScriptLoad,
+    ScriptShow,
+    FunctionDelete,
+    FunctionDump,
+    FunctionFlush,
+    FunctionKill,
+    FunctionList,
+    FunctionLoad,
+    FunctionRestore,
+    FunctionStats,
+}
+
+impl ScriptCommand {
+    /// Whether it brings code of a client to the servers.
+    #[must_use]
+    pub const fn loads(self) -> bool {
+        matches!(self, Self::ScriptLoad | Self::FunctionLoad | Self::FunctionRestore)
+    }
 }
 
 /// Commands that a node answers itself.

@@ -9,7 +9,10 @@ use std::{
     fs::{File, OpenOptions},
     ops::Bound,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use prost::Message;
@@ -21,11 +24,14 @@ use super::{
     types::{LogEntry, LogId, Snapshot, SnapshotMeta, Vote},
     witness::{Witness, WitnessRecord},
 };
-use crate::{model::ids::Uuid, wire::pb::raft as pb};
+use crate::{
+    model::{ids::Uuid, limits::SCRIPT_LEN_MAX},
+    wire::pb::raft as pb,
+};
 
-/// Longest entry, in encoded bytes: an assignment of all 16384 slots has about 50 KB. A longer one is refused when it
-/// is proposed.
-pub const ENTRY_MAX: usize = 512 * 1024;
+/// Longest entry, in encoded bytes: that of a script or library of the longest kind, and what is beside it. (An assignment of
+/// all 16384 slots has about 50 KB.) A longer one is refused when it is proposed.
+pub const ENTRY_MAX: usize = SCRIPT_LEN_MAX + (4 << 10);
 /// Entries are read in batches of about this number of bytes, so that one message to a follower stays below 4 MB.
 pub const BATCH_BYTES: usize = 1 << 20;
 
@@ -43,6 +49,8 @@ pub struct Disk {
     /// Locked apart from the writer, which does not wait for the late sync of the witness. If both are locked, the
     /// writer is first.
     witness: Mutex<Witness>,
+    /// Bytes that were appended.
+    appended: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -99,7 +107,12 @@ impl Disk {
         // The handle is opened for writing, because POSIX lets a system refuse fsync on a read-only one.
         let file = OpenOptions::new().read(true).write(true).open(folder.join("db")).map_err(io)?;
         let writer = Writer { file, last: None, purged: None, generation: 0, snapshot: None, failed: None };
-        let disk = Self { trees: RwLock::new(Some(trees)), writer: Mutex::new(writer), witness: Mutex::new(witness) };
+        let disk = Self {
+            trees: RwLock::new(Some(trees)),
+            writer: Mutex::new(writer),
+            witness: Mutex::new(witness),
+            appended: AtomicU64::new(0),
+        };
         disk.verify().map_err(|e| remedy(data_dir, &e))?;
         if fresh {
             disk.lock().flush(&disk.trees().map_err(OpenError)?).map_err(OpenError)?;
@@ -172,6 +185,7 @@ impl Disk {
         let mut batch = sled::Batch::default();
         for entry in entries {
             let sealed = seal(&convert::log_entry_pb(entry).encode_to_vec());
+            self.appended.fetch_add(sealed.len() as u64, Ordering::Relaxed);
             for (part, chunk) in (0_u16..).zip(sealed.chunks(CHUNK)) {
                 batch.insert(&log_key(entry.log_id.index, part)[..], chunk);
             }
@@ -183,6 +197,16 @@ impl Disk {
         let facts = WitnessRecord { last: w.last, ..self.facts() };
         let done = self.witness().put(facts);
         done.map_err(|e| w.fail("write the witness file", &e))
+    }
+
+    /// Bytes that were appended since the start, or since [`Disk::forget_appended`].
+    pub fn appended(&self) -> u64 {
+        self.appended.load(Ordering::Relaxed)
+    }
+
+    /// Counts appended bytes from 0 on.
+    pub fn forget_appended(&self) {
+        self.appended.store(0, Ordering::Relaxed);
     }
 
     /// Syncs the witness of the last append. Only the next write to the log waits for it.

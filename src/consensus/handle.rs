@@ -25,6 +25,7 @@ use super::{
     Applied, ConsensusConfig, Leadership, OpenError, ProposeError,
     callers::Callers,
     checks::TERM_MAX,
+    compaction,
     disk::{Disk, ENTRY_MAX},
     incoming::IncomingSnapshot,
     log_store::{LogStore, blocking},
@@ -61,11 +62,14 @@ pub(crate) struct RetainedState {
     pub snapshot_every: u64,
     /// Entries kept below a snapshot, so that a follower that was away for a moment needs no snapshot.
     pub entries: u64,
+    /// Bytes of appended entries after which a snapshot is made and nothing is kept below it: scripts may have half a
+    /// megabyte each.
+    pub bytes: u64,
 }
 
 impl Default for RetainedState {
     fn default() -> Self {
-        Self { snapshot_every: 5000, entries: 1000 }
+        Self { snapshot_every: 5000, entries: 1000, bytes: 64 << 20 }
     }
 }
 
@@ -175,6 +179,7 @@ impl Consensus {
             refused: Arc::default(),
             remembered: Arc::default(),
         };
+        compaction::spawn(raft.clone(), disk.clone(), keep.bytes);
         let (leadership, stopped) = watcher::spawn(id, raft.metrics(), network.clone());
         let inner = ConsensusInner {
             raft,

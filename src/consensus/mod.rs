@@ -3,6 +3,7 @@
 
 mod callers;
 mod checks;
+mod compaction;
 mod convert;
 mod copy;
 #[cfg(any(test, debug_assertions))]

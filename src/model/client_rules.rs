@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    limits::{BYTES_MAX, IDLE_MS, OPS_MAX},
+    limits::{BYTES_MAX, IDLE_MS, OPS_MAX, SCRIPT_LOADS_MAX},
     reject::Reject,
 };
 
@@ -16,6 +16,8 @@ pub struct ClientRules {
     pub bytes_max: u64,
     /// Scripts and functions are refused.
     pub scripts_off: bool,
+    /// New scripts and libraries that they may load within a minute; 0: the default.
+    pub script_loads_max: u32,
     /// Errors name servers, and say why they cannot be reached. Otherwise they do not: clients may be strangers.
     pub errors_detailed: bool,
     /// A blocked call of unknown outcome is answered with an error. Otherwise its client is closed.
@@ -36,6 +38,10 @@ impl fmt::Display for ClientRules {
             n => write!(f, ", and {n} bytes a second with the replies")?,
         }
         f.write_str(if self.scripts_off { ", no scripts and functions" } else { ", scripts too" })?;
+        match self.script_loads_max {
+            0 => {}
+            n => write!(f, ", of which {n} may be new within a minute")?,
+        }
         f.write_str(if self.errors_detailed { "; errors name servers" } else { "" })?;
         f.write_str(if self.blocked_errors {
             "; blocked calls of unknown outcome are answered with an error"
@@ -58,6 +64,8 @@ pub struct SetClientRules {
     pub bytes_max: Option<u64>,
     /// Whether scripts and functions are refused.
     pub scripts_off: Option<bool>,
+    /// New scripts and libraries within a minute, at most `SCRIPT_LOADS_MAX`; 0: the default.
+    pub script_loads_max: Option<u32>,
     /// Whether errors name servers.
     pub errors_detailed: Option<bool>,
     /// Whether a blocked call of unknown outcome is answered with an error.
@@ -74,6 +82,7 @@ impl SetClientRules {
             ops_max: self.ops_max.unwrap_or(before.ops_max),
             bytes_max: self.bytes_max.unwrap_or(before.bytes_max),
             scripts_off: self.scripts_off.unwrap_or(before.scripts_off),
+            script_loads_max: self.script_loads_max.unwrap_or(before.script_loads_max),
             errors_detailed: self.errors_detailed.unwrap_or(before.errors_detailed),
             blocked_errors: self.blocked_errors.unwrap_or(before.blocked_errors),
             idle_ms: self.idle_ms.unwrap_or(before.idle_ms),
@@ -96,6 +105,9 @@ impl SetClientRules {
         }
         if self.bytes_max.is_some_and(|bytes| bytes > BYTES_MAX) {
             return Err(Reject::BadQuota { name: "bytes-max", max: BYTES_MAX });
+        }
+        if self.script_loads_max.is_some_and(|loads| loads > SCRIPT_LOADS_MAX) {
+            return Err(Reject::BadQuota { name: "script-loads-max", max: SCRIPT_LOADS_MAX.into() });
         }
         match self.idle_ms {
             Some(ms) if ms != 0 && !IDLE_MS.contains(&ms) => Err(Reject::BadIdleTimeout(ms)),

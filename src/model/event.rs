@@ -40,6 +40,8 @@ pub enum EventClass {
     Asked,
     /// The cluster did it by itself: the steps of jobs, failovers, starts of nodes, observations.
     Automatic,
+    /// A client of a product did it with a command.
+    Client,
 }
 
 impl Event {
@@ -50,7 +52,20 @@ impl Event {
             self.kind,
             EventKind::Bootstrapped | EventKind::NodeRemoved | EventKind::MembershipChanged | EventKind::Recovered
         );
-        if lasting || self.node.is_some() { EventClass::Asked } else { EventClass::Automatic }
+        let of_client = matches!(
+            self.kind,
+            EventKind::ScriptLoaded
+                | EventKind::ScriptsFlushed
+                | EventKind::LibraryLoaded
+                | EventKind::LibrariesDeleted
+        );
+        if of_client {
+            EventClass::Client
+        } else if lasting || self.node.is_some() {
+            EventClass::Asked
+        } else {
+            EventClass::Automatic
+        }
     }
 }
 
@@ -186,6 +201,14 @@ macro_rules! for_every_event_kind {
             FormerPasswordRemoved = "former-password-removed",
             /// A node accepts or sends other cluster secrets.
             SecretsSet = "secrets-set",
+            /// A client loaded a script that the product did not have.
+            ScriptLoaded = "script-loaded",
+            /// A client had all scripts of a product forgotten.
+            ScriptsFlushed = "scripts-flushed",
+            /// A client loaded a library of functions.
+            LibraryLoaded = "library-loaded",
+            /// A client deleted libraries of functions.
+            LibrariesDeleted = "libraries-deleted",
         }
     };
 }

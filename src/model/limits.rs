@@ -63,7 +63,7 @@ pub const REPLID_LEN_MAX: usize = 64;
 /// Bytes of a zone's name: tables show it.
 pub const ZONE_LEN_MAX: usize = 64;
 /// Events of a class: some dozens for a migration, so the last migrations are recorded completely. An event has some 300
-/// bytes and at most 2.2 KB, so both classes together have half a megabyte, and at most 4.5 MB whatever clients declare.
+/// bytes and at most 2.2 KB, so all classes together have a megabyte, and at most 7 MB whatever clients declare.
 pub const EVENTS_MAX: usize = 1000;
 /// Bytes kept of an actor, and of what a client declares: a name of a user, a host and a command.
 pub const ACTOR_LEN_MAX: usize = 128;
@@ -92,3 +92,29 @@ pub const EJECT_AFTER_MS: std::ops::RangeInclusive<u32> = DOWN_AFTER_MS;
 pub const MAX_LAG_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
 /// Share of the primaries that may be down at once, percent: 0 would never fail over, which is what maintenance is for.
 pub const FAILOVER_SHARE: std::ops::RangeInclusive<u8> = 1..=100;
+/// Bytes of a script or library: real ones have some KB, the largest known some hundred. It fits into an entry of the log.
+pub const SCRIPT_LEN_MAX: usize = 512 << 10;
+/// Scripts of a product: applications have dozens, the largest some hundred.
+pub const SCRIPTS_MAX: usize = 1000;
+/// Bytes of the scripts of a product.
+pub const SCRIPT_BYTES_MAX: usize = 16 << 20;
+/// Libraries of a product: applications have one or two.
+pub const LIBRARIES_MAX: usize = 256;
+/// Bytes of the libraries of a product.
+pub const LIBRARY_BYTES_MAX: usize = 4 << 20;
+/// Products whose catalogues may be full; if there are more, each gets a smaller one. So the catalogues of a snapshot have
+/// some 80 MB, and at most twice as many while products are created.
+pub const FULL_CATALOGUES: usize = 4;
+/// Bytes of a library's name; Redis has no limit.
+pub const LIBRARY_NAME_LEN_MAX: usize = 128;
+/// Names of deleted libraries that are remembered, so that a server that was away deletes them, too.
+pub const DELETED_LIBRARIES_MAX: usize = 1000;
+/// The time for which loads are counted, milliseconds.
+pub const LOADS_MINUTE_MS: u64 = 60_000;
+/// New scripts and libraries that the clients of a product may load within a minute, unless it is set: more than an
+/// application has, and a client that loads without end needs hours to fill a log.
+pub const SCRIPT_LOADS_DEFAULT: u32 = 1000;
+/// The most that can be set: above, events of clients and results of changes would be forgotten within seconds.
+pub const SCRIPT_LOADS_MAX: u32 = 10_000;
+/// Bytes of new scripts and libraries that the clients of a product may load within a minute: a full catalogue.
+pub const LOADED_BYTES_MAX: u64 = 16 << 20;

@@ -28,6 +28,7 @@ pub mod reject;
 pub mod route;
 pub mod scan_cursor;
 pub mod scan_history;
+pub mod script;
 pub mod secret;
 pub mod slot;
 pub mod state;

@@ -24,6 +24,7 @@ use super::{
     reads::ReadPolicy,
     route::{HoldKind, Isolated, Mode},
     scan_history::ScanHistory,
+    script::ScriptCatalogue,
     secret::Credentials,
     slot::Layout,
 };
@@ -215,6 +216,8 @@ pub struct Product {
     pub clients_max: u32,
     /// What its clients may do.
     pub rules: ClientRules,
+    /// What its clients have loaded. Shared: the state is copied with every entry.
+    pub scripts: Arc<ScriptCatalogue>,
     /// Runs of sweeps so far, of all its groups. Their numbers are never used twice, even if the id of a group is.
     pub sweep_runs: u32,
     /// Owner and slot epoch of each slot; length `layout.slots()`.

@@ -24,6 +24,7 @@ pub mod reads;
 pub mod reload;
 pub mod routes;
 pub mod running;
+pub mod scripts;
 pub mod secret_file;
 pub mod server_commands;
 pub mod service;

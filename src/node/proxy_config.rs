@@ -9,7 +9,7 @@ use super::{machine_memory, open::Allowed};
 use crate::{
     config::Config,
     model::ids::{HostPort, NodeId},
-    proxy::{ClusterId, Limits, ProductCommands, ProxyConfig, ServerActivity, UnmanagedReplicas},
+    proxy::{ClusterId, Limits, ProductCommands, ProxyConfig, ScriptLink, ServerActivity, UnmanagedReplicas},
 };
 
 /// What the proxy shares with other parts of the node.
@@ -27,12 +27,14 @@ pub struct ProxyLinks {
     pub cluster: ClusterId,
     /// The commands of the servers of each product.
     pub commands: Option<watch::Receiver<Arc<ProductCommands>>>,
+    /// What the cluster knows of scripts and functions.
+    pub scripts: Option<ScriptLink>,
 }
 
 /// The settings that the proxy is started with. `allowed`: what the limit of open files allows.
 #[must_use]
 pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks) -> ProxyConfig {
-    let ProxyLinks { unmanaged, activity, misrouted, data_user_refused, cluster, commands } = links;
+    let ProxyLinks { unmanaged, activity, misrouted, data_user_refused, cluster, commands, scripts } = links;
     let proxy = &config.proxy;
     ProxyConfig {
         workers: proxy.worker_count(),
@@ -44,6 +46,7 @@ pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks
         misrouted,
         data_user_refused,
         commands,
+        scripts,
         activity,
         limits: Limits {
             clients_max: allowed.clients,

@@ -21,7 +21,9 @@ use super::{
     open::{Allowed, OpenNode},
     probe::{Prober, misrouted},
     proxy_config::{self, ProxyLinks},
-    reads, routes,
+    reads,
+    routes::{self, Published},
+    scripts::{self, ScriptRequests},
     secret_file::SecretFile,
     server_commands,
     service::NodeService,
@@ -137,10 +139,11 @@ impl OpenNode {
             permit: Arc::new(Permit::none()),
         };
         let unmanaged = UnmanagedReplicas::default();
-        let proxy = starting.proxy(&unmanaged, allowed)?;
+        let (proxy, script_requests) = starting.proxy(&unmanaged, allowed)?;
         let leader = starting.leader_parts();
         let movers = starting.movers(&leader);
         let calls = starting.calls(&leader, &movers, listener, (proxy.report(), allowed));
+        starting.answer_scripts(&leader, script_requests);
         starting.bootstrap();
         let leading = starting.leading(leader.clone());
         let (followers, last_heartbeat, heartbeat_end) = starting.followers(&leader, &proxy, &movers, unmanaged);
@@ -164,7 +167,7 @@ impl OpenNode {
 
 impl Starting<'_> {
     /// The threads that serve clients.
-    fn proxy(&self, unmanaged: &UnmanagedReplicas, allowed: Allowed) -> anyhow::Result<Proxy> {
+    fn proxy(&self, unmanaged: &UnmanagedReplicas, allowed: Allowed) -> anyhow::Result<(Proxy, ScriptRequests)> {
         let readable =
             reads::publish(&self.tasks, self.prober.clone(), self.log.state(), self.config.node.zone.clone());
         let (report, reports) = mpsc::channel(misrouted::REPORTS_MAX);
@@ -183,6 +186,8 @@ impl Starting<'_> {
             ),
         );
         let commands = server_commands::publish(&self.tasks, self.me.id, self.prober.clone(), self.log.state());
+        let Published { routes, catalogues } = routes::publish(&self.tasks, self.log.state());
+        let (link, requests) = scripts::link(catalogues);
         let links = ProxyLinks {
             unmanaged: unmanaged.clone(),
             activity: self.activity.clone(),
@@ -193,13 +198,31 @@ impl Starting<'_> {
                 move || log.cluster_id()
             }),
             commands: Some(commands),
+            scripts: Some(link),
         };
         let hot_path = proxy_config::config(self.config, self.me.id, allowed, links);
-        let routes = routes::publish(&self.tasks, self.log.state());
         let proxy = Proxy::start_with_reads(hot_path, routes, self.permit.clone(), readable)
             .context("the proxy's threads could not be started")?;
         self.tasks.watch_threads(proxy.thread_ended());
-        Ok(proxy)
+        Ok((proxy, requests))
+    }
+
+    /// Answers what the proxy asks about scripts and functions, until it ends.
+    fn answer_scripts(&self, leader: &LeaderParts, requests: ScriptRequests) {
+        let leaders = api::forward::Leaders::new(self.secret.clone()).calling_from(self.config.node.source);
+        let api = api::Api { control: self.control(leader), leaders };
+        self.tasks.spawn_finite("script-changes", scripts::changes::run(api, requests.changes));
+        let loading = scripts::libraries::run(self.me.id, self.log.state(), requests.libraries);
+        self.tasks.spawn_finite("script-libraries", loading);
+    }
+
+    fn control(&self, leader: &LeaderParts) -> Control {
+        Control {
+            log: Arc::new(self.log.clone()),
+            me: self.me.id,
+            view: leader.leases.view(),
+            lease: self.timing.lease_at_leader(),
+        }
     }
 
     fn leader_parts(&self) -> LeaderParts {
@@ -234,12 +257,7 @@ impl Starting<'_> {
             movers: movers.clone(),
             secret: self.secret.clone(),
         };
-        let control = Control {
-            log: Arc::new(self.log.clone()),
-            me: self.me.id,
-            view: leader.leases.view(),
-            lease: self.timing.lease_at_leader(),
-        };
+        let control = self.control(leader);
         let leased = self.permit.clone();
         let services = api::server::Services {
             control,

@@ -245,6 +245,7 @@ mod tests {
             clients_max: 0,
             rules: Default::default(),
             reads: crate::model::reads::ReadPolicy::default(),
+            scripts: Default::default(),
             sweep_runs: 0,
             slots: Vec::new(),
             scans: Default::default(),

@@ -16,6 +16,7 @@ pub mod job;
 pub mod job_memory;
 pub mod leadership_transfer;
 pub mod lease;
+pub mod libraries;
 pub mod liveness;
 pub mod membership;
 pub mod migration;

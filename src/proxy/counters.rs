@@ -105,6 +105,12 @@ counters! {
     /// Transactions answered with nil by the node: a watched slot had another owner, or the connection with the watch was
     /// lost.
     transactions_unwatched "transactions_unwatched";
+    /// Scripts loaded at a server in front of a call.
+    script_loads "script_loads";
+    /// Calls of scripts repeated with the body, because the server did not have the script.
+    script_repeats "script_calls_repeated";
+    /// Scripts and libraries that clients wanted to load, refused because of a limit.
+    scripts_refused "scripts_refused";
     /// Commands that the node answers itself, refused because they had too many arguments.
     long_local_commands "long_local_commands_refused";
     /// Split commands that were executed in sections, because they had many keys.

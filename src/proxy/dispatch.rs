@@ -6,12 +6,13 @@ use std::fmt;
 use super::{check::ServeCheck, client::Access};
 use crate::{
     commands::{
-        AllGroups, Args, Handling, InvalidCall, KeysError, Local, ResolveError, Spec, Split, TransactionCommand,
-        is_blocking_call, resolve,
+        AllGroups, Args, Handling, InvalidCall, KeysError, Local, ResolveError, ScriptCall, ScriptCommand, Spec, Split,
+        TransactionCommand, is_blocking_call, resolve,
     },
     model::{
         ids::{Epoch, SlotId},
         route::ProductRoutes,
+        script::ScriptDigest,
     },
     resp::request::Arg,
 };
@@ -67,6 +68,10 @@ pub(super) enum Dispatch {
     Split { kind: Split, spec: &'static Spec },
     /// The same in sections, because it has many keys: their routes are looked up as the sections are sent.
     LargeSplit { kind: Split, spec: &'static Spec },
+    /// Forward a call of a script or function to one server, which may lack it.
+    Script { target: DispatchTarget, kind: ScriptCall },
+    /// Ask the primaries of all groups about scripts or functions.
+    Scripts { command: ScriptCommand, spec: &'static Spec },
     /// Ask the primaries of all groups.
     AllGroups(AllGroups),
     /// Go on with the scan of a key, whose slot this is.
@@ -214,6 +219,8 @@ pub(super) fn dispatch(
             Dispatch::Refuse(RefusalReason::TooManyArguments(spec.name))
         }
         Handling::Local(local) => Dispatch::Local(local),
+        Handling::Script(kind) => script(routes, serve_check, spec, kind, call, scratch),
+        Handling::Scripts(command) => scripts(routes, serve_check, command, spec),
         Handling::Transaction(command) => Dispatch::Transaction(command, spec),
         Handling::AllGroups(kind) => of_groups(routes, serve_check, Dispatch::AllGroups(kind)),
         Handling::WaitReplicas => of_groups(routes, serve_check, Dispatch::WaitReplicas { spec }),
@@ -295,6 +302,70 @@ fn of_groups(routes: &ProductRoutes, serve_check: ServeCheck, dispatch: Dispatch
     dispatch
 }
 
+fn scripts(routes: &ProductRoutes, serve_check: ServeCheck, command: ScriptCommand, spec: &'static Spec) -> Dispatch {
+    if serve_check != ServeCheck::Open {
+        return Dispatch::Refuse(RefusalReason::ServeCheck(serve_check));
+    }
+    if routes.rules.scripts_off && command.loads() {
+        return Dispatch::Refuse(RefusalReason::ScriptsOff(spec.name));
+    }
+    if routes.groups.is_empty() {
+        return Dispatch::Refuse(RefusalReason::NoServers);
+    }
+    Dispatch::Scripts { command, spec }
+}
+
+fn script(
+    routes: &ProductRoutes,
+    serve_check: ServeCheck,
+    spec: &'static Spec,
+    kind: ScriptCall,
+    call: &CallContext<'_>,
+    scratch: &mut Scratch,
+) -> Dispatch {
+    if routes.rules.scripts_off {
+        return Dispatch::Refuse(RefusalReason::ScriptsOff(spec.name));
+    }
+    scratch.shrink();
+    scratch.positions.clear();
+    if let Err(error) = spec.keys(call, &mut scratch.positions) {
+        return Dispatch::Refuse(RefusalReason::Invalid(InvalidCall::new(spec, call, error)));
+    }
+    let (slot, keyless) = match scratch.positions.split_first() {
+        None => (slot_of_name(routes, kind, call.get(1)), true),
+        Some((&first, others)) => {
+            let slot = routes.layout.slot(call.get(first));
+            if others.iter().any(|arg| routes.layout.slot(call.get(*arg)) != slot) {
+                return Dispatch::Refuse(RefusalReason::CrossSlot);
+            }
+            (slot, false)
+        }
+    };
+    match forward(routes, serve_check, slot, spec) {
+        // What it reads is not known, and so not whether a replica has it.
+        Dispatch::Forward(target) if keyless => {
+            Dispatch::Script { target: DispatchTarget { may_read_replica: false, ..target }, kind }
+        }
+        Dispatch::Forward(target) => Dispatch::Script { target, kind },
+        other => other,
+    }
+}
+
+/// The slot in which a call without keys runs: the same one for the body of a script and for its digest, at every node. As a
+/// request of a slot, it is parked while its server changes, and its reply passes check 2.
+#[cold]
+fn slot_of_name(routes: &ProductRoutes, kind: ScriptCall, name: &[u8]) -> SlotId {
+    let digest = match kind {
+        ScriptCall::Body => Some(ScriptDigest::of(name)),
+        ScriptCall::Digest => ScriptDigest::parse(name),
+        ScriptCall::Function => None,
+    };
+    match digest {
+        Some(digest) => routes.layout.slot(digest.to_string().as_bytes()),
+        None => routes.layout.slot(name),
+    }
+}
+
 fn by_keys(
     routes: &ProductRoutes,
     serve_check: ServeCheck,
@@ -302,9 +373,6 @@ fn by_keys(
     call: &CallContext<'_>,
     scratch: &mut Scratch,
 ) -> Dispatch {
-    if routes.rules.scripts_off && spec.runs_script() {
-        return Dispatch::Refuse(RefusalReason::ScriptsOff(spec.name));
-    }
     scratch.shrink();
     scratch.positions.clear();
     if let Err(error) = spec.routing_keys(call, &mut scratch.positions) {
@@ -449,6 +517,10 @@ mod tests {
             Dispatch::Forward(t) => format!("group {} write {}", t.group, t.is_write),
             Dispatch::Split { kind, .. } => format!("split {kind:?}"),
             Dispatch::LargeSplit { kind, .. } => format!("large split {kind:?}"),
+            Dispatch::Script { target: t, kind } => {
+                format!("{kind:?} to group {} write {} replica {}", t.group, t.is_write, t.may_read_replica)
+            }
+            Dispatch::Scripts { command, .. } => format!("{command:?}"),
             Dispatch::AllGroups(kind) => format!("all groups {kind:?}"),
             Dispatch::KeyScan(slot) => format!("key scan {slot}"),
             Dispatch::Transaction(command, _) => format!("transaction {command:?}"),
@@ -474,8 +546,19 @@ mod tests {
             ("DEL foo hello", "split Sum"),
             ("MSETNX foo 1 hello 2", "CROSSSLOT Keys in"),
             ("SINTER foo hello", "CROSSSLOT Keys in"),
-            ("EVAL return 1 foo", "group 0 write true"),
-            ("EVAL return 0", "ERR a call"),
+            ("EVAL return 1 foo", "Body to group 0 write true replica false"),
+            ("EVAL_RO return 1 foo", "Body to group 0 write false replica true"),
+            ("EVALSHA x 2 foo hello", "CROSSSLOT Keys in"),
+            ("EVALSHA x 1 held", "held"),
+            // The slots of 63143b6f8007b98c53ca2149822777b3566f9241 (the digest of `return`) and of `f`.
+            ("EVAL return 0", "Body to group 1 write true replica false"),
+            ("EVAL_RO return 0", "Body to group 1 write false replica false"),
+            ("EVALSHA_RO 63143B6F8007B98C53CA2149822777B3566F9241 0", "Digest to group 1 write false replica false"),
+            ("FCALL f 0", "Function to group 1 write true replica false"),
+            ("FCALL f x", "ERR Bad number"),
+            ("SCRIPT LOAD x", "ScriptLoad"),
+            ("SCRIPT DEBUG YES", "ERR 'script|debug': the"),
+            ("FUNCTION LIST", "FunctionList"),
             ("OBJECT ENCODING foo", "group 0 write false"),
             ("GET held", "held"),
             ("MGET foo held", "held"),

@@ -41,6 +41,7 @@ mod quota;
 mod reads;
 mod replies;
 mod report;
+mod scripts;
 mod session;
 mod strangers;
 mod transaction;
@@ -66,6 +67,9 @@ pub use counters::StatsSnapshot;
 pub use dispatch::DispatchBench;
 pub use limits::Limits;
 pub use report::{HoldProgress, ListenerReport, ProxyReport};
+pub use scripts::{
+    LibrariesLoaded, LibraryRequest, ScriptCatalogues, ScriptChange, ScriptLink, ScriptRequest, ScriptsChanged,
+};
 pub use unmanaged::UnmanagedReplicas;
 
 use crate::{
@@ -113,6 +117,8 @@ pub struct ProxyConfig {
     pub data_user_refused: Option<mpsc::Sender<HostPort>>,
     /// The commands of the servers of each product. `None`: only those of the table are served.
     pub commands: Option<watch::Receiver<Arc<ProductCommands>>>,
+    /// What the cluster knows of scripts and functions. `None`: clients cannot load any.
+    pub scripts: Option<ScriptLink>,
     /// When workers last received bytes from each server, for the prober.
     pub activity: ServerActivity,
     /// Limits and deadlines.
@@ -165,6 +171,7 @@ impl Default for ProxyConfig {
             misrouted: None,
             data_user_refused: None,
             commands: None,
+            scripts: None,
             activity: ServerActivity::default(),
             limits: Limits::default(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -233,6 +240,7 @@ impl Proxy {
         let (workers, limits) = (config.workers.max(1), config.limits.clone().within_memory());
         let config = Arc::new(ProxyConfig { workers, limits, ..config });
         let memory = Arc::new(MemoryBudget::new(config.limits.memory_max));
+        let bodies = Arc::<scripts::EvalBodies>::default();
         let shared = Arc::new(SharedReport::new(config.workers, memory.clone()));
         let (phase, phases) = watch::channel(ProxyPhase::Run);
         let unexpected = Arc::new(watch::Sender::new(None));
@@ -249,6 +257,7 @@ impl Proxy {
                 shared: shared.clone(),
                 permit: permit.clone(),
                 memory: memory.clone(),
+                bodies: bodies.clone(),
                 routes: routes.clone(),
                 reads: reads.clone(),
                 inbox,

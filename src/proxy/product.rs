@@ -14,6 +14,7 @@ use super::{
     backend_set::BackendSet,
     dedicated::DedicatedPool,
     quota::Quota,
+    scripts::ProductScripts,
     worker::Worker,
 };
 use crate::{
@@ -37,6 +38,8 @@ pub(super) struct ProductView {
     pub(super) min_acks: Cell<u8>,
     /// A copy of `routes.reads.confirmed`.
     pub(super) confirm_reads: Cell<bool>,
+    /// What its clients have loaded.
+    pub(super) scripts: ProductScripts,
     /// Workers of the node.
     workers: usize,
     /// The worker's share of the product's quotas. `None`: it has none.
@@ -63,6 +66,7 @@ impl ProductView {
             quota: RefCell::new(Quota::new(routes.rules, workers).map(Rc::new)),
             min_acks: Cell::new(routes.min_acks),
             confirm_reads: Cell::new(routes.reads.confirmed),
+            scripts: ProductScripts::default(),
             routes: RefCell::new(routes),
             reads: RefCell::default(),
             backend_sets: RefCell::default(),

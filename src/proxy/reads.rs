@@ -113,6 +113,9 @@ impl InFlight {
     /// Repeats a read at the primary, if that is allowed and possible, because the replica did not answer it or check 2
     /// withholds the answer. `sent`: the replica may have executed it.
     pub(super) fn retry_at_primary(self, worker: &Worker, replica: &Backend, request: &[u8], sent: bool, why: &str) {
+        if let Requester::Load(_) = &self.requester {
+            return self.fail_with(worker, sent, b"");
+        }
         let session = self.requester.session().clone();
         if session.is_closed() {
             return;
@@ -135,6 +138,7 @@ impl InFlight {
             (Some((_, epoch)), Some(backend)) if backend.available(worker).is_ok() => {
                 worker.stats.replica_repeats.set(worker.stats.replica_repeats.get() + 1);
                 let (tick, generation) = (worker.clock.tick(), worker.routes.generation());
+                session.load_script_of(worker, &backend, request);
                 backend.send(request, Self { epoch, tick, generation, ..self });
             }
             _ => self.fail_with(worker, sent, text.as_bytes()),
@@ -154,7 +158,7 @@ impl InFlight {
                 }
                 Some((group?, self.epoch))
             }
-            Requester::Session(..) | Requester::Block(_) | Requester::Step(_) => {
+            Requester::Session(..) | Requester::Block(_) | Requester::Step(_) | Requester::Load(_) => {
                 let route = free(self.slot?)?;
                 Some((route.group?, route.epoch))
             }

@@ -65,6 +65,11 @@ impl Replies {
         ticket.0 == self.base && !self.queue.is_empty()
     }
 
+    /// Whether nothing was asked behind the request with `ticket`.
+    pub(super) fn is_last(&self, ticket: Ticket) -> bool {
+        ticket.0.wrapping_sub(self.base) as usize + 1 == self.queue.len()
+    }
+
     /// Stores the beginning of the next reply; [`complete`](Self::complete) adds the rest.
     pub(super) fn begin(&mut self, piece: Vec<u8>) {
         if matches!(self.queue.front(), Some(Slot::Waiting)) {

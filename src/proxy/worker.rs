@@ -47,6 +47,7 @@ use super::{
     permit::Permit,
     product::ProductView,
     report::{SharedReport, WorkerStatus},
+    scripts::{EvalBodies, ScriptCatalogues, SeenBodies},
     session::{CutOff, Session, SessionTask},
 };
 use crate::{
@@ -73,6 +74,7 @@ pub(super) struct WorkerStart {
     pub(super) shared: Arc<SharedReport>,
     pub(super) permit: Arc<Permit>,
     pub(super) memory: Arc<MemoryBudget>,
+    pub(super) bodies: Arc<EvalBodies>,
     pub(super) routes: watch::Receiver<Arc<RouteTable>>,
     pub(super) reads: watch::Receiver<Arc<ReadTable>>,
     pub(super) inbox: mpsc::Receiver<Accepted>,
@@ -116,6 +118,11 @@ pub(super) struct Worker {
     pub(super) slow: RefCell<Vec<Rc<Session>>>,
     pub(super) memory: WorkerMemory,
     pub(super) dedicated: DedicatedCount,
+    catalogues: watch::Receiver<Arc<ScriptCatalogues>>,
+    /// Bodies of scripts that came by EVAL, of all workers.
+    pub(super) bodies: Arc<EvalBodies>,
+    /// Those that this worker has noted.
+    pub(super) seen_bodies: SeenBodies,
     /// Sessions that are not read for lack of memory.
     pub(super) paused: RefCell<Vec<Rc<Session>>>,
     /// Ticks for which sessions have been paused.
@@ -150,12 +157,15 @@ async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
         shared,
         permit,
         memory,
+        bodies,
         mut routes,
         mut reads,
         mut inbox,
         mut unblocks,
         mut phase,
     } = start;
+    let without = || watch::channel(Arc::default()).1;
+    let mut catalogues = config.scripts.as_ref().map_or_else(without, |link| link.catalogues.clone());
     let (panics, mut panicked) = mpsc::channel(1);
     let workers = config.workers;
     let memory = WorkerMemory::new(memory, workers);
@@ -178,6 +188,9 @@ async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
         slow: RefCell::default(),
         memory,
         dedicated: DedicatedCount::default(),
+        catalogues: catalogues.clone(),
+        bodies,
+        seen_bodies: SeenBodies::default(),
         paused: RefCell::default(),
         paused_ticks: Cell::new(0),
         replied: RefCell::default(),
@@ -215,6 +228,7 @@ async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
                 let table = reads.borrow_and_update().clone();
                 worker.routes.swap_reads(&table);
             }
+            Ok(()) = catalogues.changed() => worker.swap_catalogues(),
             () = worker.memory.exceeded.notified() => worker.shed(),
             () = worker.recount.notified() => worker.recount_holds(),
             _ = ticks.tick() => worker.on_tick(),
@@ -255,6 +269,8 @@ impl Worker {
     /// Replaces the route table. Runs as a turn of its own, so that no other turn sees half of it.
     fn swap(self: &Rc<Self>, table: &RouteTable) {
         let swapped = self.routes.swap(table);
+        // A server that these routes name for the first time may lack what is in a catalogue that was published before.
+        self.swap_catalogues();
         for view in &swapped.other_logins {
             self.close_outdated_logins(view);
         }
@@ -271,6 +287,16 @@ impl Worker {
         self.resend_cut_off();
         self.parking.unpark_all();
         self.publish();
+    }
+
+    /// Takes over the newest catalogues.
+    pub(super) fn swap_catalogues(&self) {
+        let newest = self.catalogues.borrow().clone();
+        for (id, product) in &*self.routes.products() {
+            if let Some(catalogue) = newest.get(id) {
+                product.scripts.swap(catalogue);
+            }
+        }
     }
 
     /// Sends the requests again that a hold has cut off and whose slots are no longer held.

@@ -14,7 +14,7 @@ use crate::model::{
     state::Entry,
 };
 
-/// The longest encoded entry, in bytes. The largest real one names every second one of 16384 slots and has about 70 KB.
+/// The longest encoded entry, in bytes. The largest real one has a script of 512 KB.
 pub const ENTRY_LEN_MAX: usize = 1 << 20;
 
 /// Encodes an entry. Equal entries give equal bytes.

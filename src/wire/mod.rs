@@ -17,6 +17,7 @@ mod reads;
 mod redacted;
 pub mod refused;
 mod scan_history;
+mod script;
 pub mod secret_report;
 pub mod secrets;
 pub mod snapshot;

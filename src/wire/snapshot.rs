@@ -19,6 +19,7 @@ use super::{
     promotion::{self, offset_from, offset_to, promotion_from, promotion_to},
     reads::{policy_from, policy_to},
     scan_history::{history_from, history_to},
+    script::{catalogue_from, catalogue_to},
 };
 use crate::model::{
     change::{NewMember, NewProduct},
@@ -200,6 +201,8 @@ fn product_state_to(p: &Product) -> pb::Product {
         former_auth: former_to(&p.auth),
         idle_ms: p.rules.idle_ms,
         scan_history: history_to(&p.scans),
+        script_loads_max: p.rules.script_loads_max,
+        scripts: catalogue_to(&p.scripts),
     }
 }
 
@@ -229,8 +232,10 @@ fn product_state_from(p: pb::Product) -> Result<Product, DecodeError> {
             errors_detailed: p.errors_detailed,
             blocked_errors: p.blocked_errors,
             idle_ms: p.idle_ms,
+            script_loads_max: p.script_loads_max,
         },
         scans: history_from(p.scan_history)?,
+        scripts: catalogue_from(p.scripts)?,
     })
 }
 

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use pontoon::model::{
     change::{
-        AddServer, Admit, AssignFree, BeginRemove, Bootstrap, CancelMigration, Change, Cleaned, CreateGroup, Eject,
-        EndSweep, FinishAssign, FinishPromotion, FinishRemove, ForgetFormer, GiveUpAssign, GiveUpPromotion, GroupNote,
-        MarkResynced, MigrationProgress, NewMember, NewProduct, NodeNote, NoteGroup, NoteMembership, NoteNode,
-        NotePrimary, NoteReconciled, OpenHold, PauseMigration, PlanMigration, Recover, Reinstate, Release, RemoveGroup,
-        RemoveProduct, RemoveServer, RestartMigration, ResumeMigration, SetAuth, SetCluster, SetControlUser,
-        SetDataUser, SetGroup, SetImpaired, SetMigration, SetProduct, SetRole, SetServer, StartAssign, StartMigration,
-        StartPromotion, StartRun, Switch,
+        AddServer, Admit, AssignFree, BeginRemove, Bootstrap, CancelMigration, Change, Cleaned, CreateGroup,
+        DeleteLibraries, Eject, EndSweep, FinishAssign, FinishPromotion, FinishRemove, FlushScripts, ForgetFormer,
+        GiveUpAssign, GiveUpPromotion, GroupNote, LoadLibrary, LoadScript, MarkResynced, MigrationProgress, NewMember,
+        NewProduct, NodeNote, NoteGroup, NoteMembership, NoteNode, NotePrimary, NoteReconciled, OpenHold,
+        PauseMigration, PlanMigration, Recover, Reinstate, Release, RemoveGroup, RemoveProduct, RemoveServer,
+        RestartMigration, ResumeMigration, SetAuth, SetCluster, SetControlUser, SetDataUser, SetGroup, SetImpaired,
+        SetMigration, SetProduct, SetRole, SetServer, StartAssign, StartMigration, StartPromotion, StartRun, Switch,
     },
     client_rules::SetClientRules,
     data_user::DataUser,
@@ -612,6 +613,7 @@ pub fn limited() -> Log {
                     ops_max: Some(5_000),
                     bytes_max: Some(1 << 20),
                     scripts_off: Some(true),
+                    script_loads_max: None,
                     errors_detailed: Some(true),
                     blocked_errors: None,
                     idle_ms: Some(60_000),
@@ -667,6 +669,7 @@ pub fn ruled() -> Log {
                     ops_max: Some(5000),
                     bytes_max: Some(1 << 20),
                     scripts_off: Some(true),
+                    script_loads_max: None,
                     errors_detailed: Some(true),
                     blocked_errors: None,
                     idle_ms: Some(300_000),
@@ -731,8 +734,44 @@ pub fn secrets() -> Log {
     vec![(STEP, changes().swap_remove(0).1), ("note_node_secrets_set", Change::NoteNode(note))]
 }
 
+/// A product whose clients have loaded scripts and libraries.
+pub fn scripts() -> Log {
+    let product = ProductId(1);
+    let library = |name: &str, code: &'static str| {
+        Change::LoadLibrary(LoadLibrary { product, name: name.into(), code: Bytes::from_static(code.as_bytes()) })
+    };
+    let script =
+        |body: &'static str| Change::LoadScript(LoadScript { product, body: Bytes::from_static(body.as_bytes()) });
+    let rules = SetClientRules { script_loads_max: Some(50), ..SetClientRules::default() };
+    vec![
+        (STEP, changes().swap_remove(0).1),
+        (
+            "set_product_scripts",
+            Change::SetProduct(SetProduct {
+                product,
+                port: None,
+                databases: None,
+                auth: None,
+                auto_rebalance: None,
+                min_acks: None,
+                min_acks_ms: None,
+                reads: SetReads::default(),
+                clients_max: None,
+                rules,
+            }),
+        ),
+        ("load_script", script("return 1")),
+        ("flush_scripts", Change::FlushScripts(FlushScripts { product })),
+        (STEP, script("return 2")),
+        (STEP, script("return 3")),
+        ("load_library", library("lib", "#!lua name=lib\nredis.register_function('f', function() return 1 end)")),
+        (STEP, library("other", "#!lua name=other\nredis.register_function('g', function() return 1 end)")),
+        ("delete_libraries", Change::DeleteLibraries(DeleteLibraries { product, names: ["other".to_owned()].into() })),
+    ]
+}
+
 /// All of them.
-pub fn all() -> [Log; 12] {
+pub fn all() -> [Log; 13] {
     [
         changes(),
         migrations(),
@@ -746,5 +785,6 @@ pub fn all() -> [Log; 12] {
         ruled(),
         audited(),
         secrets(),
+        scripts(),
     ]
 }

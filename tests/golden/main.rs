@@ -30,11 +30,11 @@ use prost::Message;
 
 use self::logs::{
     Log, STEP, all, audited, blocked, changes, ejections, group_notes, limited, migrations, node_notes, noted,
-    promotions, rotation, ruled,
+    promotions, rotation, ruled, scripts,
 };
 
 /// The golden files of last states.
-const STATES: [&str; 14] = [
+const STATES: [&str; 15] = [
     "state",
     "state_migrations",
     "state_promotions",
@@ -49,6 +49,7 @@ const STATES: [&str; 14] = [
     "state_audited",
     "state_blocked",
     "state_former",
+    "state_scripts",
 ];
 
 /// The golden files of entries that name who asked for them.
@@ -242,6 +243,7 @@ fn a_state_with_rules_for_clients_is_read_and_written_as_it_was() {
         ops_max: 5000,
         bytes_max: 1 << 20,
         scripts_off: true,
+        script_loads_max: 0,
         errors_detailed: true,
         blocked_errors: false,
         idle_ms: 300_000,
@@ -255,6 +257,18 @@ fn a_state_with_a_rule_for_blocked_calls_is_read_and_written_as_it_was() {
     let state = last_state(&numbered(blocked()));
     assert_eq!(state.products[&ProductId(1)].rules, ClientRules { blocked_errors: true, ..ClientRules::default() });
     assert_kept("state_blocked", &state);
+}
+
+#[test]
+fn a_state_with_scripts_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(scripts()));
+    assert!(state.results.values().all(|r| r.outcome.is_ok()), "{:?}", state.results);
+    let product = &state.products[&ProductId(1)];
+    let loaded = &product.scripts;
+    assert_eq!((loaded.scripts().len(), loaded.libraries().len(), loaded.deleted().len()), (2, 1, 1));
+    assert_eq!((loaded.flushed, loaded.libraries_at, loaded.recent.count), (Epoch(4), Epoch(9), 5));
+    assert_eq!(product.rules.script_loads_max, 50);
+    assert_kept("state_scripts", &state);
 }
 
 #[test]

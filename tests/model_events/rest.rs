@@ -103,6 +103,7 @@ pub fn audited() -> Log {
             ops_max: Some(1000),
             bytes_max: Some(1 << 20),
             scripts_off: Some(true),
+            script_loads_max: Some(50),
             errors_detailed: Some(true),
             blocked_errors: Some(true),
             idle_ms: Some(300_000),
@@ -192,8 +193,8 @@ pub const SAID: &[(&str, &str, &str, &str)] = &[
     (
         "several settings",
         "product-set",
-        "auto-rebalance=off, min-acks=0, min-acks-timeout=1s, read-from=primary, max-lag=1s, read-your-writes=off, clients-max=none, ops-max=none, bytes-max=none, scripts=on, errors=short, blocked-unknown=close, idle-timeout=off",
-        "auto-rebalance=on, min-acks=1, min-acks-timeout=1500ms, read-from=nearest, max-lag=off, read-your-writes=on, clients-max=300, ops-max=1000, bytes-max=1048576, scripts=off, errors=detailed, blocked-unknown=error, idle-timeout=300s",
+        "auto-rebalance=off, min-acks=0, min-acks-timeout=1s, read-from=primary, max-lag=1s, read-your-writes=off, clients-max=none, ops-max=none, bytes-max=none, scripts=on, script-loads-max=none, errors=short, blocked-unknown=close, idle-timeout=off",
+        "auto-rebalance=on, min-acks=1, min-acks-timeout=1500ms, read-from=nearest, max-lag=off, read-your-writes=on, clients-max=300, ops-max=1000, bytes-max=1048576, scripts=off, script-loads-max=50, errors=detailed, blocked-unknown=error, idle-timeout=300s",
     ),
     ("two passwords", "product-set", "password=set, former-password=none", "password=changed, former-password=set"),
     ("one password", "product-set", "former-password=set", "former-password=none"),

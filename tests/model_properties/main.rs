@@ -5,6 +5,7 @@ mod ejections;
 mod events;
 mod migrations;
 mod promotions;
+mod scripts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -154,11 +155,13 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
                 ops_max: (f % 5 == 0).then_some(u32::from(a).saturating_mul(4_000_000)),
                 bytes_max: (f % 7 == 0).then_some(u64::from(a) << 34),
                 scripts_off: (f % 2 == 0).then_some(a % 2 == 0),
+                script_loads_max: (f % 13 == 0).then_some(u32::from(a) * 300),
                 errors_detailed: (f % 3 == 1).then_some(a % 3 == 0),
                 blocked_errors: (f % 5 == 1).then_some(a % 3 == 1),
                 idle_ms: (f % 11 == 0).then_some(u32::from(a) * 100),
             },
         }),
+        10 if d % 3 != 0 => scripts::resolve(product, [b, c, d, e]),
         10 => Change::RemoveProduct(RemoveProduct { product }),
         11..=13 => Change::CreateGroup(CreateGroup {
             product,

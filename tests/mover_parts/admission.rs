@@ -69,6 +69,7 @@ impl World {
             clients_max: 0,
             rules: Default::default(),
             reads: Default::default(),
+            scripts: Default::default(),
             sweep_runs: 0,
             slots: vec![owned; 1024],
         };

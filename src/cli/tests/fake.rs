@@ -161,6 +161,7 @@ calls! {
     create_product(CreateProductRequest) -> ChangeReply, options;
     set_product(SetProductRequest) -> ChangeReply, options;
     remove_product(RemoveProductRequest) -> ChangeReply, options;
+    change_scripts(ChangeScriptsRequest) -> ChangeReply, options;
     list_groups(ListGroupsRequest) -> ListGroupsReply;
     show_group(ShowGroupRequest) -> ShowGroupReply;
     promote(PromoteRequest) -> ChangeReply, options;

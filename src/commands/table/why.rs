@@ -2,8 +2,6 @@
 //! Knows nothing of which commands they are for.
 
 pub(super) const PUBSUB_LATER: &str = "publish and subscribe is not supported by this proxy yet, not executed";
-pub(super) const SCRIPTS: &str = "managing scripts and functions on all servers is not supported by this proxy \
-    yet, not executed. EVAL needs no loading";
 pub(super) const TRACKING: &str = "client-side caching is not supported by this proxy yet, not executed";
 pub(super) const SESSIONS: &str =
     "managing the connections of other clients is not supported by this proxy yet, not executed";
@@ -23,4 +21,6 @@ pub(super) const FIELDSETS: &str = "a fieldset belongs to one connection to one 
     servers, not executed. HSET in a pipeline does the same";
 pub(super) const INDEX: &str =
     "its index spans the keys of one server only, so the answer would be wrong here, not executed";
+pub(super) const SCRIPT_DEBUG: &str = "the debugger would stop a server that other clients use, not executed. Debug the \
+    script at a server of your own";
 pub(super) const HTTP: &str = "this is HTTP, not Redis; possible attack through a browser. The connection is closed";

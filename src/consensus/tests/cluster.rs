@@ -328,7 +328,7 @@ async fn a_leader_that_was_removed_does_not_depose_those_after_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lagging_node_and_a_new_one_get_a_snapshot() {
     let root = tempfile::tempdir().unwrap();
-    let keep = RetainedState { snapshot_every: 20, entries: 3 };
+    let keep = RetainedState { snapshot_every: 20, entries: 3, ..RetainedState::default() };
     let (sites, mut nodes) = three(&root, keep).await;
     let at = leader_of(&nodes.iter().collect::<Vec<_>>()).await;
     let lag = (at + 1) % 3;
@@ -379,6 +379,26 @@ async fn a_lagging_node_and_a_new_one_get_a_snapshot() {
     assert_eq!(again.consensus.state().borrow().results, before.results);
     again.stop().await;
     new.stop().await;
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+/// Entries with large scripts would fill a disk long before there are so many that a snapshot is made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_of_many_bytes_is_compacted_however_few_its_entries_are() {
+    let root = tempfile::tempdir().unwrap();
+    let keep = RetainedState { bytes: 4096, ..RetainedState::default() };
+    let (_, nodes) = three(&root, keep).await;
+    let all: Vec<&Node> = nodes.iter().collect();
+    let mut metrics: Vec<_> = all.iter().map(|node| node.consensus.raft().metrics()).collect();
+    for n in 0.. {
+        propose(&all, 1000 + n, change(n as u64)).await;
+        if metrics.iter_mut().all(|m| m.borrow_and_update().purged.is_some_and(|p| p.index > 3)) {
+            break;
+        }
+        assert!(n < 1000, "nothing was purged on some node");
+    }
     for node in nodes {
         node.stop().await;
     }

@@ -14,7 +14,7 @@ use crate::{
             context::LeaderContext,
             waits::{Waits, not_written},
         },
-        servers::{reconciler::ReplicationReconciler, scripts::ScriptController},
+        servers::{libraries::LibraryController, reconciler::ReplicationReconciler, scripts::ScriptController},
     },
     faults::{self, Rule},
     model::{
@@ -31,6 +31,7 @@ use crate::{
         guard::GUARD_ENDS_WHEN,
         impairment::writes_refused,
         leadership_transfer::{TransferCandidates, transfer_candidates},
+        libraries,
         liveness::Watchers,
         observation::Observation,
         scripts,
@@ -53,6 +54,7 @@ pub struct GroupController {
     ejections: EjectionController,
     notes: GroupNotes,
     scripts: ScriptController,
+    libraries: LibraryController,
     /// Primaries that follow another server, and since when.
     following_primaries: BTreeMap<HostPort, Instant>,
     /// For groups whose primary has been down without a break: how many failovers were begun, and when the last one
@@ -78,6 +80,7 @@ impl GroupController {
         let reversed = faults::without(Rule::LargestOffset).then(|| reverse_offsets(&seen));
         let decisions = decide(&state, reversed.as_ref().unwrap_or(&seen), &watchers, &following_primaries, ctx.me);
         waiting.extend(self.scripts.step(ctx, scripts::decide(&state, &seen, &watchers)));
+        self.libraries.step(ctx, libraries::targets(&state, &seen));
         self.notes.write(ctx, notes(&state, &seen, &watchers, &following_primaries, &decisions)).await;
         let open = |place: &(ProductId, GroupId)| state.promotion_of(place.0, place.1).is_some();
         self.begun.retain(|place, _| open(place) || decisions.iter().any(|d| (d.product, d.group) == *place));

@@ -6,6 +6,7 @@ pub mod control_user;
 pub mod data_user;
 pub mod fence;
 pub mod flush;
+pub mod libraries;
 pub mod offered;
 pub mod reconciler;
 pub mod replication_commands;

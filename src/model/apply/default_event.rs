@@ -110,7 +110,11 @@ impl DefaultEvent {
             | Change::MarkResynced(_)
             | Change::Eject(_)
             | Change::NoteGroup(_)
-            | Change::NoteNode(_) => return None,
+            | Change::NoteNode(_)
+            | Change::LoadScript(_)
+            | Change::FlushScripts(_)
+            | Change::LoadLibrary(_)
+            | Change::DeleteLibraries(_) => return None,
         })
     }
 }

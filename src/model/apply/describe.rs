@@ -246,6 +246,11 @@ fn product(old: &Product, new: &Product, lines: &mut Vec<String>) {
     if old.rules != new.rules {
         lines.push(format!("product '{name}': {}", new.rules));
     }
+    let loaded = |product: &Product| (product.scripts.scripts().len(), product.scripts.libraries().len());
+    if old.scripts != new.scripts {
+        let (scripts, libraries) = loaded(new);
+        lines.push(format!("product '{name}': {scripts} script(s) and {libraries} libraries are loaded"));
+    }
     if let Some(now) = auth(&old.auth, &new.auth) {
         lines.push(format!("product '{name}': {now}"));
     }

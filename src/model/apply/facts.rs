@@ -12,6 +12,7 @@ use crate::model::{
     printable::printable,
     reads::ReadPolicy,
     route::{Isolated, Mode},
+    script::{Loaded, ScriptCatalogue, ScriptDigest},
     secret::{Credentials, Secret},
     slot::Layout,
     state::{
@@ -132,12 +133,15 @@ pub(super) fn of_product(product: &Product) -> Facts {
         reads,
         clients_max,
         rules,
+        // What clients load is no setting; see `of_scripts` and the next ones.
+        scripts: _,
         sweep_runs: _,
         slots: _,
         scans: _,
     } = product;
     let ReadPolicy { from, max_lag_ms, own_writes, confirmed } = reads;
-    let ClientRules { ops_max, bytes_max, scripts_off, errors_detailed, blocked_errors, idle_ms } = rules;
+    let ClientRules { ops_max, bytes_max, scripts_off, script_loads_max, errors_detailed, blocked_errors, idle_ms } =
+        rules;
     let mut facts = vec![
         fact("port", port),
         fact("layout", layout_name(*layout)),
@@ -158,11 +162,33 @@ pub(super) fn of_product(product: &Product) -> Facts {
         fact("ops-max", limit((*ops_max).into())),
         fact("bytes-max", limit(*bytes_max)),
         fact("scripts", on_off(!scripts_off)),
+        // None: it is not set, so that the default applies.
+        fact("script-loads-max", limit((*script_loads_max).into())),
         fact("errors", if *errors_detailed { "detailed" } else { "short" }),
         fact("blocked-unknown", if *blocked_errors { "error" } else { "close" }),
         fact("idle-timeout", limit_of_time(*idle_ms)),
     ]);
     facts
+}
+
+/// All scripts of a product.
+pub(super) fn of_scripts(catalogue: &ScriptCatalogue) -> Facts {
+    vec![fact("scripts", catalogue.scripts().len()), fact("bytes", catalogue.script_bytes())]
+}
+
+/// The libraries of a product, and when they changed.
+pub(super) fn of_libraries(catalogue: &ScriptCatalogue) -> Facts {
+    let changed = Some(catalogue.libraries_at.0).filter(|at| *at != 0);
+    vec![
+        fact("libraries", catalogue.libraries().len()),
+        fact("bytes", catalogue.library_bytes()),
+        fact("changed", changed.map_or_else(none, |at| format!("entry {at}"))),
+    ]
+}
+
+/// A script or a library, without its text.
+pub(super) fn of_loaded(loaded: &Loaded) -> Facts {
+    vec![fact("bytes", loaded.text.len()), fact("digest", ScriptDigest::of(&loaded.text))]
 }
 
 fn of_auth(auth: &ProductAuth) -> Facts {

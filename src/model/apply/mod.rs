@@ -22,9 +22,11 @@ mod note;
 mod product;
 mod promotion;
 mod run;
+mod script;
 mod slot;
 mod subject;
 
+pub use self::script::changes_catalogue;
 use self::{
     common::clipped,
     events::{Before, When},

@@ -1,6 +1,8 @@
 //! Products: creation, settings, removal.
 //! Knows nothing of listeners, except that no two of a host may use the same port.
 
+use std::sync::Arc;
+
 use super::{
     Apply,
     common::{product, product_mut, routed},
@@ -157,6 +159,7 @@ pub(super) fn insert(state: &mut ClusterState, new: &NewProduct, at: Position) -
         reads: ReadPolicy::default(),
         clients_max: 0,
         rules: ClientRules::default(),
+        scripts: Arc::default(),
         sweep_runs: 0,
         slots: vec![SlotState::default(); usize::from(new.layout.slots())],
         scans: ScanHistory::default(),

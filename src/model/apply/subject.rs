@@ -8,6 +8,7 @@ use crate::model::{
     ids::{AssignmentId, GroupId, HostPort, MigrationId, NodeId, ProductId, PromotionId, SlotId},
     migration::Job,
     ports::addr_key,
+    script::ScriptDigest,
     state::{Cause, ClusterState, Group, Product},
 };
 
@@ -38,6 +39,14 @@ pub(super) enum Subject {
     Slots(ProductId, BTreeSet<SlotId>),
     /// A migration.
     Migration(MigrationId),
+    /// A script.
+    Script(ProductId, ScriptDigest),
+    /// All scripts of a product.
+    Scripts(ProductId),
+    /// A library of functions.
+    Library(ProductId, String),
+    /// All libraries of a product.
+    Libraries(ProductId),
 }
 
 impl Subject {
@@ -89,6 +98,10 @@ impl Subject {
             Change::MarkResynced(c) => Self::Primary(c.product, c.group),
             Change::Eject(c) => Self::SlotsOf(c.product, c.group),
             Change::Reinstate(c) => ejected(state, c.product, c.group),
+            Change::LoadScript(c) => Self::Script(c.product, ScriptDigest::of(&c.body)),
+            Change::FlushScripts(c) => Self::Scripts(c.product),
+            Change::LoadLibrary(c) => Self::Library(c.product, c.name.clone()),
+            Change::DeleteLibraries(c) => Self::Libraries(c.product),
             Change::NoteReconciled(_) | Change::NoteGroup(_) | Change::NoteNode(_) => Self::Nothing,
         }
     }
@@ -99,6 +112,7 @@ impl Subject {
             let product = state.products.get(product)?;
             Some((product, product.groups.get(id)?))
         };
+        let scripts = |product: &ProductId| state.products.get(product).map(|product| &*product.scripts);
         let facts = match self {
             Self::Nothing => None,
             Self::Settings => Some(facts::of_settings(&state.settings)),
@@ -117,6 +131,14 @@ impl Subject {
                 Some(open) => Some(facts::of_migration(state, open)),
                 None => state.ended_migrations.iter().rev().find(|e| e.id == *id).map(facts::of_ended_migration),
             },
+            Self::Script(product, digest) => {
+                scripts(product).and_then(|all| all.scripts().get(digest)).map(facts::of_loaded)
+            }
+            Self::Scripts(product) => scripts(product).map(facts::of_scripts),
+            Self::Library(product, name) => {
+                scripts(product).and_then(|all| all.libraries().get(name)).map(facts::of_loaded)
+            }
+            Self::Libraries(product) => scripts(product).map(facts::of_libraries),
         };
         facts.unwrap_or_default()
     }

@@ -13,10 +13,11 @@ mod note;
 mod product;
 mod promotion;
 mod run;
+mod script;
 
 pub use self::{
     assignment::*, cluster::*, ejection::*, group::*, hold::*, member::*, migration::*, note::*, product::*,
-    promotion::*, run::*,
+    promotion::*, run::*, script::*,
 };
 
 /// Calls the macro `$callback` with all changes, as `Variant(Struct)`. This is the only list of them: the enum, its
@@ -74,6 +75,10 @@ macro_rules! for_every_change {
             SetControlUser(SetControlUser),
             ForgetFormer(ForgetFormer),
             NoteMembership(NoteMembership),
+            LoadScript(LoadScript),
+            FlushScripts(FlushScripts),
+            LoadLibrary(LoadLibrary),
+            DeleteLibraries(DeleteLibraries),
         }
     };
 }

@@ -9,7 +9,7 @@ use crate::model::{
 
 pub(super) fn events(state: &ClusterState, found: &mut Found) {
     let events = &state.events;
-    for class in [EventClass::Asked, EventClass::Automatic] {
+    for class in [EventClass::Asked, EventClass::Automatic, EventClass::Client] {
         let count = events.iter().filter(|event| event.class() == class).count();
         found.unless(count <= EVENTS_MAX, || format!("{count} events of class {class:?}"));
     }

@@ -5,6 +5,7 @@ mod ejection;
 mod event;
 mod migration;
 mod promotion;
+mod script;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -142,6 +143,7 @@ fn product(state: &ClusterState, p: &Product, found: &mut Found) {
     found.unless(p.clients_max <= CLIENTS_MAX, || format!("'{name}' may have {} clients", p.clients_max));
     let idle = p.rules.idle_ms;
     found.unless(idle == 0 || IDLE_MS.contains(&idle), || format!("clients of '{name}' may be idle for {idle} ms"));
+    script::catalogue(state, p, found);
     found.unless(p.groups.len() <= GROUPS_MAX, || format!("'{name}' has {} groups", p.groups.len()));
     for (i, slot) in p.slots.iter().enumerate() {
         found.unless(slot.epoch <= state.route_epoch, || format!("'{name}' slot {i} is newer than the routes"));

@@ -9,7 +9,10 @@ pub use ejection::EjectionReject;
 pub use migration::MigrationReject;
 pub use promotion::PromotionReject;
 
-use super::ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, SlotId, Term, Uuid};
+use super::{
+    ids::{AssignmentId, Epoch, GroupId, HoldId, HostPort, NodeId, SlotId, Term, Uuid},
+    script::ScriptReject,
+};
 
 /// Why a change did nothing. The state is as it was, except for the record of this result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -478,6 +481,9 @@ pub enum Reject {
     /// A change of an ejection.
     #[error(transparent)]
     Ejection(#[from] EjectionReject),
+    /// A change of a script catalogue.
+    #[error(transparent)]
+    Script(#[from] ScriptReject),
 
     // Settings.
     /// Number of voters out of range.

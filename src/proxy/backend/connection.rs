@@ -57,6 +57,10 @@ const QUOTED_MAX: usize = 128;
 /// What is said of a server that answered in this way.
 const OTHER_RULES: &str = "has other rules for the data user; they are being set";
 
+/// The beginning of a server's error to a call of a script that it does not have; it has executed nothing. (Redis adds
+/// advice, Valkey does not.)
+const NO_SCRIPT: &[u8] = b"-NOSCRIPT No matching script.";
+
 /// Runs until the backend is retired and has nothing in flight.
 pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
     let mut backoff = BACKOFF_MIN;
@@ -104,6 +108,7 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
                 let activity = worker.config.activity.connected(&backend.addr, &run_id);
                 activity.note(boottime_ns());
                 backend.identity.borrow().learn(&run_id, client_id);
+                backend.scripts.connected(backend.product.scripts.process(&run_id.as_str().into()));
                 let (reader, writer) = stream.into_split();
                 let mut pump = Pump {
                     backend: &backend,
@@ -123,6 +128,7 @@ pub(in crate::proxy) async fn run(backend: Rc<Backend>, worker: Rc<Worker>) {
                 backend.set_link(BackendLink::Up);
                 let why = poll_fn(|cx| pump.poll(cx)).await;
                 pump.incomplete.break_off(&backend, &worker);
+                backend.scripts.disconnected();
                 tracing::debug!(server = %backend.addr, db = backend.db, why, "backend connection ended");
                 if backend.is_dedicated() {
                     backend.set_link(BackendLink::Down);
@@ -367,6 +373,8 @@ impl Pump<'_> {
                         self.refuse_misrouted(entry);
                     } else if reply[0] == b'-' && self.is_refused_data_user(reply) {
                         self.refuse_data_user(entry);
+                    } else if reply[0] == b'-' && reply.starts_with(NO_SCRIPT) {
+                        self.repeat_script(entry, reply);
                     } else if confirm
                         && (entry.is_write || confirm_reads)
                         && !matches!(reply[0], b'-' | b'!')
@@ -516,6 +524,18 @@ impl Pump<'_> {
         let server = self.backend.product.server_name(addr);
         let text = format!("-TRYAGAIN not executed: {server} {OTHER_RULES}\r\n");
         entry.fail_with(self.worker, false, text.as_bytes());
+    }
+
+    /// A server lacks a script: the call is repeated with the body, if that is possible.
+    #[cold]
+    fn repeat_script(&self, entry: InFlight, reply: &[u8]) {
+        let repeated = match &entry.requester {
+            Requester::Session(session, ticket) => session.repeat_script(self.worker, self.backend, *ticket, reply),
+            Requester::Part(..) | Requester::Block(_) | Requester::Step(_) | Requester::Load(_) => false,
+        };
+        if !repeated {
+            entry.deliver(self.worker, reply);
+        }
     }
 
     /// Lets the reply to a write wait until enough replicas have the write.

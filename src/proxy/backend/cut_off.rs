@@ -58,7 +58,7 @@ impl Backend {
             let stays = match &entry.requester {
                 Requester::Part(..) => !sessions.contains(&session),
                 Requester::Step(step) => step.is_never_cut_off(),
-                Requester::Session(..) | Requester::Block(_) => false,
+                Requester::Session(..) | Requester::Block(_) | Requester::Load(_) => false,
             };
             if entry.concerns(held) && !stays {
                 sessions.insert(session);
@@ -91,6 +91,8 @@ impl Backend {
                 count(&worker.stats.cut_off);
                 step.cut_off();
             }
+            // The call that follows it is sent again, with another one.
+            Requester::Load(load) => load.fail(),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use super::script_load::ScriptLoad;
 use crate::{
     model::ids::{Epoch, SlotId},
     proxy::{
@@ -29,6 +30,8 @@ pub(in crate::proxy) enum Requester {
     Block(Rc<Block>),
     /// A step of an operation.
     Step(Rc<Step>),
+    /// Nobody: the node has sent SCRIPT LOAD in front of a call.
+    Load(Box<ScriptLoad>),
 }
 
 impl Requester {
@@ -39,6 +42,7 @@ impl Requester {
             Self::Part(gather, _) => gather.session(),
             Self::Block(block) => block.session(),
             Self::Step(step) => step.session(),
+            Self::Load(load) => load.session(),
         }
     }
 }
@@ -99,6 +103,7 @@ impl InFlight {
             Requester::Part(gather, part) => gather.deliver(worker, part as usize, reply),
             Requester::Block(block) => block.deliver(worker, reply, self.len as usize),
             Requester::Step(step) => step.deliver(reply.to_vec()),
+            Requester::Load(load) => load.deliver(reply),
         }
     }
 
@@ -109,6 +114,7 @@ impl InFlight {
             Requester::Part(gather, part) => gather.deliver_in_pieces(worker, part as usize, reply),
             Requester::Block(block) => block.deliver_in_pieces(worker, reply, self.len as usize),
             Requester::Step(step) => step.deliver(reply.concat()),
+            Requester::Load(load) => load.fail(),
         }
     }
 
@@ -120,6 +126,7 @@ impl InFlight {
             Requester::Session(..) | Requester::Block(_) => self.slot.is_none_or(|slot| same(slot, self.epoch)),
             Requester::Part(gather, part) => gather.keys_of(*part as usize).all(|key| same(key.slot, key.epoch)),
             Requester::Step(step) => step.is_current(same),
+            Requester::Load(_) => true,
         }
     }
 
@@ -129,6 +136,7 @@ impl InFlight {
             Requester::Session(..) | Requester::Block(_) => self.slot.is_some_and(held),
             Requester::Part(gather, part) => gather.keys_of(*part as usize).any(|key| held(key.slot)),
             Requester::Step(step) => step.concerns(held),
+            Requester::Load(_) => false,
         }
     }
 
@@ -148,7 +156,7 @@ impl InFlight {
     #[inline]
     pub(in crate::proxy) fn due_from(&self) -> Option<u32> {
         match &self.requester {
-            Requester::Session(..) | Requester::Part(..) | Requester::Block(_) => Some(self.tick),
+            Requester::Session(..) | Requester::Part(..) | Requester::Block(_) | Requester::Load(_) => Some(self.tick),
             Requester::Step(step) => step.due_from(),
         }
     }
@@ -161,6 +169,7 @@ impl InFlight {
             Requester::Part(gather, part) => gather.fail(worker, part as usize, true, text),
             Requester::Block(block) => block.fail(worker, true, text, self.len as usize),
             Requester::Step(step) => step.unconfirmed(text),
+            Requester::Load(load) => load.fail(),
         }
     }
 
@@ -177,12 +186,14 @@ impl InFlight {
 
     /// The same as [`fail`](Self::fail); `error` is the whole error.
     pub(in crate::proxy) fn fail_with(self, worker: &Worker, sent: bool, error: &[u8]) {
-        worker.stats.unknown.set(worker.stats.unknown.get() + u64::from(sent));
+        let counts = sent && !matches!(self.requester, Requester::Load(_));
+        worker.stats.unknown.set(worker.stats.unknown.get() + u64::from(counts));
         match self.requester {
             Requester::Session(session, ticket) => session.complete(worker, ticket, error, self.len as usize),
             Requester::Part(gather, part) => gather.fail(worker, part as usize, sent, error),
             Requester::Block(block) => block.fail(worker, sent, error, self.len as usize),
             Requester::Step(step) => step.fail(sent, error),
+            Requester::Load(load) => load.fail(),
         }
     }
 }

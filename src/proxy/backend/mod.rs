@@ -9,6 +9,7 @@ mod identity;
 mod incomplete;
 mod inflight;
 mod refusals;
+mod script_load;
 mod writing;
 
 use std::{
@@ -29,6 +30,7 @@ use super::{
     counters::count,
     dedicated::{DedicatedPlace, DedicatedUse},
     product::ProductView,
+    scripts::ConnectionScripts,
     session::Session,
     transaction::Probe,
     worker::Worker,
@@ -108,6 +110,8 @@ pub(super) struct Backend {
     pub(super) probe: Probe,
     /// Of its connection, or of the one that it is about to open.
     identity: RefCell<Rc<ConnectionIdentity>>,
+    /// What is known of its scripts.
+    pub(super) scripts: ConnectionScripts,
     /// Whether its server is no longer a primary: it is closed when nothing is in flight.
     pub(super) retired: Cell<bool>,
     /// Whether it is to be closed at once; the outcome of the requests in flight is unknown.
@@ -159,6 +163,7 @@ impl Backend {
             link_changed: Notify::new(),
             probe: Probe::default(),
             identity: RefCell::default(),
+            scripts: ConnectionScripts::default(),
             retired: Cell::new(false),
             abandoned: Cell::new(false),
             cutting: Cell::new(false),

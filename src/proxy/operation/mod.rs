@@ -2,7 +2,11 @@
 //! The session handles no other request before its operation is answered. Knows nothing of what the steps mean.
 
 mod all_groups;
+mod forward;
+mod functions;
 mod key_scan;
+mod primaries;
+mod scripts;
 mod step;
 
 use std::{cell::Cell, future::Future, rc::Rc};
@@ -10,7 +14,9 @@ use std::{cell::Cell, future::Future, rc::Rc};
 use tokio::time::{Instant, timeout_at};
 
 pub(super) use all_groups::run as run_over_all_groups;
+pub(super) use functions::call_after_loading;
 pub(super) use key_scan::run as scan_key;
+pub(super) use scripts::{repeat_with_body, run as run_about_scripts};
 pub(super) use step::{Blocks, Step, StepError, StepRequest, StepResult, StepSlots, or_unknown, received, send_step};
 
 use super::{
@@ -38,6 +44,8 @@ pub(super) struct Operation {
     charged: Cell<usize>,
     /// How often in a row it has waited for a connection.
     connects: Cell<u32>,
+    /// Bytes that the session counts as queued until the request is answered.
+    queued: usize,
 }
 
 impl Operation {
@@ -52,6 +60,29 @@ impl Operation {
     ) -> Ticket {
         // Its bytes are charged below, not counted as queued.
         let ticket = session.open(muted, 0);
+        Self::begin(worker, session, call, (ticket, 0), run);
+        ticket
+    }
+
+    /// Goes on with a request of the session that was sent already, and of which nothing was executed. Nothing was sent behind
+    /// it.
+    pub(super) fn resume<F: Future<Output = ()> + 'static>(
+        worker: &Rc<Worker>,
+        session: &Rc<Session>,
+        call: &CallContext<'_>,
+        ticket: Ticket,
+        run: impl FnOnce(Self) -> F,
+    ) {
+        Self::begin(worker, session, call, (ticket, call.bytes.len()), run);
+    }
+
+    fn begin<F: Future<Output = ()> + 'static>(
+        worker: &Rc<Worker>,
+        session: &Rc<Session>,
+        call: &CallContext<'_>,
+        (ticket, queued): (Ticket, usize),
+        run: impl FnOnce(Self) -> F,
+    ) {
         session.alone.set(true);
         let operation = Self {
             worker: worker.clone(),
@@ -61,11 +92,11 @@ impl Operation {
             args: call.args.to_vec(),
             charged: Cell::new(0),
             connects: Cell::new(0),
+            queued,
         };
         operation.charge(0);
         // A panic ends the session and nothing else; see `drop`.
         tokio::task::spawn_local(run(operation));
-        ticket
     }
 
     /// The request.
@@ -89,7 +120,8 @@ impl Operation {
 
     /// Answers the request, and lets the session go on.
     pub(super) fn finish(self, reply: &[u8]) {
-        self.finish_with(|session, worker, ticket| session.complete(worker, ticket, reply, 0));
+        let queued = self.queued;
+        self.finish_with(|session, worker, ticket| session.complete(worker, ticket, reply, queued));
     }
 
     /// The same; `answer` gives the reply to the session.

@@ -9,6 +9,7 @@ mod memory;
 mod output;
 mod pre_login;
 mod request;
+mod script;
 mod task;
 mod window;
 mod written;
@@ -25,6 +26,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use memory::SessionMemory;
 use pre_login::PreLogin;
 pub(super) use request::{CutOff, Handled, PARKED_TOO_LONG, PARKED_TOO_MUCH, SendTo};
+use script::ScriptCallCopy;
 pub(super) use task::SessionTask;
 use window::Window;
 use written::Written;
@@ -99,6 +101,8 @@ pub(super) struct Session {
     /// Whether the parked request is to be tried again: a hold has ended, or it was parked for too long.
     unparked: Cell<bool>,
     pre_login: PreLogin,
+    /// Its last EVALSHA, so that it can be repeated with the body.
+    script_call: RefCell<Option<ScriptCallCopy>>,
     /// Its last write, if the product has `own_writes` set.
     last_write: Cell<LastWrite>,
     /// What it has written to.

@@ -96,6 +96,7 @@ impl Session {
         }
         if let Some(buffer) = replies.release_buffer() {
             worker.buffers.return_reply(buffer);
+            self.forget_script_call(worker);
         }
         drop(replies);
         self.recharge(worker);

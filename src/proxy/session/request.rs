@@ -17,7 +17,7 @@ use crate::{
         gather::{LargeSplit, NotStarted, ScatterGather},
         learnt::{dispatch_learnt, server_commands},
         local,
-        operation::{Operation, run_over_all_groups, scan_key},
+        operation::{Operation, run_about_scripts, run_over_all_groups, scan_key},
         reads::{self, ReadChoice},
         replies::Ticket,
         worker::Worker,
@@ -104,6 +104,10 @@ impl Session {
                 SendTo::Refuse(text) => self.refuse_request(worker, mode, &text),
                 SendTo::Wait => return Handled::Waiting,
             },
+            Dispatch::Script { target, kind } => {
+                drop(scratch);
+                return self.call_script(worker, routes, (&target, kind), call, mode);
+            }
             Dispatch::Split { kind, spec } => {
                 return self.split(worker, call, (kind, spec, mode), (routes, &scratch.keys));
             }
@@ -118,6 +122,14 @@ impl Session {
                 self.count_request(worker, mode);
                 count(&worker.stats.forwarded);
                 LargeSplit::start(worker, self, call, (kind, spec, muted));
+            }
+            Dispatch::Scripts { command, spec } => {
+                if !self.is_settled() {
+                    return Handled::Waiting;
+                }
+                self.count_request(worker, mode);
+                count(&worker.stats.forwarded);
+                Operation::start(worker, self, call, muted, |operation| run_about_scripts(operation, command, spec));
             }
             Dispatch::AllGroups(_) | Dispatch::KeyScan(_) if !self.is_settled() => return Handled::Waiting,
             Dispatch::AllGroups(kind) => {
@@ -300,13 +312,14 @@ impl Session {
         target: &DispatchTarget,
         call: &CallContext<'_>,
         muted: bool,
-    ) {
+    ) -> Ticket {
         count(&worker.stats.forwarded);
         let ticket = self.open(muted, call.bytes.len());
         if routes.reads.own_writes && target.is_write {
             self.note_write(ticket);
         }
         self.send(worker, backend, target, call.bytes, Requester::Session(self.clone(), ticket));
+        ticket
     }
 
     #[cold]
@@ -372,7 +385,7 @@ impl Session {
         match decision {
             Dispatch::Held if worker.clock.age(request.since) < worker.config.limits.parked_for_max => false,
             Dispatch::Held => fail(PARKED_TOO_LONG),
-            Dispatch::Forward(target) => {
+            Dispatch::Forward(target) | Dispatch::Script { target, .. } => {
                 let own = self.backend_set();
                 let fits = own.db == request.db && own.version == request.version;
                 let backend_set = if fits { own } else { self.product.backend_set(request.db, request.version) };
@@ -380,6 +393,7 @@ impl Session {
                 match backend.filter(|backend| backend.available(worker) != Err(Unavailable::Down)) {
                     Some(backend) => {
                         let requester = Requester::Session(self.clone(), request.ticket);
+                        self.load_script_of(worker, &backend, &request.bytes);
                         self.send(worker, &backend, &target, &request.bytes, requester);
                         true
                     }
@@ -390,6 +404,7 @@ impl Session {
             // The routes have changed so much that a command of one server has become one of several.
             Dispatch::Split { .. }
             | Dispatch::LargeSplit { .. }
+            | Dispatch::Scripts { .. }
             | Dispatch::AllGroups(_)
             | Dispatch::KeyScan(_)
             | Dispatch::Blocking { .. }

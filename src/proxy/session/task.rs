@@ -156,6 +156,7 @@ impl SessionTask {
             heard_at: Cell::new(worker.clock.tick()),
             unparked: Cell::new(false),
             pre_login: PreLogin::default(),
+            script_call: RefCell::default(),
             last_write: Cell::default(),
             written: Written::default(),
             blocked_call: RefCell::default(),

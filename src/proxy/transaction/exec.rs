@@ -186,6 +186,11 @@ impl Session {
         muted: bool,
     ) {
         let mut requests = std::mem::take(&mut transaction.requests);
+        for call in &transaction.script_calls {
+            // In front of MULTI, on the same connection: without its script, one command of the transaction would fail, and
+            // the others would be executed.
+            self.load_script_of(worker, backend, &requests[call.clone()]);
+        }
         write::request(&mut requests, &[b"EXEC"]);
         let ticket = self.open(muted, requests.len());
         if routes.reads.own_writes && target.is_write {

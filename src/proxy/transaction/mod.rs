@@ -12,6 +12,8 @@ pub(super) use block::{Block, BlockReply};
 pub(super) use probe::Probe;
 pub(super) use watch::Watch;
 
+use std::ops::Range;
+
 use crate::{commands::Local, model::ids::SlotId, resp::write};
 
 /// Room for the requests of a usual transaction, so that they are not copied while it grows.
@@ -32,6 +34,8 @@ pub(super) struct Transaction {
     is_write: bool,
     /// The database that it selects last, if another one than the session's is selected.
     db: Option<u32>,
+    /// The calls of scripts by their digest, as ranges of `requests`.
+    script_calls: Vec<Range<usize>>,
     /// Whether it has a script or a function.
     runs_script: bool,
     /// Whether a command was refused, so that EXEC executes nothing.
@@ -60,6 +64,7 @@ impl Transaction {
             slot: None,
             is_write: false,
             db: None,
+            script_calls: Vec::new(),
             runs_script: false,
             refused: false,
             charged: 0,
@@ -74,6 +79,6 @@ impl Transaction {
     /// Bytes of memory.
     fn memory(&self) -> usize {
         let local: usize = self.local.iter().map(|call| call.request.capacity() + size_of::<LocalCall>()).sum();
-        self.requests.capacity() + local
+        self.requests.capacity() + local + self.script_calls.capacity() * size_of::<Range<usize>>()
     }
 }

@@ -5,7 +5,10 @@ use std::rc::Rc;
 
 use super::{LocalCall, Transaction, block::abort_text};
 use crate::{
-    commands::{Args, Flags, Handling, InvalidCall, KeysError, Local, ResolveError, Spec, TransactionCommand, resolve},
+    commands::{
+        Args, Flags, Handling, InvalidCall, KeysError, Local, ResolveError, ScriptCall, Spec, TransactionCommand,
+        resolve,
+    },
     model::{ids::SlotId, route::ProductRoutes},
     proxy::{
         check::ServeCheck,
@@ -200,7 +203,9 @@ fn check(
             "ERR '{}' with another cursor than 0 is not executed in a transaction by this proxy. Send it without MULTI",
             spec.name
         )),
-        Handling::Slot | Handling::Cursor | Handling::Database | Handling::Split(_) => of_slot(routes, spec, call),
+        Handling::Slot | Handling::Cursor | Handling::Database | Handling::Split(_) | Handling::Script(_) => {
+            of_slot(routes, spec, call)
+        }
         // It does not wait there, as in Redis.
         Handling::WaitReplicas | Handling::AnyServer => Ok(Queued::ForServer(None)),
         Handling::Local(Local::CommandList) if call.args.len() > 2 => Ok(Queued::ForServer(None)),
@@ -218,7 +223,7 @@ fn check(
         Handling::Local(local) => Ok(Queued::ForNode(local)),
         // Inside a transaction it does nothing, as in Redis.
         Handling::Transaction(_) => Ok(Queued::ForServer(None)),
-        Handling::AllGroups(_) => Err(format!(
+        Handling::AllGroups(_) | Handling::Scripts(_) => Err(format!(
             "ERR '{}' concerns all groups of the product and is not executed in a transaction, which runs in one group. \
              Call it without MULTI",
             spec.name
@@ -303,7 +308,11 @@ impl Transaction {
                 self.is_write |= spec.is_write();
                 self.runs_script |= spec.runs_script();
                 self.sent += 1;
+                let from = self.requests.len();
                 self.requests.extend_from_slice(call.bytes);
+                if spec.handling == Handling::Script(ScriptCall::Digest) {
+                    self.script_calls.push(from..self.requests.len());
+                }
             }
         }
         Ok(())

@@ -8,6 +8,7 @@ mod member;
 mod migration;
 mod product;
 mod promotion;
+mod script;
 mod slots;
 
 use super::{

@@ -1,0 +1,141 @@
+//! Commands about libraries of functions, and calls of functions at a server that may lack them.
+//! Knows nothing of how libraries are brought to servers.
+
+use bytes::Bytes;
+use tokio::{
+    sync::oneshot,
+    time::{Duration, timeout},
+};
+
+use super::{Operation, primaries::GroupReply, scripts::first_error};
+use crate::{
+    commands::{Args, Spec},
+    model::ids::HostPort,
+    proxy::scripts::{LibraryRequest, ScriptChange},
+    resp::write,
+};
+
+/// How long libraries may take to be loaded before a call, which is then tried without: a server answers in milliseconds.
+const LIBRARIES_MAX: Duration = Duration::from_secs(3);
+
+impl Operation {
+    fn argument(&self, i: usize) -> Bytes {
+        Bytes::copy_from_slice(self.call().get(i))
+    }
+
+    /// Makes a change, and answers OK, or with the name of the library.
+    async fn change_libraries(self, change: ScriptChange) {
+        let changed = match self.change(change).await {
+            Ok(changed) => changed,
+            Err(text) => return self.refuse(&text),
+        };
+        let mut reply = Vec::new();
+        match (changed.partial, changed.library) {
+            (Some(partial), _) => write::error(&mut reply, &format!("ERR {partial}")),
+            (None, Some(name)) => write::bulk(&mut reply, name.as_bytes()),
+            (None, None) => write::simple(&mut reply, "OK"),
+        }
+        self.finish(&reply);
+    }
+}
+
+/// FUNCTION LOAD [REPLACE] code.
+pub(super) async fn load(operation: Operation) {
+    let last = operation.call().len() - 1;
+    let options = 2..last;
+    let mut replace = false;
+    for i in options {
+        let option = operation.argument(i);
+        if !option.eq_ignore_ascii_case(b"REPLACE") {
+            let option = String::from_utf8_lossy(&option).into_owned();
+            return operation.refuse(&format!("ERR Unknown option given: {option}"));
+        }
+        replace = true;
+    }
+    let code = operation.argument(last);
+    operation.change_libraries(ScriptChange::LoadLibrary { code, replace }).await;
+}
+
+/// FUNCTION DELETE name.
+pub(super) async fn delete(operation: Operation) {
+    let name = operation.argument(2);
+    operation.change_libraries(ScriptChange::DeleteLibrary(name)).await;
+}
+
+/// FUNCTION FLUSH [ASYNC|SYNC].
+pub(super) async fn flush(operation: Operation, spec: &'static Spec) {
+    let len = operation.call().len();
+    if len > 3 {
+        return operation.refuse(&wrong_arguments(spec));
+    }
+    if len == 3 {
+        let mode = operation.argument(2);
+        if !mode.eq_ignore_ascii_case(b"SYNC") && !mode.eq_ignore_ascii_case(b"ASYNC") {
+            return operation.refuse("ERR FUNCTION FLUSH only supports SYNC|ASYNC option");
+        }
+    }
+    operation.change_libraries(ScriptChange::FlushLibraries).await;
+}
+
+/// FUNCTION RESTORE payload [FLUSH|APPEND|REPLACE]. A server checks the arguments.
+pub(super) async fn restore(operation: Operation, spec: &'static Spec) {
+    let len = operation.call().len();
+    if len > 4 {
+        return operation.refuse(&wrong_arguments(spec));
+    }
+    let payload = operation.argument(2);
+    let policy = if len == 4 { operation.argument(3) } else { Bytes::new() };
+    operation.change_libraries(ScriptChange::RestoreLibraries { payload, policy }).await;
+}
+
+/// What Redis answers to a subcommand with too many arguments whose arity allows any number.
+fn wrong_arguments(spec: &Spec) -> String {
+    let subcommand = spec.name.split('|').next_back().unwrap_or_default();
+    format!("ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try FUNCTION HELP.")
+}
+
+/// FUNCTION LIST, FUNCTION DUMP: all primaries have the same libraries.
+pub(super) async fn ask_one(operation: Operation) {
+    let version = operation.session.client.borrow().version;
+    let request = operation.bytes.clone();
+    match operation.ask_a_primary(&request, version).await {
+        Ok(reply) => operation.finish(&reply),
+        Err(error) => operation.refuse_step(&error),
+    }
+}
+
+/// FUNCTION STATS: of the first primary that runs a function or script, else of the first one.
+pub(super) async fn stats(operation: Operation) {
+    let version = operation.session.client.borrow().version;
+    let request = operation.bytes.clone();
+    let replies = operation.ask_primaries(&request, version).await;
+    let answers: Vec<&[u8]> = replies.iter().filter_map(GroupReply::reply).collect();
+    // The names of a running script are in it only while one runs.
+    let runs = |reply: &&&[u8]| contains(reply, b"duration_ms");
+    let reply = match answers.iter().find(runs).or(answers.first()) {
+        Some(reply) => reply.to_vec(),
+        None => first_error(&replies),
+    };
+    operation.finish(&reply);
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+/// Has the libraries that a primary lacks loaded, and forwards the call of a function then.
+pub(in crate::proxy) async fn call_after_loading(operation: Operation, addr: HostPort) {
+    if let Some(link) = &operation.worker.config.scripts {
+        let (reply, result) = oneshot::channel();
+        let product = operation.routes().id;
+        let request = LibraryRequest { product, server: addr, reply };
+        // Without a result, the call is tried: the server may have the function, or answers that it does not.
+        if link.libraries.try_send(request).is_ok()
+            && let Ok(Ok(loaded)) = timeout(LIBRARIES_MAX, result).await
+        {
+            let process = operation.session.product.scripts.process(&loaded.run_id.into());
+            process.libraries.set(process.libraries.get().max(loaded.at));
+        }
+    }
+    operation.forward_own().await;
+}

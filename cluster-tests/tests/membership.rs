@@ -250,3 +250,41 @@ fn a_removed_voter_stays_until_another_node_votes() {
     });
     cluster.wait_answers(2);
 }
+
+/// Regression: the removal of a live voter beside a dead one was accepted, and every client got CLUSTERDOWN. With --force,
+/// `status` names what it waits for, and the return of the dead voter ends it.
+#[test]
+fn a_live_voter_beside_a_dead_one_is_removed_only_by_force() {
+    let mut cluster = Cluster::serving(1);
+    let (leader, dead) = (cluster.leader(), cluster.follower());
+    let victim = 6 - leader - dead;
+    cluster.node_mut(dead).kill9();
+    let cli = cluster.node(leader).cli();
+    let (victim_id, dead_id) = (victim.to_string(), dead.to_string());
+    let advice = format!("remove what is lost for good first (pontoon node remove {dead}), or --force");
+    let seen_dead = || cli.run(&["node", "remove", &victim_id, "--dry-run"]).err.contains(&advice);
+    wait_until("the dead voter to count as dead", GENEROUS, seen_dead);
+    cli.refused(&["node", "remove", &victim_id], &[&advice]);
+    cli.refused(&["node", "set-role", &victim_id, "learner"], &[&advice]);
+    let mut client = cluster.node(leader).client();
+    assert_eq!(client.call(&["SET", "served", "1"]).unwrap().text(), "OK");
+
+    let forced = cli.run(&["node", "remove", &victim_id, "--force", "--timeout", "3s"]);
+    assert!(forced.code != 0 && !forced.err.contains("the sweep"), "{forced:#?}");
+    let said = format!("; the removal of node {victim} waits for that");
+    wait_until("the status to name the removal", GENEROUS, || {
+        let status = cluster.node(victim).cli().run(&["status", "--check"]);
+        status.code == 2 && status.out.contains("NO QUORUM: ") && status.out.contains(&said)
+    });
+    cluster.node_mut(dead).start();
+    let staying = cluster.node(leader).cli();
+    wait_until("the removal to end", GENEROUS, || {
+        staying.try_json(&["node", "ls"]).is_ok_and(|nodes| {
+            let ids: Vec<String> = nodes.as_array().unwrap().iter().map(|node| node["id"].to_string()).collect();
+            !ids.contains(&victim_id) && ids.contains(&dead_id)
+        })
+    });
+    wait_until("clients to be served", GENEROUS, || {
+        client.call(&["GET", "served"]).is_ok_and(|reply| reply.text() == "1")
+    });
+}

@@ -59,7 +59,10 @@ impl MutationHandler for SetClusterRequest {
         if maintenance == Some(false) {
             summary.warnings.extend(still_maintained(&api.state()));
         }
-        api.make(call, Change::SetCluster(SetCluster { voters, hold_ms_max, maintenance, failover_share_max }), summary)
-            .await
+        let change = Change::SetCluster(SetCluster { voters, hold_ms_max, maintenance, failover_share_max });
+        if !self.force {
+            api.keeps_quorum(call, &change).await?;
+        }
+        api.make(call, change, summary).await
     }
 }

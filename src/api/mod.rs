@@ -38,6 +38,7 @@ mod origin;
 mod product_guard;
 pub mod products;
 pub mod promotions;
+mod quorum_guard;
 pub mod rebalance;
 pub mod server;
 pub mod servers;

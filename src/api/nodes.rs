@@ -34,6 +34,9 @@ impl MutationHandler for RemoveNodeRequest {
         if api.recorded(call)?.is_none() && !self.assume_dead {
             api.check_silence(node)?;
         }
+        if !self.force {
+            api.keeps_quorum(call, &change).await?;
+        }
         let admin = member.map_or_else(String::new, |member| format!(" ({})", member.admin));
         let summary = ChangeSummary::of(format!(
             "node {node}{admin} is removed; its data directory must be wiped before it joins again"
@@ -83,6 +86,10 @@ impl MutationHandler for SetNodeRoleRequest {
             Role::Voter => format!("node {node} becomes a voter as soon as its log is up to date"),
             Role::Learner => format!("node {node} becomes a learner"),
         };
-        api.make(call, Change::SetRole(SetRole { node, role }), ChangeSummary::of(done)).await
+        let change = Change::SetRole(SetRole { node, role });
+        if !self.force {
+            api.keeps_quorum(call, &change).await?;
+        }
+        api.make(call, change, ChangeSummary::of(done)).await
     }
 }

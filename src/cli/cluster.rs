@@ -15,6 +15,9 @@ pub enum ClusterCommand {
         /// For example voters=5, hold-max=250ms or failover-share-max=50
         #[arg(required = true, value_name = "KEY=VALUE")]
         settings: Vec<String>,
+        /// Also if fewer than a majority of the voters would be alive: then nothing can be changed
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -25,11 +28,11 @@ impl ClusterCommand {
 }
 
 pub(super) async fn run(command: ClusterCommand, remote: &Remote) -> Result<(), CliError> {
-    let settings = match command {
+    let (settings, force) = match command {
         ClusterCommand::Show => return show(remote).await,
-        ClusterCommand::Set { settings } => settings,
+        ClusterCommand::Set { settings, force } => (settings, force),
     };
-    let wanted = parse(&settings).map_err(CliError::Usage)?;
+    let wanted = SetClusterRequest { force, ..parse(&settings).map_err(CliError::Usage)? };
     let call = |mut c: Client, options| {
         let request = SetClusterRequest { options: Some(options), ..wanted.clone() };
         async move { c.set_cluster(request).await }

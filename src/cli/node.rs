@@ -29,6 +29,9 @@ pub enum NodeCommand {
         /// You guarantee that it is dead and stays dead; then the command does not wait for it
         #[arg(long)]
         assume_dead: bool,
+        /// Remove it also if fewer than a majority of the voters that stay is alive: then nothing can be changed
+        #[arg(long)]
+        force: bool,
     },
     /// Set what a node logs until it is restarted: log=debug (its own lines), log=pontoon::consensus=trace (those of a
     /// module), log=default (what its configuration says); without it, show the levels in effect
@@ -45,6 +48,9 @@ pub enum NodeCommand {
         id: u64,
         /// auto: the cluster chooses
         role: RoleArg,
+        /// Also if fewer than a majority of the voters would be alive: then nothing can be changed
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -71,20 +77,20 @@ pub(super) async fn run(command: NodeCommand, remote: &Remote) -> Result<(), Cli
         NodeCommand::Ls => return list(remote).await,
         NodeCommand::Show { id } => return show(remote, id).await,
         NodeCommand::Set { id, settings } => return set(id, &settings, remote).await,
-        NodeCommand::Remove { id, assume_dead } => {
+        NodeCommand::Remove { id, assume_dead, force } => {
             let call = |mut c: super::client::Client, options| async move {
-                c.remove_node(RemoveNodeRequest { id, assume_dead, options: Some(options) }).await
+                c.remove_node(RemoveNodeRequest { id, assume_dead, force, options: Some(options) }).await
             };
             change::run(remote, check, call).await
         }
-        NodeCommand::SetRole { id, role } => {
+        NodeCommand::SetRole { id, role, force } => {
             let role = match role {
                 RoleArg::Voter => NodeRole::Voter,
                 RoleArg::Learner => NodeRole::Learner,
                 RoleArg::Auto => NodeRole::Auto,
             };
             let call = |mut c: super::client::Client, options| async move {
-                c.set_node_role(SetNodeRoleRequest { id, role: role.into(), options: Some(options) }).await
+                c.set_node_role(SetNodeRoleRequest { id, role: role.into(), force, options: Some(options) }).await
             };
             change::run(remote, check, call).await
         }

@@ -267,7 +267,7 @@ impl Control {
         let waiting = || {
             let state = self.log.state().borrow().clone();
             let slots = state.assignments.get(&id).map_or(0, |assignment| assignment.slots.len());
-            format!("the assignment of {slots} slots has not ended{}", self.waiting_on())
+            format!("the assignment of {slots} slots has not ended{}", self.waiting_for(&format!("assignment {id}")))
         };
         self.wait_state(ended, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
@@ -290,7 +290,8 @@ impl Control {
             let state = self.log.state().borrow().clone();
             let open = ids.iter().filter_map(|id| state.migrations.get(id));
             let each = open.map(|m| format!("migration {} is {}", m.id, m.phase.name()));
-            each.collect::<Vec<_>>().join(", ") + &self.waiting_on()
+            let waits: Vec<String> = ids.iter().map(|id| self.waiting_for(&format!("migration {id}"))).collect();
+            each.collect::<Vec<_>>().join(", ") + &waits.concat()
         };
         self.wait_state(settled, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
@@ -311,7 +312,7 @@ impl Control {
         self.wait_state(removed, deadline).await.ok_or_else(|| {
             WaitError::Deadline(format!(
                 "servers of group {group} still accept the former password{}",
-                self.waiting_on()
+                self.waiting_for(&format!("group {group}"))
             ))
         })
     }
@@ -322,7 +323,7 @@ impl Control {
     /// The deadline, with what is waited for.
     pub async fn wait_migration_over(&self, id: MigrationId, deadline: Instant) -> Result<(), WaitError> {
         let over = |state: &ClusterState| (!state.migrations.contains_key(&id)).then_some(());
-        let waiting = || format!("migration {id} has not ended{}", self.waiting_on());
+        let waiting = || format!("migration {id} has not ended{}", self.waiting_for(&format!("migration {id}")));
         self.wait_state(over, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
 
@@ -338,9 +339,12 @@ impl Control {
             (!state.promotions.contains_key(&id)).then(|| Some("its end is not remembered".to_owned()))
         };
         let waiting = || {
-            let held = self.log.state().borrow().promotion_hold(id).is_some();
-            let how = if held { "its slots are held" } else { "its slots are not held now" };
-            format!("promotion {id} has not ended, {how}{}", self.waiting_on())
+            let state = self.log.state().borrow().clone();
+            let how =
+                if state.promotion_hold(id).is_some() { "its slots are held" } else { "its slots are not held now" };
+            let group = state.promotions.get(&id).map(|promotion| promotion.group);
+            let waits = group.map_or_else(String::new, |group| self.waiting_for(&format!("group {group}")));
+            format!("promotion {id} has not ended, {how}{waits}")
         };
         self.wait_state(ended, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
@@ -358,7 +362,22 @@ impl Control {
     pub async fn wait_removed(&self, node: NodeId, uuid: Uuid, deadline: Instant) -> Result<(), WaitError> {
         let gone =
             |state: &ClusterState| state.members.get(&node).is_none_or(|member| member.uuid != uuid).then_some(());
-        let waiting = || format!("the removal of node {node} has not ended{}", self.waiting_on());
+        let waiting = || {
+            let known = self.waiting_for(&format!("node {node}"));
+            let voters = self.log.leadership().borrow().voters.clone();
+            let rest = match known.is_empty() && voters.contains(&node) {
+                true => {
+                    let others = voters.iter().filter(|id| **id != node).map(ToString::to_string);
+                    format!(
+                        ": it is still a voter, until a majority of the others (node {}) has written that it is none; \
+                         `pontoon status` shows which answer",
+                        others.collect::<Vec<_>>().join(", ")
+                    )
+                }
+                false => known,
+            };
+            format!("the removal of node {node} has not ended{rest}")
+        };
         self.wait_state(gone, deadline).await.ok_or_else(|| WaitError::Deadline(waiting()))
     }
 
@@ -380,11 +399,14 @@ impl Control {
         }
     }
 
-    /// What the leader's loops wait for, to be appended to a text.
-    fn waiting_on(&self) -> String {
+    /// What the leader's loops wait for that names this subject ("migration 17"), to be appended to a text: what else is
+    /// waited for is another matter.
+    fn waiting_for(&self, subject: &str) -> String {
+        let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_digit());
+        let names = |text: &String| text.match_indices(subject).any(|(at, found)| ends(&text[at + found.len()..]));
         let view = self.view.borrow();
         let now_ns = boottime_ns();
-        let all: Vec<String> = view.waiting_on.iter().map(|wait| wait.text(now_ns)).collect();
+        let all: Vec<String> = view.waiting_on.iter().map(|wait| wait.text(now_ns)).filter(names).collect();
         if all.is_empty() { String::new() } else { format!(": {}", all.join("; ")) }
     }
 

@@ -45,6 +45,50 @@ pub fn decide(state: &ClusterState, voters_now: &BTreeSet<NodeId>) -> Option<Des
     Some(DesiredMembership { voters, learners })
 }
 
+/// Voters of whom fewer than a majority is alive, so that they can neither elect a leader nor write a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostQuorum {
+    /// The voters.
+    pub voters: BTreeSet<NodeId>,
+    /// Those of them that are alive.
+    pub alive: BTreeSet<NodeId>,
+}
+
+impl LostQuorum {
+    /// `None`: a majority of these voters is alive.
+    #[must_use]
+    pub fn of(voters: &BTreeSet<NodeId>, alive: &BTreeSet<NodeId>) -> Option<Self> {
+        let alive: BTreeSet<NodeId> = voters.intersection(alive).copied().collect();
+        (alive.len() < majority(voters.len())).then(|| Self { voters: voters.clone(), alive })
+    }
+
+    /// The voters that are not alive.
+    #[must_use]
+    pub fn dead(&self) -> BTreeSet<NodeId> {
+        self.voters.difference(&self.alive).copied().collect()
+    }
+}
+
+/// How many of these voters are a majority.
+#[must_use]
+pub const fn majority(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+/// Whether a change of the state, from `before` to `after`, makes the cluster lose its quorum. Raft changes its voters
+/// through a joint configuration, which needs a majority of the present voters and one of those that follow.
+#[must_use]
+pub fn loses_quorum(
+    before: &ClusterState,
+    after: &ClusterState,
+    voters_now: &BTreeSet<NodeId>,
+    alive: &BTreeSet<NodeId>,
+) -> Option<LostQuorum> {
+    let voters = |state| decide(state, voters_now).map(|wanted| wanted.voters);
+    let wanted = voters(after).filter(|wanted| Some(wanted) != voters(before).as_ref() && wanted != voters_now)?;
+    LostQuorum::of(&wanted, alive).or_else(|| LostQuorum::of(voters_now, alive))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -103,5 +147,36 @@ mod tests {
             Member { leaving: Some(Leaving { since: Epoch(5), assume_dead: false }), ..member(2, Role::Auto) };
         let silent = Member { admitted: None, ..member(4, Role::Auto) };
         check(&[member(1, Role::Auto), leaving, member(3, Role::Auto), silent], 5, &[1, 2, 3], &[1, 3], &[4]);
+    }
+
+    /// Regression: the removal of a live voter beside a dead one was accepted, and took the cluster down.
+    #[test]
+    fn a_change_that_leaves_too_few_live_voters_loses_the_quorum() {
+        let ids = |list: &[u64]| list.iter().map(|id| NodeId(*id)).collect::<BTreeSet<_>>();
+        let loses = |roles: &[(u64, Role)], voters_max: u8, leaving: Option<u64>, now: &[u64], alive: &[u64]| {
+            let state = |members: Vec<Member>, voters_max| {
+                let mut state = ClusterState::default();
+                state.settings.voters = voters_max;
+                state.members = members.into_iter().map(|m| (m.id, m)).collect();
+                state
+            };
+            let before = state(now.iter().map(|id| member(*id, Role::Auto)).collect(), 5);
+            let mut after = state(roles.iter().map(|(id, role)| member(*id, *role)).collect(), voters_max);
+            if let Some(member) = leaving.and_then(|id| after.members.get_mut(&NodeId(id))) {
+                member.leaving = Some(Leaving { since: Epoch(5), assume_dead: false });
+            }
+            loses_quorum(&before, &after, &ids(now), &ids(alive)).map(|lost| (lost.voters.clone(), lost.dead()))
+        };
+        let three = [1, 2, 3].map(|id| (id, Role::Auto));
+        let lost = |voters: &[u64], dead: &[u64]| Some((ids(voters), ids(dead)));
+        assert_eq!(loses(&three, 5, Some(2), &[1, 2, 3], &[1, 2]), lost(&[1, 3], &[3]), "a live one beside a dead one");
+        assert_eq!(loses(&three, 5, Some(3), &[1, 2, 3], &[1, 2]), None, "the dead one");
+        assert_eq!(loses(&three, 5, Some(2), &[1, 2, 3], &[1, 2, 3]), None, "all are alive");
+        assert_eq!(loses(&three, 5, None, &[1, 2, 3], &[1, 2]), None, "the voters stay");
+        let demoted = [(1, Role::Auto), (2, Role::Learner), (3, Role::Auto)];
+        assert_eq!(loses(&demoted, 5, None, &[1, 2, 3], &[1, 2]), lost(&[1, 3], &[3]), "by its role");
+        let five = [1, 2, 3, 4, 5].map(|id| (id, Role::Auto));
+        assert_eq!(loses(&five, 3, None, &[1, 2, 3, 4, 5], &[1, 4, 5]), lost(&[1, 2, 3], &[2, 3]), "by their number");
+        assert_eq!(loses(&three[..2], 1, None, &[1, 2], &[1]), lost(&[1, 2], &[2]), "the present ones must agree");
     }
 }

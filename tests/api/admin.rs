@@ -15,6 +15,7 @@ use pontoon::{
         route::HoldKind,
         state::Cause,
     },
+    plan::waiting::{LastingWait, Wait},
     wire::{
         auth::{ClientAuth, ClusterSecret},
         pb::admin::{self, ChangeOptions, NodeState, SlotSpan, admin_client::AdminClient},
@@ -445,7 +446,7 @@ async fn replicas_are_added_and_removed() {
     let gone = world.client(1).remove_product(product).await.unwrap().into_inner();
     assert!(gone.unchanged && gone.done[0].contains("there is no product 'gone'"), "{gone:?}");
     // A node that never was a member is a mistake.
-    let node = admin::RemoveNodeRequest { id: 99, assume_dead: true, options: None };
+    let node = admin::RemoveNodeRequest { id: 99, assume_dead: true, ..Default::default() };
     let unknown = world.client(1).remove_node(node).await.unwrap_err();
     assert!(unknown.message().contains("no node 99"), "{unknown:?}");
 }
@@ -557,7 +558,7 @@ async fn settings_are_shown_by_every_node() {
         hold_max_ms: Some(400),
         maintenance: Some(true),
         failover_share_max_percent: Some(30),
-        options: None,
+        ..Default::default()
     };
     world.client(1).set_cluster(set).await.unwrap();
     for node in [0, 1] {
@@ -573,6 +574,7 @@ async fn removing_nodes() {
     let remove = |assume_dead| admin::RemoveNodeRequest {
         id: 2,
         assume_dead,
+        force: assume_dead,
         options: Some(ChangeOptions { timeout_ms: 300, ..Default::default() }),
     };
     let mut product = create_product("cache", 7600);
@@ -580,13 +582,55 @@ async fn removing_nodes() {
     world.client(1).create_product(product).await.unwrap();
     let silent = world.client(1).remove_node(remove(false)).await.unwrap_err();
     assert!(silent.code() == Code::FailedPrecondition && silent.message().contains("--assume-dead"), "{silent:?}");
+    // Regression: it named whatever the leader waited for.
+    let sweep = LastingWait::seen(Wait::new("the sweep of group 21", "keys are deleted"), None, 0, 0);
+    world.nodes[0].view.send_modify(|view| Arc::make_mut(view).waiting_on = vec![sweep]);
     let slow = world.client(1).remove_node(remove(true)).await.unwrap_err();
-    assert!(slow.code() == Code::DeadlineExceeded && slow.message().contains("node 2"), "{slow:?}");
+    let why = "the removal of node 2 has not ended: it is still a voter, until a majority of the others (node 1)";
+    assert!(slow.code() == Code::DeadlineExceeded && slow.message().contains(why), "{slow:?}");
+    assert!(!slow.message().contains("the sweep"), "{slow:?}");
     let uuid = world.shared.state().members.values().find(|m| m.id.0 == 2).unwrap().uuid;
     let node = pontoon::model::ids::NodeId(2);
     world.shared.append(Uuid(77), Change::FinishRemove(FinishRemove { node, uuid, term: Term(1) })).result.unwrap();
     let again = world.client(1).remove_node(remove(true)).await.unwrap().into_inner();
     assert!(again.unchanged && again.done[0].contains("node 2 was removed"), "{again:?}");
+}
+
+/// Regression: one of two live voters beside a dead one could be removed, and the cluster was down.
+#[tokio::test]
+async fn a_change_that_loses_the_quorum_is_refused_unless_it_is_forced() {
+    let world = world().await;
+    let voters = |now: &[u64]| {
+        let voters = now.iter().map(|id| NodeId(*id)).collect();
+        world.nodes[0].log.leadership.send_modify(|leadership| leadership.voters = voters);
+    };
+    let three = world.shared.append(Uuid(90), Change::AddMember(crate::log::member(3, "127.0.0.3:7103")));
+    three.result.unwrap();
+    voters(&[1, 2, 3]);
+    let remove = |id| admin::RemoveNodeRequest {
+        id,
+        options: Some(ChangeOptions { timeout_ms: 300, ..Default::default() }),
+        ..Default::default()
+    };
+    world.nodes[0].heard(2, |seen| seen.lease_ends_ns = u64::MAX);
+    let learner = admin::SetNodeRoleRequest { id: 2, role: admin::NodeRole::Learner.into(), ..Default::default() };
+    let fewer = admin::SetClusterRequest { voters: Some(1), ..Default::default() };
+    let client = || world.client(1);
+    let part = "start node 3 again, or remove what is lost for good first (pontoon node remove 3), or --force";
+    let proposals = world.proposals();
+    for refused in [client().remove_node(remove(2)).await, client().set_node_role(learner.clone()).await] {
+        let refused = refused.unwrap_err();
+        assert!(refused.code() == Code::FailedPrecondition && refused.message().contains(part), "{refused:?}");
+        assert!(refused.message().contains("would be 1, 3, of which 2 must be alive"), "{refused:?}");
+    }
+    assert_eq!(world.proposals(), proposals);
+    // One voter that is alive suffices, and a setting that changes no voter needs none.
+    client().set_cluster(fewer).await.unwrap();
+    client().set_cluster(admin::SetClusterRequest { voters: Some(5), ..Default::default() }).await.unwrap();
+    // The dead one may go.
+    let waits = client().remove_node(remove(3)).await.unwrap_err();
+    assert_eq!(waits.code(), Code::DeadlineExceeded, "{waits:?}");
+    client().set_node_role(admin::SetNodeRoleRequest { force: true, ..learner }).await.unwrap();
 }
 
 #[tokio::test]

@@ -100,12 +100,18 @@ impl LeaderView {
         self.servers.iter().map(|(addr, by)| (addr.clone(), by.iter().map(reported).collect())).collect()
     }
 
+    /// Whether this leader has not led for a lease yet, so that nodes which are alive may not have sent it a heartbeat.
+    #[must_use]
+    pub fn is_early(&self, lease: Duration, now_ns: u64) -> bool {
+        now_ns < self.since_ns.saturating_add(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX))
+    }
+
     /// Those of `voters` that are alive at `now_ns`: they sent a heartbeat within a lease. While the leader has not led
     /// for that long, all count as alive, since a majority of the few that came first is no majority.
     #[must_use]
     pub fn alive(&self, voters: impl IntoIterator<Item = NodeId>, lease: Duration, now_ns: u64) -> BTreeSet<NodeId> {
         let lease_ns = u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX);
-        let early = now_ns < self.since_ns.saturating_add(lease_ns);
+        let early = self.is_early(lease, now_ns);
         let recent = |node: &NodeId| {
             self.nodes.get(node).is_some_and(|seen| now_ns < seen.heartbeat_ns.saturating_add(lease_ns))
         };

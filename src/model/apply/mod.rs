@@ -87,12 +87,20 @@ pub fn first_index(state: &ClusterState, id: Uuid) -> Option<Epoch> {
 /// # Errors
 /// Returns why the change would be rejected.
 pub fn dry_run(state: &ClusterState, change: &Change) -> Result<Vec<String>, Reject> {
+    Ok(describe::differences(state, &after(state, change)?))
+}
+
+/// What `state` would be after `change`.
+///
+/// # Errors
+/// Returns why the change would be rejected.
+pub fn after(state: &ClusterState, change: &Change) -> Result<ClusterState, Reject> {
     let mut after = state.clone();
     // In the term of its verdict, if it has one: another term would be refused.
     let term = applicable(change).term().unwrap_or_default();
     let at = Position { index: Epoch(state.applied.0 + 1), term };
     self::change(&mut after, change, When { at, ms: 0 })?;
-    Ok(describe::differences(state, &after))
+    Ok(after)
 }
 
 fn change(state: &mut ClusterState, change: &Change, when: When) -> Result<Outcome, Reject> {

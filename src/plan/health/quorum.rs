@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{HealthFacts, Warning, WarningKind};
-use crate::model::{ids::NodeId, route::Isolated};
+use super::{HealthFacts, Warning, WarningKind, listed};
+use crate::{
+    model::{ids::NodeId, route::Isolated},
+    plan::membership::{LostQuorum, majority},
+};
 
 /// Products that are named in a sentence. The rest is only counted.
 const NAMED_MAX: usize = 3;
@@ -35,7 +38,7 @@ pub fn warning(facts: &HealthFacts<'_>) -> Option<Warning> {
             "start the other nodes that its --peers names, or the one that its --join names",
         ));
     }
-    let majority = total / 2 + 1;
+    let majority = majority(total);
     let answers = facts.voters.keys().filter(|id| answering.contains(id)).count();
     let counted = format!("{answers} of {total} voters answer{}", if answers == 1 { "s" } else { "" });
     let unserved = unserved(facts);
@@ -48,12 +51,15 @@ pub fn warning(facts: &HealthFacts<'_>) -> Option<Warning> {
             .collect();
         return Some(Warning::new(
             WarningKind::NoQuorum,
-            format!("NO QUORUM: {counted}; changes are impossible{unserved}"),
+            format!("NO QUORUM: {counted}; changes are impossible{unserved}{}", removals(facts)),
             format!(
                 "start voters until {majority} of {total} answer (missing: {}); if they are lost for good: pontoon recover",
                 silent.join(", ")
             ),
         ));
+    }
+    if let Some(warning) = removal_waits(facts, answering, &unserved) {
+        return Some(warning);
     }
     let who = match leader {
         Some(id) => format!("but node {id}, which led last, has no majority behind it"),
@@ -64,6 +70,45 @@ pub fn warning(facts: &HealthFacts<'_>) -> Option<Warning> {
         format!("NO LEADER: {counted}, {who}; changes are impossible until one is elected{unserved}"),
         "an election, within a few seconds; if it lasts, check the network between the nodes and their logs",
     ))
+}
+
+/// The warning that a removal of voters has begun which the voters that stay cannot end.
+fn removal_waits(facts: &HealthFacts<'_>, answering: &BTreeSet<NodeId>, unserved: &str) -> Option<Warning> {
+    let staying: BTreeSet<NodeId> = facts.voters.keys().copied().filter(|id| !is_leaving(facts, id)).collect();
+    if staying.len() == facts.voters.len() {
+        return None;
+    }
+    let lost = LostQuorum::of(&staying, answering)?;
+    let silent: Vec<String> = lost.dead().iter().map(|id| format!("node {id} at {}", facts.voters[id])).collect();
+    Some(Warning::new(
+        WarningKind::NoQuorum,
+        format!(
+            "NO QUORUM: {} of the {} voters that stay answer{}; changes are impossible{unserved}{}",
+            lost.alive.len(),
+            staying.len(),
+            if lost.alive.len() == 1 { "s" } else { "" },
+            removals(facts)
+        ),
+        format!(
+            "start voters that stay until {} answer (missing: {}); if they are lost for good: pontoon recover",
+            majority(staying.len()),
+            silent.join(", ")
+        ),
+    ))
+}
+
+/// The removals of voters that wait for a quorum.
+fn removals(facts: &HealthFacts<'_>) -> String {
+    let leaving: BTreeSet<NodeId> = facts.voters.keys().copied().filter(|id| is_leaving(facts, id)).collect();
+    if leaving.is_empty() {
+        String::new()
+    } else {
+        format!("; the removal of node {} waits for that", listed(&leaving))
+    }
+}
+
+fn is_leaving(facts: &HealthFacts<'_>, id: &NodeId) -> bool {
+    facts.state.members.get(id).is_some_and(|member| member.leaving.is_some())
 }
 
 /// What clients of products notice when leases end.

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     model::{
         apply::apply,
-        change::{AssignFree, Bootstrap, Change, CreateGroup, NewMember},
+        change::{AssignFree, BeginRemove, Bootstrap, Change, CreateGroup, NewMember},
         data_user::DataUser,
         ids::{Epoch, GroupId, HostPort, ProductId, SlotId, Term, Uuid},
         secret::Secret,
@@ -204,6 +204,24 @@ fn the_headline_has_the_worst_in_words() {
     assert_eq!(worst(&world.judged().0), Severity::Unknown);
     world.quorum = missing(&[1, 2], None);
     assert!(world.judged().2.starts_with("NO LEADER: 2 of 3 voters answer, but none leads; "), "{:?}", world.judged());
+}
+
+/// Regression: with one voter dead and another one being removed, the status named an election as the remedy.
+#[test]
+fn a_removal_that_waits_for_a_quorum_is_named() {
+    let mut world = World::well();
+    world.make(Change::BeginRemove(BeginRemove { node: NodeId(2), assume_dead: false }));
+    world.quorum = missing(&[1, 2], None);
+    let (status, _, headline) = world.judged();
+    assert_eq!(status[0].kind, WarningKind::NoQuorum, "{status:#?}");
+    assert!(headline.starts_with("NO QUORUM: 1 of the 2 voters that stay answers; "), "{headline}");
+    assert!(headline.contains("; the removal of node 2 waits for that"), "{headline}");
+    assert!(status[0].to_clear.contains("until 2 answer (missing: node 3 at 10.0.0.3:19101)"), "{status:#?}");
+    world.quorum = missing(&[1], None);
+    let headline = world.judged().2;
+    assert!(headline.contains("1 of 3 voters answers") && headline.contains("removal of node 2 waits"), "{headline}");
+    world.quorum = missing(&[1, 3], None);
+    assert!(world.judged().2.starts_with("NO LEADER: 2 of 3 voters answer"), "an election suffices");
 }
 
 /// A primary without slots serves nobody, and its failure is no disaster.

@@ -138,8 +138,10 @@ fn without_a_data_user_a_second_product_needs_consent() {
     cli.refused(&create, &["refuses the data user 'tenant'", "ACL SETUSER"]);
     let rules = ["on", ">data-password", "~*", "&*", "+@all"];
     assert_eq!(cluster.servers[server].call(&[&["ACL", "SETUSER", "tenant"], &rules[..]].concat()), Reply::ok());
-    let made = cli.ok(&create);
-    assert!(made.err.contains("lets the data user 'tenant' run MIGRATE"), "{}", made.err);
+    let reach = "lets the data user 'tenant' run MIGRATE";
+    cli.refused(&create, &[reach, "keys of product 'shop'", "--accept-shared-risk"]);
+    let made = cli.ok(&[&create[..], &["--accept-shared-risk"]].concat());
+    assert!(made.err.contains(reach) && made.err.contains("run SWAPDB, INFO"), "{}", made.err);
     assert!(cli.ok(&["group", "show", "1"]).out.contains("tenant"));
     assert_eq!(cluster.servers[server].call(&["ACL", "SETUSER", "tenant", "-migrate", "-@admin"]), Reply::ok());
     cli.ok(&["slot", "assign", ALL, "1", "--wait", "--timeout", "40s"]);
@@ -147,6 +149,78 @@ fn without_a_data_user_a_second_product_needs_consent() {
     assert_eq!(client.call(&["SET", "mine", "1"]).unwrap(), Reply::ok());
     let reply = in_script(&mut client, &["MIGRATE", "127.0.0.1", "1", "mine", "0", "1"]);
     assert!(is_forbidden(&reply), "{reply:?}");
+}
+
+/// Regression: only the creation of a product, and a group beside another product's groups, were checked.
+#[test]
+fn shared_risk_needs_consent_in_every_order() {
+    let mut cluster = Cluster::start(1);
+    let servers: Vec<String> = (0..4)
+        .map(|_| {
+            let server = cluster.add_server(&RedisOptions::default());
+            cluster.servers[server].addr()
+        })
+        .collect();
+    let data_password = cluster.secret_file("data-password", "data-password");
+    let limited_password = cluster.secret_file("password", "limited-password");
+    let [data_password, limited_password] = [&data_password, &limited_password].map(|file| file.to_str().unwrap());
+    let data = ["--data-username", "tenant", "--data-password-file", data_password];
+    let accept = ["--accept-shared-risk"];
+    let rules = |server: usize, name: &str, rules: &[&str]| {
+        assert_eq!(cluster.servers[server].call(&[&["ACL", "SETUSER", name], rules].concat()), Reply::ok());
+    };
+    for server in [0, 1] {
+        rules(server, "limited", &["on", ">limited-password", "~*", "&*", "+@all", "-acl"]);
+    }
+    for server in [0, 3] {
+        rules(server, "tenant", &["on", ">data-password", "~*", "&*", "+@all", "-@dangerous", "-migrate"]);
+    }
+    let cli = cluster.cli();
+    let port = cluster.ports.product(1).to_string();
+    let create = |product: &'static str, group: &'static str, primary: usize| {
+        ["group", "create", group, "--primary", &servers[primary], "--product", product].map(str::to_owned)
+    };
+    let run = |command: &[String], more: &[&str]| -> Vec<String> {
+        command.iter().cloned().chain(more.iter().map(|word| (*word).to_owned())).collect()
+    };
+    let ok = |command: &[String]| cli.ok(&command.iter().map(String::as_str).collect::<Vec<_>>());
+    let refused = |command: &[String], why: &[&str]| {
+        drop(cli.refused(&command.iter().map(String::as_str).collect::<Vec<_>>(), why));
+    };
+
+    // The product is there before the group that is a risk to it.
+    ok(&run(&["product".into(), "create".into(), "other".into(), "--port".into(), port], &[]));
+    let limited = ["--username", "limited", "--password-file", limited_password];
+    ok(&run(&create("default", "1", 0), &limited));
+    let other = create("other", "1", 2);
+    refused(&other, &["group 1 of product 'default' has no data user", "--accept-shared-risk"]);
+    // A data user ends the risk, and one with too many rights does not.
+    let set = |more: &[&str]| run(&["group", "set", "1"].map(str::to_owned), &[&data[..], more].concat());
+    ok(&set(&[]));
+    rules(0, "tenant", &["+migrate"]);
+    refused(&other, &["group 1 of product 'default' has a data user whom", "lets run MIGRATE", "--accept-shared-risk"]);
+    rules(0, "tenant", &["-migrate"]);
+    ok(&other);
+    // Now both have servers.
+    rules(1, "tenant", &["on", ">data-password", "~*", "&*", "+@all"]);
+    let reach = ["lets the data user 'tenant' run MIGRATE", "keys of product 'other'", "--accept-shared-risk"];
+    let add = run(&["group".into(), "add-server".into(), "1".into(), servers[1].clone()], &[]);
+    refused(&add, &reach);
+    ok(&run(&add, &accept));
+    refused(&set(&[]), &reach);
+    let third = create("default", "3", 3);
+    ok(&run(&third, &data));
+
+    // The user of the nodes is no data user, by whatever command.
+    let both = "would be both the user that nodes log in as and the data user";
+    let default = ["--data-username", "default", "--data-password-file", data_password];
+    let group_set: Vec<String> = ["group", "set", "3"].map(str::to_owned).to_vec();
+    let wrong = |command: &[String]| {
+        let ran = cli.run(&command.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(ran.code != 0 && ran.err.contains(both), "{ran:#?}");
+    };
+    wrong(&run(&group_set, &default));
+    wrong(&run(&group_set, &["--username", "tenant", "--password-file", data_password]));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::{
     Api,
     call::MutationCall,
     change::{self, ChangeSummary},
+    data_user,
     error::CallFailure,
     validate,
 };
@@ -38,6 +39,9 @@ pub async fn rotate(request: &SetGroupRequest, api: &Api, call: &MutationCall) -
     let new = of_user(given, group);
     let mut summary = ChangeSummary::of(format!("nodes log in at the servers of group {id} with the new password"))
         .about(&product.name);
+    if let Some(data) = group.data_user.as_ref().and_then(|user| user.credentials.username.as_deref()) {
+        data_user::refuse_same(data, new.user())?;
+    }
     let same_user = group.credentials.as_ref().map_or("default", Credentials::user) == new.user();
     let admission = ServerAdmission {
         state: &state,

@@ -6,21 +6,26 @@ use super::{
     call::MutationCall,
     change::{self, ChangeSummary},
     error::CallFailure,
+    shared_risk::{other_product, reaches_nobody},
     validate,
 };
 use crate::{
-    control::{admission::server::ServerAdmission, handle::WaitError},
+    control::{admission::server::ServerAdmission, handle::WaitError, servers::replication_user::REPLICATION_USER},
     faults::{self, Point},
     model::{
         change::{Change, SetDataUser},
         data_user::DataUser,
-        ids::{HostPort, ProductId},
+        ids::HostPort,
         outcome::Outcome,
         reject::Reject,
-        state::{ClusterState, Product},
+        secret::Credentials,
+        state::Product,
     },
     wire::pb::admin::{ChangeReply, CreateGroupRequest, SetGroupRequest},
 };
+
+/// The user that nodes log in as at servers without a password.
+const DEFAULT_USER: &str = "default";
 
 /// The data user of a new group with these servers, and what the operator should know: the one that is given, or one that
 /// Pontoon makes there now. `None`: the servers do not allow it.
@@ -34,12 +39,14 @@ pub async fn choose(
     servers: &[&HostPort],
     dry_run: bool,
 ) -> Result<(Option<DataUser>, Vec<String>), CallFailure> {
-    if let Some(credentials) = validate::credentials(&request.data_username, &request.data_password)? {
-        let user = DataUser { credentials, managed: false };
-        user.check().map_err(|why| CallFailure::Bad(why.to_string()))?;
+    if let Some(user) = made_by_operator(&request.data_username, &request.data_password, admission.credentials)? {
         let mut warnings = Vec::new();
         for addr in servers {
-            warnings.extend(admission.make_data_user(addr, &user, dry_run).await.map_err(CallFailure::Refused)?);
+            let rights = admission.make_data_user(addr, &user, dry_run).await.map_err(CallFailure::Refused)?;
+            if !request.accept_shared_risk {
+                reaches_nobody(admission, rights.reach.as_deref())?;
+            }
+            warnings.extend(rights.texts());
         }
         return Ok((Some(user), warnings));
     }
@@ -66,28 +73,37 @@ pub async fn choose(
     ))
 }
 
-/// Another product that has groups.
-fn other_product(state: &ClusterState, than: ProductId) -> Option<&str> {
-    let mut others = state.products.values().filter(|product| product.id != than && !product.groups.is_empty());
-    others.next().map(|product| product.name.as_str())
-}
-
-/// Refuses a further product while scripts of another one could reach its data.
+/// The data user that the operator has made, if one is given. `control`: the user that nodes log in as.
 ///
 /// # Errors
-/// [`CallFailure::Refused`] with the first group that has no data user.
-pub fn may_add_product(state: &ClusterState, accept_shared_risk: bool) -> Result<(), CallFailure> {
-    let groups = state.products.values().flat_map(|product| product.groups.values().map(move |group| (product, group)));
-    let without =
-        groups.filter(|(_, group)| group.data_user.is_none()).map(|(product, group)| (&product.name, group.id));
-    match without.min() {
-        Some((product, group)) if !accept_shared_risk => Err(CallFailure::Refused(format!(
-            "group {group} of product '{product}' has no data user: scripts of its clients could read and overwrite keys of \
-             another product. Give it one (pontoon group set {group} data-user=new --product {product}), or accept this risk with \
-             --accept-shared-risk"
-        ))),
-        Some(_) | None => Ok(()),
+/// [`CallFailure::Bad`] if it cannot be a data user.
+fn made_by_operator(
+    name: &str,
+    password: &str,
+    control: Option<&Credentials>,
+) -> Result<Option<DataUser>, CallFailure> {
+    let Some(credentials) = validate::credentials(name, password)? else { return Ok(None) };
+    let user = DataUser { credentials, managed: false };
+    user.check().map_err(|why| CallFailure::Bad(why.to_string()))?;
+    refuse_same(name, control.map_or(DEFAULT_USER, Credentials::user))?;
+    if name == REPLICATION_USER {
+        return Err(CallFailure::Bad(format!("'{name}' is the user that replicas log in as; name another data user")));
     }
+    Ok(Some(user))
+}
+
+/// Refuses one user for both: what scripts may do with it would be whatever nodes may do.
+///
+/// # Errors
+/// [`CallFailure::Bad`] if they are the same.
+pub fn refuse_same(data: &str, control: &str) -> Result<(), CallFailure> {
+    if data != control {
+        return Ok(());
+    }
+    Err(CallFailure::Bad(format!(
+        "'{data}' would be both the user that nodes log in as and the data user, so that scripts of clients could do whatever \
+         nodes do; make another user there for what clients ask for (ACL SETUSER), and give --data-username"
+    )))
 }
 
 /// Gives a group another data user: makes it at all servers, lets all nodes change to it, and switches the former one off.
@@ -120,14 +136,16 @@ pub async fn renew(request: &SetGroupRequest, api: &Api, call: &MutationCall) ->
         }
         return api.conclude(call, index, unchanged, summary.about(&product.name)).await;
     }
-    let data_user = match validate::credentials(&request.data_username, &request.data_password)? {
+    let given = made_by_operator(&request.data_username, &request.data_password, group.credentials.as_ref())?;
+    let data_user = match given {
         None => admission.new_data_user(&servers, former, call.dry_run).await.map_err(CallFailure::Refused)?,
-        Some(credentials) => {
-            let user = DataUser { credentials, managed: false };
-            user.check().map_err(|why| CallFailure::Bad(why.to_string()))?;
+        Some(user) => {
             for addr in &servers {
-                let warnings = admission.make_data_user(addr, &user, call.dry_run).await;
-                summary.warnings.extend(warnings.map_err(CallFailure::Refused)?);
+                let rights = admission.make_data_user(addr, &user, call.dry_run).await.map_err(CallFailure::Refused)?;
+                if !request.accept_shared_risk {
+                    reaches_nobody(&admission, rights.reach.as_deref())?;
+                }
+                summary.warnings.extend(rights.texts());
             }
             user
         }

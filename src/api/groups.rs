@@ -7,10 +7,14 @@ use super::{
     change::{self, ChangeSummary, MutationHandler, RecordedChange, forwardable, product_id},
     data_user,
     error::CallFailure,
+    shared_risk::reaches_nobody,
     validate,
 };
 use crate::{
-    control::admission::server::{AdmittedServer, ServerAdmission},
+    control::admission::{
+        data_user::ScriptRights,
+        server::{AdmittedServer, ServerAdmission},
+    },
     model::{
         change::{AddServer, Change, CreateGroup, RemoveGroup, RemoveServer},
         ids::{GroupId, HostPort},
@@ -73,6 +77,9 @@ impl MutationHandler for CreateGroupRequest {
                 )));
             }
             servers.push(server);
+        }
+        if !self.accept_shared_risk {
+            api.reached_by_nobody(&state, Some(product.id), call.admission_deadline()).await?;
         }
         let addresses: Vec<_> = servers.iter().map(|server| &server.addr).collect();
         let (data_user, risks) = data_user::choose(self, &admission, &addresses, call.dry_run).await?;
@@ -179,13 +186,16 @@ impl MutationHandler for AddServerRequest {
         let admitted = admission.replica(&addr, &primary.addr).await.map_err(CallFailure::Refused)?;
         let risks = match &group.data_user {
             Some(user) => admission.make_data_user(&addr, user, call.dry_run).await.map_err(CallFailure::Refused)?,
-            None => Vec::new(),
+            None => ScriptRights::default(),
         };
+        if !self.accept_shared_risk {
+            reaches_nobody(&admission, risks.reach.as_deref())?;
+        }
         let mut summary = added(&admitted.server);
         let maintenance = state.settings.maintenance || group.options.maintenance;
         summary.done.extend(becomes_replica(&admitted, &primary.addr, maintenance));
         summary.warnings = admitted.warnings;
-        summary.warnings.extend(risks);
+        summary.warnings.extend(risks.texts());
         api.make(
             call,
             Change::AddServer(AddServer { product: product.id, group: id, server: admitted.server }),

@@ -42,6 +42,7 @@ mod quorum_guard;
 pub mod rebalance;
 pub mod server;
 pub mod servers;
+mod shared_risk;
 pub mod show;
 mod silence;
 pub mod slots;

@@ -7,7 +7,6 @@ use super::{
     Api,
     call::MutationCall,
     change::{self, ChangeSummary, MutationHandler, forwardable},
-    data_user,
     error::CallFailure,
     validate,
 };
@@ -29,9 +28,6 @@ impl MutationHandler for CreateProductRequest {
     async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
         let name = validate::product_name(&self.name)?;
         let (mode, isolated) = validate::mode(self.mode, self.isolated)?;
-        if api.recorded(call)?.is_none() {
-            data_user::may_add_product(&api.state(), self.accept_shared_risk)?;
-        }
         let new = NewProduct {
             name: name.clone(),
             port: validate::port(self.port)?,
@@ -45,6 +41,9 @@ impl MutationHandler for CreateProductRequest {
         let known = state.products.values().find(|product| product.name == name);
         if known.is_some_and(|known| is_as_new(known, &new)) && api.recorded(call)?.is_none() {
             return api.already(call, format!("there is this product '{name}' already")).await;
+        }
+        if !self.accept_shared_risk && api.recorded(call)?.is_none() {
+            api.reached_by_nobody(&state, None, call.admission_deadline()).await?;
         }
         let mut summary = ChangeSummary::of(format!(
             "product '{name}' is created: port {} plus each node's offset, {} slots, {} databases",

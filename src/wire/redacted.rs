@@ -27,7 +27,7 @@ redacted! {
     }
     SetGroupRequest {
         product id down_after_ms maintenance eject_after_ms options impaired new_data_user data_username
-        username
+        username accept_shared_risk
     }
     CreateGroupRequest { product id primary replicas username options data_username accept_shared_risk }
     SecretTags { }

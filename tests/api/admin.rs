@@ -400,6 +400,7 @@ async fn replicas_are_added_and_removed() {
         group: 1,
         address: replica.addr.to_string(),
         options: with_id(9),
+        ..Default::default()
     };
     let made = world.client(1).add_server(add.clone()).await.unwrap().into_inner();
     assert_eq!(world.client(1).add_server(add.clone()).await.unwrap().into_inner(), made);
@@ -420,7 +421,7 @@ async fn replicas_are_added_and_removed() {
         product: "default".into(),
         group: 1,
         address: redis.addr.to_string(),
-        options: None,
+        ..Default::default()
     };
     let joined = world.client(1).add_server(join(&fresh)).await.unwrap().into_inner();
     assert!(joined.done[1].contains(&format!("{} is made to follow {}", fresh.addr, primary.addr)), "{joined:?}");

@@ -166,8 +166,12 @@ async fn an_operator_can_replace_an_open_promotion() {
     let primary = Redis::start(&[]).await;
     let (one, two) = (primary.replica().await, primary.replica().await);
     group(&world, &primary, &one).await;
-    let add =
-        admin::AddServerRequest { product: "default".into(), group: 1, address: two.addr.to_string(), options: None };
+    let add = admin::AddServerRequest {
+        product: "default".into(),
+        group: 1,
+        address: two.addr.to_string(),
+        ..Default::default()
+    };
     world.client(1).add_server(add).await.unwrap();
     let first = promote(&world, wish(&one, None)).await.unwrap();
     refused(promote(&world, wish(&two, None)).await, &[one.addr.as_str(), "wait"]);

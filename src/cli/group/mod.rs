@@ -61,6 +61,9 @@ pub enum GroupCommand {
         /// The server
         #[arg(value_name = "HOST:PORT")]
         address: String,
+        /// Add it also if scripts of the group's clients can reach other products there, as the data user that you have made
+        #[arg(long)]
+        accept_shared_risk: bool,
     },
     /// Remove a replica from the group; it keeps running
     RemoveServer {
@@ -108,6 +111,9 @@ pub enum GroupCommand {
         /// File with the password of that user; - is standard input
         #[arg(long, value_name = "FILE", requires = "data_username")]
         data_password_file: Option<PathBuf>,
+        /// Change to that user also if scripts of the group's clients can reach other products as it
+        #[arg(long, requires = "data_username")]
+        accept_shared_risk: bool,
     },
     /// Move all slots of a group, with their keys, to the other groups, so that it can be removed
     Drain {
@@ -136,13 +142,22 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
         GroupCommand::Ls => return ls(remote).await,
         GroupCommand::Show { id } => return show(remote, id).await,
         GroupCommand::Promote { id, address, force } => promote(remote, id, &address, force).await,
-        GroupCommand::Set { id, settings, password_file, username, data_username, data_password_file } => {
+        GroupCommand::Set {
+            id,
+            settings,
+            password_file,
+            username,
+            data_username,
+            data_password_file,
+            accept_shared_risk,
+        } => {
             let wanted = SetGroupRequest {
                 product: product.to_owned(),
                 username: username.unwrap_or_default(),
                 password: password(password_file)?.unwrap_or_default(),
                 data_username: data_username.unwrap_or_default(),
                 data_password: password(data_password_file)?.unwrap_or_default(),
+                accept_shared_risk,
                 ..parse(id, &settings).map_err(CliError::Usage)?
             };
             let call = |mut c: Client, options| {
@@ -175,10 +190,11 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
             };
             change::run(remote, &check, |c, options| create_with(c, &wanted, options)).await
         }
-        GroupCommand::AddServer { id, address } => {
+        GroupCommand::AddServer { id, address, accept_shared_risk } => {
             let call = |mut c: Client, options| {
-                let (product, address) = (product.to_owned(), address.clone());
-                async move { c.add_server(AddServerRequest { product, group: id, address, options: Some(options) }).await }
+                let (product, address, options) = (product.to_owned(), address.clone(), Some(options));
+                let request = AddServerRequest { product, group: id, address, options, accept_shared_risk };
+                async move { c.add_server(request).await }
             };
             change::run(remote, &check, call).await
         }

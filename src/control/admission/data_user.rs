@@ -17,6 +17,31 @@ use crate::{
 /// A key for trying commands. No application has it, since its name is random.
 const KEY: &[u8] = b"pt:admission:7d1c9e5b42f84c0fa6b3d2e871905ac4";
 
+/// Commands that scripts may run, with arguments that do nothing, and that Pontoon's own data users may not run: they show
+/// or change more than the keys of one client.
+const EXCESS: [(&str, &[&[u8]]); 4] = [
+    ("SWAPDB", &[b"SWAPDB", b"none", b"none"]),
+    ("INFO", &[b"INFO", b"server"]),
+    ("SLOWLOG", &[b"SLOWLOG", b"LEN"]),
+    ("RANDOMKEY", &[b"RANDOMKEY"]),
+];
+
+/// What scripts of clients may do through a data user that the operator has made, as texts for the operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScriptRights {
+    /// They reach other servers.
+    pub reach: Option<String>,
+    /// They may run commands that the proxy does not offer.
+    pub excess: Option<String>,
+}
+
+impl ScriptRights {
+    /// All texts.
+    pub fn texts(self) -> impl Iterator<Item = String> {
+        self.reach.into_iter().chain(self.excess)
+    }
+}
+
 impl ServerAdmission<'_> {
     /// Makes a new data user in place of `former` at these servers. With `dry_run`, only asks whether they allow it.
     ///
@@ -35,12 +60,17 @@ impl ServerAdmission<'_> {
         Ok(user)
     }
 
-    /// Makes the data user of the group at a server, or checks the one that the operator has made. Returns warnings.
-    /// With `dry_run`, only asks whether the server allows it.
+    /// Makes the data user of the group at a server, or checks the one that the operator has made. Returns what scripts may do
+    /// with it. With `dry_run`, only asks whether the server allows it.
     ///
     /// # Errors
     /// Returns why nodes could not use the server with this user, as text for the operator.
-    pub async fn make_data_user(&self, addr: &HostPort, user: &DataUser, dry_run: bool) -> Result<Vec<String>, String> {
+    pub async fn make_data_user(
+        &self,
+        addr: &HostPort,
+        user: &DataUser,
+        dry_run: bool,
+    ) -> Result<ScriptRights, String> {
         let mut client = self.connect(addr).await.map_err(|error| error.to_string())?;
         if !user.managed {
             return self.check_data_user(client, user).await;
@@ -59,7 +89,16 @@ impl ServerAdmission<'_> {
         if !dry_run {
             save(&mut client, self.by()).await.map_err(|error| error.to_string())?;
         }
-        Ok(Vec::new())
+        Ok(ScriptRights::default())
+    }
+
+    /// What scripts may do at a server with the data user of its group.
+    ///
+    /// # Errors
+    /// Returns why that is not known, as text for the operator.
+    pub async fn script_rights(&self, addr: &HostPort, user: &DataUser) -> Result<ScriptRights, String> {
+        let client = self.connect(addr).await.map_err(|error| error.to_string())?;
+        self.check_data_user(client, user).await
     }
 
     /// Lets nobody log in any more as a data user that Pontoon has made, except as this one.
@@ -78,8 +117,8 @@ impl ServerAdmission<'_> {
         switch_off.await.map_err(|error: RedisError| error.to_string())
     }
 
-    /// Whether a user that the operator has made can read, and cannot copy keys to other servers.
-    async fn check_data_user(&self, mut client: Client, user: &DataUser) -> Result<Vec<String>, String> {
+    /// Whether a user that the operator has made can read, and what else it may do.
+    async fn check_data_user(&self, mut client: Client, user: &DataUser) -> Result<ScriptRights, String> {
         let addr = client.addr().clone();
         let name = user.credentials.username.clone().unwrap_or_default();
         let auth = [b"AUTH".as_slice(), name.as_bytes(), user.credentials.password.reveal().as_bytes()];
@@ -99,13 +138,30 @@ impl ServerAdmission<'_> {
             Ok(_) | Err(_) => {}
         }
         // A server that lets the user run it complains about the timeout, which is no number.
-        match client.ask(&[b"MIGRATE", b"127.0.0.1", b"1", KEY, b"0", b"never"], self.by()).await {
-            Err(RedisError::NotAllowed { .. }) => Ok(Vec::new()),
+        let mut may_run = async |command: &[&[u8]]| match client.ask(command, self.by()).await {
+            Err(RedisError::NotAllowed { .. }) => Ok(false),
             Err(error) if !error.answered() => Err(error.to_string()),
-            Ok(_) | Err(_) => Ok(vec![format!(
+            Ok(_) | Err(_) => Ok(true),
+        };
+        let reach = may_run(&[b"MIGRATE", b"127.0.0.1", b"1", KEY, b"0", b"never"]).await?.then(|| {
+            format!(
                 "{addr} lets the data user '{name}' run MIGRATE, so scripts of clients can write to any server that it \
                  reaches; forbid it (ACL SETUSER {name} -@dangerous -migrate, then ACL SAVE or CONFIG REWRITE)"
-            )]),
+            )
+        });
+        let mut excess = Vec::new();
+        for (command, probe) in EXCESS {
+            if may_run(probe).await? {
+                excess.push(command);
+            }
         }
+        let excess = (!excess.is_empty()).then(|| {
+            format!(
+                "{addr} lets the data user '{name}' run {}, and probably FLUSHALL and the like: a script of one client can see \
+                 or destroy what the group has; forbid them (ACL SETUSER {name} -@dangerous, then ACL SAVE or CONFIG REWRITE)",
+                excess.join(", ")
+            )
+        });
+        Ok(ScriptRights { reach, excess })
     }
 }

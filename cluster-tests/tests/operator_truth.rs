@@ -8,7 +8,7 @@ use cluster_tests::{
     client::Reply,
     cluster::Cluster,
     redis::RedisOptions,
-    wait::{GENEROUS, wait_for},
+    wait::{GENEROUS, wait_for, wait_until},
 };
 use serde_json::Value;
 
@@ -236,4 +236,52 @@ fn what_would_break_or_hide_is_refused_and_advice_loses_nothing() {
     // Another cluster that lives.
     let other = Cluster::start(1);
     other.cli().refused(&["group", "create", "1", "--primary", &primary], &["is used by another Pontoon cluster"]);
+}
+
+/// Regression: only `product set` knew what min-acks demands, and read-from=replica without replicas was a warning that `status`
+/// did not have.
+#[test]
+fn what_takes_replicas_from_clients_needs_force() {
+    let mut cluster = Cluster::start(1);
+    let cli = cluster.cli();
+    let servers: Vec<String> = (0..3)
+        .map(|_| {
+            let server = cluster.add_server(&RedisOptions::default());
+            cluster.servers[server].addr()
+        })
+        .collect();
+    let [primary, replica, alone] = [0, 1, 2].map(|n: usize| servers[n].as_str());
+    cli.ok(&["group", "create", "1", "--primary", primary, "--replica", replica]);
+    cli.ok(&["slot", "assign", "0-1022", "1", "--wait", "--timeout", "40s"]);
+    cli.ok(&["group", "create", "2", "--primary", alone]);
+    wait_until("the replica to be in sync", GENEROUS, || {
+        let group = cli.json(&["group", "show", "1"]).to_string();
+        group.contains("in-sync") || group.contains("in_sync")
+    });
+    cli.ok(&["product", "set", "default", "min-acks=1", "--wait", "--timeout", "40s"]);
+    let refused = |command: &[&str], group: &str, answered: &str| {
+        cli.refused(command, &[&format!("group(s) {group} of product 'default' would have"), answered, "--force"]);
+    };
+    for (setting, answered) in [("min-acks=1", "-NOREPLICAS"), ("read-from=replica", "-TRYAGAIN")] {
+        cli.ok(&["product", "set", "default", setting, "--wait", "--timeout", "40s"]);
+        refused(&["group", "remove-server", "1", replica], "1", answered);
+        refused(&["slot", "assign", "1023", "2"], "2", answered);
+        refused(&["slot", "assign", "0-3", "2", "--abandon-data"], "2", answered);
+        refused(&["migrate", "start", "0-3", "--to", "2"], "2", answered);
+        let planned = cli.ok(&["rebalance"]);
+        assert!(planned.err.contains("group(s) 2 have fewer replicas than the product demands"), "{planned:#?}");
+        assert!(!planned.out.contains("to group 2"), "{planned:#?}");
+        cli.refused(&["group", "drain", "1"], &["no other group", "group(s) 2 have fewer replicas"]);
+        cli.ok(&["product", "set", "default", "min-acks=0", "read-from=primary", "--wait", "--timeout", "40s"]);
+    }
+    // Without replicas, the setting itself is refused; forced, the status says what it does, and ends when it is undone.
+    cli.ok(&["group", "remove-server", "1", replica]);
+    let set = ["product", "set", "default", "read-from=replica"];
+    refused(&set, "1", "-TRYAGAIN");
+    cli.ok(&[&set[..], &["--force"]].concat());
+    let said = "read-from is replica, and 0 of 0 replica(s) are in sync: every read of the 1023 slots of group 1";
+    wait_headline(&cli, "critical", &[said]);
+    cli.ok(&["slot", "assign", "1023", "2", "--force", "--wait", "--timeout", "40s"]);
+    cli.ok(&["product", "set", "default", "read-from=prefer-replica"]);
+    wait_headline(&cli, "ok", &[]);
 }

@@ -16,11 +16,12 @@ use crate::{
     clock::{boottime_ns, wall_ms},
     model::{
         ids::{GroupId, HostPort, NodeId},
+        reads::{ReadFrom, ReadPolicy},
         reject::Reject,
         state::{Group, Product},
     },
     plan::{
-        acks::may_leave,
+        acks::{may_leave, replicas_in_sync},
         candidates::GroupHistory,
         health::{GroupFacts, about_all_groups},
         liveness::{Liveness, Watchers, liveness},
@@ -116,6 +117,28 @@ impl Api {
             })
         };
         may_leave(group, product.min_acks, addr, in_sync)
+    }
+
+    /// Refuses reads from replicas only while a group with slots has none in sync, as far as that is known.
+    ///
+    /// # Errors
+    /// Returns which groups, and what the operator can do, as text.
+    pub(super) fn keeps_reads(&self, product: &Product, wanted: ReadPolicy) -> Result<(), String> {
+        let newly = wanted.from == ReadFrom::Replica && product.reads.from != ReadFrom::Replica;
+        let Some(seen) = self.reports().filter(|_| newly) else { return Ok(()) };
+        let serves = |group: &&Group| product.slots.iter().any(|slot| slot.owner == Some(group.id));
+        let unread = |group: &&Group| replicas_in_sync(group, &seen.observation) == Some(0);
+        let unread: Vec<String> =
+            product.groups.values().filter(serves).filter(unread).map(|group| group.id.to_string()).collect();
+        if unread.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "no replica of group(s) {} of product '{}' is in sync: all reads there would be answered -TRYAGAIN; bring the \
+             replicas back (pontoon group show GID), or use read-from=prefer-replica, or --force",
+            unread.join(", "),
+            product.name
+        ))
     }
 
     /// What nodes have reported to this node, if it leads.

@@ -225,7 +225,11 @@ impl MutationHandler for RemoveServerRequest {
             "{addr} is removed from group {group}; it keeps replicating until an operator changes that (REPLICAOF NO \
              ONE)"
         ));
-        api.make(call, Change::RemoveServer(RemoveServer { product, group, addr }), summary.about(&self.product)).await
+        let change = Change::RemoveServer(RemoveServer { product, group, addr });
+        if !self.force {
+            api.keeps_replicas(call, &change)?;
+        }
+        api.make(call, change, summary.about(&self.product)).await
     }
 }
 

@@ -64,7 +64,10 @@ impl MutationHandler for StartMigrationRequest {
         let pairs = product.groups.keys().map(|from| (*from, to));
         let earlier = if call.dry_run { Vec::new() } else { planned_before(&state, pairs, call)? };
         let owners = by_owner(product, &slots, to, &earlier_slots(&state, &earlier))?;
-        let moves = owners.into_iter().map(|(from, slots)| SlotMove { from, to, slots }).collect();
+        let moves: Vec<SlotMove> = owners.into_iter().map(|(from, slots)| SlotMove { from, to, slots }).collect();
+        if !self.force {
+            moves.iter().try_for_each(|m| api.keeps_replicas(call, &plan(product, m, options)))?;
+        }
         start(api, call, &state, product, moves, earlier, options).await
     }
 }

@@ -1,29 +1,41 @@
-//! New settings of a product that would break every request of a group, or hide data: an operator must force them.
-//! Knows nothing of how settings are changed.
+//! Changes that would break every request of a group, or hide data: an operator must force them.
+//! Knows nothing of how they are made.
 
 use tokio::time::Instant;
 
-use super::Api;
+use super::{Api, call::MutationCall, error::CallFailure};
 use crate::{
     control::admission::server::ServerAdmission,
-    model::state::{ClusterState, Group, Product},
+    model::{
+        apply,
+        change::Change,
+        state::{ClusterState, Group, Product},
+    },
+    plan::shortage,
 };
 
-/// Groups that are named in a refusal. The rest is only counted.
-const NAMED_MAX: usize = 10;
-
 impl Api {
-    /// Why an operator must force these settings, as text; `None`: they break nothing.
-    pub(super) async fn objection(
+    /// Refuses a change after which clients of slots would lack the replicas that their product demands.
+    ///
+    /// # Errors
+    /// [`CallFailure::Refused`] if the log would reject the change, or replicas would be missing.
+    pub(super) fn keeps_replicas(&self, call: &MutationCall, change: &Change) -> Result<(), CallFailure> {
+        // A repeat asks what became of the change.
+        if self.recorded(call)?.is_some() {
+            return Ok(());
+        }
+        let state = self.state();
+        shortage::objection(&state, &apply::after(&state, change)?).map_or(Ok(()), |why| Err(CallFailure::Refused(why)))
+    }
+
+    /// Why an operator must force this number of databases, as text; `None`: it hides nothing.
+    pub(super) async fn hides_keys(
         &self,
         state: &ClusterState,
         product: &Product,
-        (min_acks, databases): (Option<u8>, Option<u32>),
+        databases: Option<u32>,
         deadline: Instant,
     ) -> Option<String> {
-        if let Some(why) = min_acks.and_then(|min_acks| unconfirmed(product, min_acks)) {
-            return Some(why);
-        }
         let fewer = databases.filter(|databases| *databases < product.databases)?;
         for group in serving(product) {
             let admission = ServerAdmission {
@@ -54,23 +66,6 @@ impl Api {
         }
         None
     }
-}
-
-/// Groups of which every write would be answered -NOREPLICAS, if there are any and this is new.
-fn unconfirmed(product: &Product, min_acks: u8) -> Option<String> {
-    let few = |group: &&Group| group.servers.len() <= usize::from(min_acks);
-    let groups: Vec<String> = serving(product).filter(few).map(|group| group.id.to_string()).collect();
-    if min_acks <= product.min_acks || groups.is_empty() {
-        return None;
-    }
-    let more = groups.len().saturating_sub(NAMED_MAX);
-    let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
-    Some(format!(
-        "group(s) {}{rest} of product '{}' have fewer than {min_acks} replica(s): every write there would be answered \
-         -NOREPLICAS; add replicas first (pontoon group add-server), or --force",
-        groups[..groups.len() - more].join(", "),
-        product.name
-    ))
 }
 
 /// The groups that own slots.

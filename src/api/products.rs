@@ -72,7 +72,7 @@ fn open_to_all(name: &str) -> String {
     )
 }
 
-/// A warning about groups without replicas, where reads that never go to the primary find no server.
+/// A warning about groups without replicas (those without slots, or forced), where reads that never go to the primary find no server.
 fn without_replicas(product: &Product, policy: ReadPolicy) -> Option<String> {
     let alone = product.groups.values().filter(|group| group.servers.len() < 2).map(|group| group.id.to_string());
     let alone: Vec<String> = alone.collect();
@@ -126,15 +126,15 @@ impl MutationHandler for SetProductRequest {
                     .into(),
             ));
         }
-        let changed = (settings.min_acks, settings.databases);
         if !self.force
-            && let Some(why) = api.objection(&state, product, changed, call.admission_deadline()).await
+            && let Some(why) = api.hides_keys(&state, product, settings.databases, call.admission_deadline()).await
         {
             return Err(CallFailure::Refused(why));
         }
         let summary = settings.summary(product);
         let ProductSettings { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads, clients_max, rules } =
             settings;
+        let before = product;
         let product = product.id;
         let change = Change::SetProduct(SetProduct {
             product,
@@ -148,6 +148,10 @@ impl MutationHandler for SetProductRequest {
             clients_max,
             rules,
         });
+        if !self.force {
+            api.keeps_replicas(call, &change)?;
+            api.keeps_reads(before, reads.of(before.reads)).map_err(CallFailure::Refused)?;
+        }
         api.make(call, change, summary).await
     }
 }

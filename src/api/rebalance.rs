@@ -46,7 +46,7 @@ impl MutationHandler for RebalanceRequest {
         let mut done: Vec<String> = moves.iter().map(|m| move_text(m, product)).collect();
         done.extend(waiting_migrations(&moves));
         let (unchanged, moves) = (moves.is_empty(), moves.iter().map(migrations::shown).collect());
-        Ok(ChangeReply { unchanged, done, moves, warnings: unowned(product), ..ChangeReply::default() })
+        Ok(ChangeReply { unchanged, done, moves, warnings: left_out(product), ..ChangeReply::default() })
     }
 }
 
@@ -73,7 +73,7 @@ async fn make(api: &Api, call: &MutationCall, moves: Vec<SlotMove>, product: &st
     let earlier = earlier.into_iter().map(|(planned, _)| planned).collect();
     let mut reply = migrations::start(api, call, &state, product, moves, earlier, MigrationOptions::default()).await?;
     reply.done.extend(waits);
-    reply.warnings.extend(unowned(product));
+    reply.warnings.extend(left_out(product));
     Ok(reply)
 }
 
@@ -103,11 +103,20 @@ fn weights(given: &[GroupWeight]) -> Result<BTreeMap<GroupId, u32>, CallFailure>
     Ok(weights)
 }
 
-/// A warning about slots without an owner: a rebalance moves only slots that have one.
-fn unowned(product: &Product) -> Vec<String> {
+/// Warnings about slots without an owner, and about groups that are short of replicas: a rebalance moves none to them.
+fn left_out(product: &Product) -> Vec<String> {
+    let mut warnings = Vec::new();
     let free = product.slots.iter().filter(|slot| slot.owner.is_none()).count();
-    if free == 0 {
-        return Vec::new();
+    if free > 0 {
+        warnings.push(format!("{free} slots have no owner and were not counted; assign them: pontoon slot assign"));
     }
-    vec![format!("{free} slots have no owner and were not counted; assign them: pontoon slot assign")]
+    let short: Vec<String> = rebalance::short_of_replicas(product).iter().map(ToString::to_string).collect();
+    if !short.is_empty() {
+        warnings.push(format!(
+            "group(s) {} have fewer replicas than the product demands (min-acks, read-from) and were left out; add replicas: \
+             pontoon group add-server",
+            short.join(", ")
+        ));
+    }
+    warnings
 }

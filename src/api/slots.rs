@@ -48,6 +48,9 @@ impl MutationHandler for AssignSlotsRequest {
             Change::StartAssign(StartAssign { product: product.id, slots, to: Some(to), abandon: self.abandon_data })
         };
         let would = api.dry_run(&change, Vec::new())?;
+        if !self.force {
+            api.keeps_replicas(call, &change)?;
+        }
         if !self.abandon_data {
             check_empty(product, &owned).await?;
         }

@@ -35,6 +35,9 @@ pub enum SlotCommand {
         /// Abandon the keys at the present owners: they stay there, unreachable
         #[arg(long)]
         abandon_data: bool,
+        /// Assign them also if the group has too few replicas for min-acks, or none to read from
+        #[arg(long)]
+        force: bool,
     },
     /// Leave slots without an owner: requests for them are refused
     ///
@@ -68,9 +71,9 @@ const SPANS_MAX: usize = 16_384;
 pub(super) async fn run(command: SlotCommand, remote: &Remote) -> Result<(), CliError> {
     match command {
         SlotCommand::Ls { all } => show(remote, all).await,
-        SlotCommand::Assign { slots, group, abandon_data } => {
+        SlotCommand::Assign { slots, group, abandon_data, force } => {
             let slots = parse_spans(&slots).map_err(CliError::Usage)?;
-            let wanted = assignment(remote, slots, group, abandon_data);
+            let wanted = AssignSlotsRequest { abandon_data, force, ..assignment(remote, slots, group) };
             change::run(remote, &check(remote), |c, options| assign_with(c, &wanted, options)).await.map(drop)
         }
         SlotCommand::Release { slots, abandon_data } => {
@@ -89,12 +92,12 @@ pub(super) async fn run(command: SlotCommand, remote: &Remote) -> Result<(), Cli
 
 /// Assigns slots for the playground, and says nothing.
 pub(super) async fn assign(remote: &Remote, slots: &[SlotSpan], group: u32) -> Result<ChangeReply, CliError> {
-    let wanted = assignment(remote, slots.to_vec(), group, false);
+    let wanted = assignment(remote, slots.to_vec(), group);
     remote.change(&check(remote), |c, options| assign_with(c, &wanted, options)).await
 }
 
-fn assignment(remote: &Remote, slots: Vec<SlotSpan>, group: u32, abandon_data: bool) -> AssignSlotsRequest {
-    AssignSlotsRequest { product: remote.product().to_owned(), slots, group, abandon_data, options: None }
+fn assignment(remote: &Remote, slots: Vec<SlotSpan>, group: u32) -> AssignSlotsRequest {
+    AssignSlotsRequest { product: remote.product().to_owned(), slots, group, ..AssignSlotsRequest::default() }
 }
 
 fn assign_with(

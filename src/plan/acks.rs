@@ -1,8 +1,11 @@
 //! What `min-acks` requires of a group: which replicas of a primary count, and how many must answer before one of them
 //! may replace it. Knows nothing of how writes wait for replicas (`proxy::acks`), nor of how servers are probed.
 
-use super::observation::{Probe, ReportedRole};
-use crate::model::{ids::HostPort, state::Group};
+use super::observation::{Observation, Probe, ReportedRole, answered_now};
+use crate::model::{
+    ids::HostPort,
+    state::{Group, Server},
+};
 
 /// The number of unmanaged replicas of a group's primary. They confirm writes to the primary but cannot replace it when
 /// it fails, so that each of them makes one more confirmation necessary. `primary`: the last probe of the primary;
@@ -26,6 +29,21 @@ pub fn unmanaged_replicas(group: &Group, primary: Option<Probe>, fresh: impl Fn(
     };
     let own = unlisted.filter(|server| follows(&server.addr)).count();
     u32::try_from(unknown.saturating_sub(own)).unwrap_or(u32::MAX).saturating_add(unnamed_replicas)
+}
+
+/// How many of a group's replicas are in sync with its primary, as nodes see them now. `None`: the primary does not answer.
+#[must_use]
+pub fn replicas_in_sync(group: &Group, seen: &Observation) -> Option<usize> {
+    let (primary, replicas) = group.servers.split_first()?;
+    let primary = answered_now(seen, &primary.addr)?;
+    let in_sync = |server: &&Server| answered_now(seen, &server.addr).is_some_and(|probe| copies(probe, primary));
+    Some(replicas.iter().filter(in_sync).count())
+}
+
+/// Whether a replica has the primary's data and receives its stream.
+fn copies(replica: &Probe, primary: &Probe) -> bool {
+    let linked = matches!(replica.role, ReportedRole::Replica { link_up: true, syncing: false, .. });
+    linked && !replica.loading && replica.replid == primary.replid
 }
 
 /// How many of a group's replicas must answer so that at least one of them has every write that `min_acks` of them

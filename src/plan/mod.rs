@@ -28,6 +28,7 @@ pub mod replication;
 pub mod restart;
 pub mod scripts;
 pub mod secret_rotation;
+pub mod shortage;
 pub mod sweep;
 pub mod timing;
 pub mod waiting;

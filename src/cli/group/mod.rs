@@ -73,6 +73,9 @@ pub enum GroupCommand {
         /// The server
         #[arg(value_name = "HOST:PORT")]
         address: String,
+        /// Remove it also if the group then has too few replicas for min-acks, or none to read from
+        #[arg(long)]
+        force: bool,
     },
     /// Make a replica the primary, without losing a write; with --wait, return when the promotion has ended
     Promote {
@@ -198,12 +201,11 @@ pub(super) async fn run(command: GroupCommand, remote: &Remote) -> Result<(), Cl
             };
             change::run(remote, &check, call).await
         }
-        GroupCommand::RemoveServer { id, address } => {
+        GroupCommand::RemoveServer { id, address, force } => {
             let call = |mut c: Client, options| {
-                let (product, address) = (product.to_owned(), address.clone());
-                async move {
-                    c.remove_server(RemoveServerRequest { product, group: id, address, options: Some(options) }).await
-                }
+                let (product, address, options) = (product.to_owned(), address.clone(), Some(options));
+                let request = RemoveServerRequest { product, group: id, address, options, force };
+                async move { c.remove_server(request).await }
             };
             change::run(remote, &check, call).await
         }

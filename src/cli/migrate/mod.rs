@@ -42,6 +42,9 @@ pub enum MigrateCommand {
         /// Longest time for which the cut-over holds requests, for example 250ms [default: the cluster's]
         #[arg(long, value_name = "TIME", value_parser = duration::parse)]
         hold_max: Option<Duration>,
+        /// Move them also if the target has too few replicas for min-acks, or none to read from
+        #[arg(long)]
+        force: bool,
     },
     /// List the product's migrations: those that run or wait, and the last 100 that have ended
     Ls {
@@ -111,7 +114,7 @@ pub(super) async fn run(command: MigrateCommand, remote: &Remote) -> Result<(), 
         MigrateCommand::Ls { all } => return list(remote, all).await,
         MigrateCommand::Show { id, all } => return show(remote, id, all).await,
         MigrateCommand::Watch { id } => return watch::run(remote, id).await,
-        MigrateCommand::Start { slots, to, verify, wipe, keys_per_second, bytes_per_second, hold_max } => {
+        MigrateCommand::Start { slots, to, verify, wipe, keys_per_second, bytes_per_second, hold_max, force } => {
             let hold_max_ms = hold_max.map_or(0, millis);
             let wanted = StartMigrationRequest {
                 product: remote.product().to_owned(),
@@ -125,6 +128,7 @@ pub(super) async fn run(command: MigrateCommand, remote: &Remote) -> Result<(), 
                 wipe,
                 limits: Some(MigrationLimits { keys_per_second, bytes_per_second, hold_max_ms }),
                 options: None,
+                force,
             };
             let call = |mut c: Client, options| {
                 let request = StartMigrationRequest { options: Some(options), ..wanted.clone() };

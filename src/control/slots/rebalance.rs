@@ -20,7 +20,10 @@ use crate::{
         slot::brief,
         state::{ClusterState, Group, Product},
     },
-    plan::rebalance::{GroupLoad, SlotMove, TOLERANCE_PERCENT, drain, rebalance},
+    plan::{
+        rebalance::{GroupLoad, SlotMove, TOLERANCE_PERCENT, drain, rebalance},
+        shortage::can_take_slots,
+    },
     redis::{Client, Info},
 };
 
@@ -94,7 +97,7 @@ pub async fn plan(
         }
     };
     no_ejected_group(product)?;
-    Ok(rebalance(&group_loads(state, product, loads.as_ref(), weights), TOLERANCE_PERCENT))
+    Ok(rebalance(&group_loads(state, product, loads.as_ref(), weights, None), TOLERANCE_PERCENT))
 }
 
 /// Fails while a group is ejected: it gets its slots back automatically, which a rebalance would prevent.
@@ -120,11 +123,18 @@ pub fn plan_drain(state: &ClusterState, product: &Product, group: GroupId) -> Re
         return Err(format!("product '{}' has no group {group}; its groups: `pontoon group ls`", product.name));
     }
     no_ejected_group(product)?;
-    let groups = group_loads(state, product, None, &BTreeMap::new());
+    let groups = group_loads(state, product, None, &BTreeMap::new(), Some(group));
     if groups.len() < 2 && groups.get(&group).is_some_and(|g| !g.slots.is_empty()) {
+        let short = short_of_replicas(product).into_iter().filter(|id| *id != group).map(|id| id.to_string());
+        let short = short.collect::<Vec<_>>().join(", ");
         return Err(format!(
-            "product '{}' has no other group that could take the slots of group {group}",
-            product.name
+            "product '{}' has no other group that could take the slots of group {group}{}",
+            product.name,
+            if short.is_empty() {
+                String::new()
+            } else {
+                format!(" (group(s) {short} have fewer replicas than it demands; pontoon group add-server)")
+            }
         ));
     }
     Ok(drain(&groups, group))
@@ -141,7 +151,7 @@ pub async fn plan_auto(state: &ClusterState, product: &Product) -> Result<Vec<Sl
     let keys = loads(product, RebalanceBy::Keys).await?;
     let enough = keys.values().sum::<u64>() >= KEYS_THAT_COUNT * product.groups.len() as u64;
     let loads = enough.then_some(&keys);
-    Ok(rebalance(&group_loads(state, product, loads, &BTreeMap::new()), AUTO_TOLERANCE_PERCENT))
+    Ok(rebalance(&group_loads(state, product, loads, &BTreeMap::new(), None), AUTO_TOLERANCE_PERCENT))
 }
 
 /// Fails while slots move: their keys are at both groups, and would be counted twice.
@@ -158,17 +168,27 @@ fn no_open_migration(state: &ClusterState, product: &Product) -> Result<(), Stri
     ))
 }
 
+/// The groups that have fewer replicas than the product demands: they get no slots.
+#[must_use]
+pub fn short_of_replicas(product: &Product) -> Vec<GroupId> {
+    product.groups.values().filter(|group| !can_take_slots(product, group)).map(|group| group.id).collect()
+}
+
 /// The slots and the load of each group. Slots that move count for the group to which they move, and are not movable.
+/// Groups that are short of replicas are left out, except `drained`.
 fn group_loads(
     state: &ClusterState,
     product: &Product,
     loads: Option<&BTreeMap<GroupId, u64>>,
     weights: &BTreeMap<GroupId, u32>,
+    drained: Option<GroupId>,
 ) -> BTreeMap<GroupId, GroupLoad> {
     let moving = moving(state, product.id);
+    let short = short_of_replicas(product);
     let mut groups: BTreeMap<GroupId, GroupLoad> = product
         .groups
         .keys()
+        .filter(|id| Some(**id) == drained || !short.contains(id))
         .map(|id| {
             let load = loads.map(|l| l.get(id).copied().unwrap_or(0));
             (*id, GroupLoad { weight: weights.get(id).copied().unwrap_or(1), load, ..GroupLoad::default() })

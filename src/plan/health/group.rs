@@ -11,13 +11,15 @@ use crate::{
     model::{
         event::{Event, EventKind},
         ids::{GroupId, HostPort, ProductId},
+        reads::ReadFrom,
         state::{ClusterState, Group, Product, Server},
     },
     plan::{
+        acks::replicas_in_sync,
         failover::{FollowingPrimaries, following_primaries, held_back},
         impairment::{ImpairedPrimary, impaired_primaries},
         liveness::{Liveness, Watchers, liveness},
-        observation::{AgedReport, Impairment, Observation, Probe, ReportedRole, answered_now, newest},
+        observation::{AgedReport, Impairment, Observation, newest},
     },
 };
 
@@ -76,6 +78,7 @@ impl<'a> GroupFacts<'a> {
             warnings.extend(of.restarted(seen));
         }
         warnings.extend(of.min_acks());
+        warnings.extend(of.reads());
         let nothing = Observation::new();
         let seen = self.seen.as_ref().map_or(&nothing, |seen| seen.watchers.observation());
         warnings.extend(of.advice(seen));
@@ -281,11 +284,8 @@ impl GroupJudgement<'_> {
             let text = format!("min-acks is {min_acks}, and there are {replicas} replica(s): {slots}");
             return Some(Warning::new(WarningKind::MinAcksUnmet, text, to_clear));
         }
-        let seen = self.facts.seen.as_ref()?.watchers.observation();
         // While the primary does not answer, another warning says so.
-        let primary = answered_now(seen, &self.primary.addr)?;
-        let in_sync = |server: &&Server| answered_now(seen, &server.addr).is_some_and(|probe| copies(probe, primary));
-        let in_sync = self.group.servers.iter().skip(1).filter(in_sync).count();
+        let in_sync = replicas_in_sync(self.group, self.facts.seen.as_ref()?.watchers.observation())?;
         (in_sync < min_acks).then(|| {
             let text = format!("min-acks is {min_acks}, and {in_sync} of {replicas} replica(s) are in sync: {slots}");
             let show = self.command("show", "");
@@ -296,12 +296,35 @@ impl GroupJudgement<'_> {
             Warning::new(WarningKind::MinAcksUnmet, text, to_clear)
         })
     }
-}
 
-/// Whether a replica has the primary's data and receives its stream.
-fn copies(replica: &Probe, primary: &Probe) -> bool {
-    let linked = matches!(replica.role, ReportedRole::Replica { link_up: true, syncing: false, .. });
-    linked && !replica.loading && replica.replid == primary.replid
+    /// Whether reads that never go to the primary find a replica.
+    fn reads(&self) -> Option<Warning> {
+        let replicas = self.group.servers.len().saturating_sub(1);
+        if self.slots == 0 || self.product.reads.from != ReadFrom::Replica {
+            return None;
+        }
+        let in_sync = match replicas {
+            0 => 0,
+            // While the primary does not answer, another warning says so.
+            _ => replicas_in_sync(self.group, self.facts.seen.as_ref()?.watchers.observation())?,
+        };
+        (in_sync == 0).then(|| {
+            let add = match replicas {
+                0 => self.command("add-server", "HOST:PORT"),
+                _ => format!("bring the replicas back ({} says what is wrong)", self.command("show", "")),
+            };
+            Warning::new(
+                WarningKind::ReadsUnserved,
+                format!(
+                    "read-from is replica, and {in_sync} of {replicas} replica(s) are in sync: every read of the {} slots of {} is \
+                     answered -TRYAGAIN",
+                    self.slots,
+                    self.name()
+                ),
+                format!("{add}, or pontoon product set {} read-from=prefer-replica", self.product.name),
+            )
+        })
+    }
 }
 
 /// A time span, for people: `40 s`, `5 min`, `3 h`.

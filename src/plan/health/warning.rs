@@ -91,6 +91,8 @@ kinds! {
     PrimaryRefusesLogin "primary-refuses-login" Critical,
     /// Fewer replicas are in sync than `min-acks` demands.
     MinAcksUnmet "min-acks-unmet" Critical,
+    /// No replica is in sync, and reads go to replicas only.
+    ReadsUnserved "reads-unserved" Critical,
     /// The leader could not be asked, so nothing is known about servers and nodes.
     NotObserved "not-observed" Unknown,
     /// The leader gets no heartbeats of a node.

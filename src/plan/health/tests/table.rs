@@ -9,6 +9,7 @@ use crate::{
         cluster_secret::{SecretReport, SecretTag, SecretTags},
         ids::{GroupId, NodeId},
         promotion::PromotionKind,
+        reads::ReadFrom,
         state::Server,
     },
     plan::{
@@ -187,6 +188,27 @@ pub const TABLE: &[(WarningKind, Edit, &str, &str, Edit)] = &[
         "min-acks is 1, and 0 of 1 replica(s) are in sync",
         "bring the replicas back (pontoon group show 2 --product default says what is wrong), or pontoon product set default min-acks=0",
         |w| well(w, 7002),
+    ),
+    (
+        WarningKind::ReadsUnserved,
+        |w| {
+            w.product().reads.from = ReadFrom::Replica;
+            w.probe(7002, |p| p.replid = "other".into());
+        },
+        "read-from is replica, and 0 of 1 replica(s) are in sync: every read of the 1024 slots of group 2",
+        "bring the replicas back (pontoon group show 2 --product default says what is wrong), or pontoon product set default \
+         read-from=prefer-replica",
+        |w| well(w, 7002),
+    ),
+    (
+        WarningKind::ReadsUnserved,
+        |w| {
+            w.product().reads.from = ReadFrom::Replica;
+            w.product().groups.get_mut(&G).unwrap().servers.truncate(1);
+        },
+        "read-from is replica, and 0 of 0 replica(s) are in sync",
+        "pontoon group add-server 2 HOST:PORT --product default, or pontoon product set default read-from=prefer-replica",
+        |w| w.product().reads.from = ReadFrom::PreferReplica,
     ),
     (
         WarningKind::NotObserved,

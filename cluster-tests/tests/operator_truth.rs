@@ -8,7 +8,7 @@ use cluster_tests::{
     client::Reply,
     cluster::Cluster,
     redis::RedisOptions,
-    wait::{GENEROUS, wait_for, wait_until},
+    wait::{GENEROUS, wait_for},
 };
 use serde_json::Value;
 
@@ -254,10 +254,7 @@ fn what_takes_replicas_from_clients_needs_force() {
     cli.ok(&["group", "create", "1", "--primary", primary, "--replica", replica]);
     cli.ok(&["slot", "assign", "0-1022", "1", "--wait", "--timeout", "40s"]);
     cli.ok(&["group", "create", "2", "--primary", alone]);
-    wait_until("the replica to be in sync", GENEROUS, || {
-        let group = cli.json(&["group", "show", "1"]).to_string();
-        group.contains("in-sync") || group.contains("in_sync")
-    });
+    cluster.wait_replicated(&[0, 1]);
     cli.ok(&["product", "set", "default", "min-acks=1", "--wait", "--timeout", "40s"]);
     let refused = |command: &[&str], group: &str, answered: &str| {
         cli.refused(command, &[&format!("group(s) {group} of product 'default' would have"), answered, "--force"]);

@@ -120,7 +120,9 @@ fn reads_go_to_replicas_and_back_to_the_primary() {
         get(&mut client, "k") == Reply::bulk("new") && gets(replica) == before
     });
     assert!(holds_for(Duration::from_secs(1), || get(&mut client, "k") == Reply::bulk("new")));
-    cli.ok(&["product", "set", "default", "read-from=replica"]);
+    let only_replicas = ["product", "set", "default", "read-from=replica"];
+    cli.refused(&only_replicas, &["no replica of group(s) 1 of product 'default' is in sync", "--force"]);
+    cli.ok(&[&only_replicas[..], &["--force"]].concat());
     wait_until("an error with the reason", GENEROUS, || {
         let reply = get(&mut client, "k");
         reply.is_error("TRYAGAIN no replica of group 1 may serve now") && reply.text().contains("has lost its primary")

@@ -71,6 +71,49 @@ fn a_late_write_at_a_former_owner_does_not_become_visible() {
     cli.ok(&["slot", "assign", &slot, &owner.to_string(), "--wait", "--timeout", "40s"]);
 }
 
+/// Regression: a released slot could be given to no group that had it before, until a sweep ten minutes later.
+#[test]
+fn a_released_slot_is_assigned_again_at_once_unless_a_key_is_left() {
+    let cluster = Cluster::serving(2);
+    let (cli, server) = (cluster.cli(), &cluster.servers[0]);
+    let wait = ["--wait", "--timeout", "40s"];
+    let run = |command: &[&str]| drop(cli.ok(&[command, &wait].concat()));
+    let key = (0..).map(|n| format!("k{n}")).find(|key| cluster.locate(key)["group"] == 1).unwrap();
+    let slot = cluster.locate(&key)["slot"].to_string();
+    let mut client = cluster.node(1).client();
+    let serves = |client: &mut cluster_tests::client::Client, value: &str| {
+        assert_eq!(client.call(&["SET", &key, value]).unwrap(), Reply::ok());
+        assert_eq!(client.call(&["DEL", &key]).unwrap(), Reply::Integer(1));
+    };
+    // Every group has had the slot.
+    for group in ["2", "1", "2"] {
+        run(&["slot", "assign", &slot, group]);
+    }
+    for group in ["1", "2"] {
+        run(&["slot", "release", &slot]);
+        let status = cli.json(&["status"]);
+        let warning = status["warnings"].as_array().unwrap().iter().find(|w| w["code"] == "slots-without-owner");
+        assert!(warning.unwrap()["to_clear"].as_str().unwrap().contains("pontoon slot assign"), "{status:#}");
+        run(&["slot", "assign", &slot, group]);
+        serves(&mut client, group);
+    }
+    // A late write at a former owner stays invisible, also when the keys of the present owner are given up.
+    for free in [true, false] {
+        if free {
+            run(&["slot", "release", &slot]);
+        }
+        assert_eq!(server.call(&["SET", &key, "old"]), Reply::ok());
+        for more in [&[][..], &["--abandon-data"]] {
+            let assign = [&["slot", "assign", &slot, "1"][..], more].concat();
+            cli.refused(&assign, &[&format!("'{key}'"), "clients would see it again", "Delete it there, or"]);
+        }
+        assert_eq!(server.call(&["DEL", &key]), Reply::Integer(1));
+        run(&["slot", "assign", &slot, "1"]);
+        serves(&mut client, "new");
+        run(&["slot", "assign", &slot, "2"]);
+    }
+}
+
 #[test]
 fn a_slot_is_written_to_while_it_changes_its_owner() {
     let cluster = Cluster::serving(2);

@@ -38,11 +38,12 @@ impl MutationHandler for AssignSlotsRequest {
         if let Some((index, outcome)) = api.recorded(call)? {
             return api.assigned(call, index, outcome?, summary).await;
         }
-        if !product.groups.contains_key(&to) {
+        let Some(target) = product.groups.get(&to) else {
             return Err(Reject::UnknownGroup { product: product.name.clone(), group: to }.into());
-        }
+        };
         let owned = owned_by_others(product, &slots, Some(to));
-        let change = if owned.is_empty() && !self.abandon_data {
+        // What the target gave away before is searched for leftovers, which takes an assignment.
+        let change = if owned.is_empty() && !self.abandon_data && target.given_away.is_disjoint(&slots) {
             Change::AssignFree(AssignFree { product: product.id, slots, to })
         } else {
             Change::StartAssign(StartAssign { product: product.id, slots, to: Some(to), abandon: self.abandon_data })

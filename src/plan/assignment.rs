@@ -182,7 +182,10 @@ impl AssignmentMemory {
             Keys::None => {
                 AttemptStage::FirstCheck(AttemptBasis { group_epochs, kind: HoldKind::Wait, mode: product.mode })
             }
-            // The operator gives the keys up: nothing has to be shown.
+            // The operator gives the owners' keys up, but not that clients see old ones at the target.
+            Keys::Abandoned if !searches(product, assignment).is_empty() => {
+                AttemptStage::FirstCheck(AttemptBasis { group_epochs, kind: HoldKind::Wait, mode: product.mode })
+            }
             Keys::Abandoned => preflight_stage(seen.now_ns, group_epochs, HoldKind::Wait, None),
             Keys::Ejected => {
                 // Requests that are in flight to a temporary owner that is down are not waited for.
@@ -388,8 +391,11 @@ pub fn next(seen: &AssignmentObservation<'_>, memory: &AssignmentMemory, id: Ass
             match (&evidence.emptied, evidence.kind, assignment.keys) {
                 // A process that was started again may have loaded the keys that it had before.
                 (Some(primary), _, _) => AssignmentStep::CheckPrimary(primary.clone()),
-                (None, HoldKind::Wait, Keys::None) => AssignmentStep::Scan(searches(product, assignment)),
-                (None, _, _) => finish(),
+                (None, HoldKind::Wait, Keys::None | Keys::Abandoned) => match searches(product, assignment) {
+                    none if none.is_empty() => finish(),
+                    searches => AssignmentStep::Scan(searches),
+                },
+                (None, HoldKind::Abandon, _) | (None, _, Keys::Ejected) => finish(),
             }
         }
         AttemptStage::Release { hold, failure } => {
@@ -472,16 +478,19 @@ fn is_up(group: &Group, seen: &AssignmentObservation<'_>) -> bool {
     ready_primary_run_id(group, seen.servers, seen.watchers).is_some()
 }
 
-/// Which groups are searched for keys of which slots: the owners for theirs, and the group that gets the slots for
-/// those that it once gave away. (A late write of that time would become visible there.)
+/// Which groups are searched for keys of which slots: the owners for theirs, unless they are given up, and the group that
+/// gets the slots for those that it once gave away. (A late write of that time would become visible there.)
 fn searches(product: &Product, assignment: &Assignment) -> Vec<(GroupId, BTreeSet<SlotId>)> {
-    if assignment.keys != Keys::None {
-        return Vec::new();
-    }
+    let owners = match assignment.keys {
+        Keys::None => owners(product, assignment),
+        Keys::Abandoned => BTreeMap::new(),
+        // The target was emptied.
+        Keys::Ejected => return Vec::new(),
+    };
     let target = assignment.to.and_then(|to| product.groups.get(&to));
     let given_away = target.map(|to| (to.id, &to.given_away & &assignment.slots));
     let given_away = given_away.filter(|(_, slots)| !slots.is_empty());
-    owners(product, assignment).into_iter().chain(given_away).collect()
+    owners.into_iter().chain(given_away).collect()
 }
 
 /// Epochs of the owners and of the group that gets their slots, if any.

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use pontoon::{
     model::{
         apply,
-        change::{AssignFree, Change, GiveUpAssign, OpenHold, Release},
+        change::{AssignFree, Change, GiveUpAssign, OpenHold, Release, StartAssign},
         ids::{GroupId, SlotId},
         route::{HoldKind, Isolated, Mode},
     },
@@ -170,6 +170,11 @@ fn released_slots_have_no_owner() {
         let back = apply::dry_run(&world.state, &assign(SOURCE));
         assert_eq!(back.is_ok(), abandon, "{back:?}");
         assert!(abandon || back.unwrap_err().to_string().contains("leftovers of slot 0"));
+        // An assignment searches it for them.
+        let (product, slots, to) = (PRODUCT, moved_slots(), Some(SOURCE));
+        let searched = Change::StartAssign(StartAssign { product, slots, to, abandon: false });
+        let after = apply::after(&world.state, &searched).unwrap();
+        assert_eq!(after.assignments.len(), usize::from(!abandon), "{:?}", after.assignments);
         apply::dry_run(&world.state, &assign(TARGET)).unwrap();
     }
 }
@@ -181,7 +186,23 @@ fn slots_that_the_target_gave_away_are_searched_there_too() {
     let groups = &mut world.state.products.get_mut(&PRODUCT).unwrap().groups;
     // Slot 4, and one that is not part of the assignment.
     groups.get_mut(&TARGET).unwrap().given_away = [SlotId(4), SlotId(1000)].into();
-    assert_eq!(world.decide(), AssignmentStep::Scan(vec![(SOURCE, moved_slots()), (TARGET, given_away)]));
+    let search = (TARGET, given_away);
+    assert_eq!(world.decide(), AssignmentStep::Scan(vec![(SOURCE, moved_slots()), search.clone()]));
+
+    // Also if the keys of the owner are given up: what the target has of before would become visible.
+    let mut world = World::new(Mode::Store, true);
+    let groups = &mut world.state.products.get_mut(&PRODUCT).unwrap().groups;
+    groups.get_mut(&TARGET).unwrap().given_away = [SlotId(4), SlotId(1000)].into();
+    assert_eq!(world.decide(), AssignmentStep::Scan(vec![search.clone()]));
+    world.memory.scanned(world.now_ns, SlotScan::Empty);
+    world.decide();
+    world.preflighted(&[]);
+    assert!(matches!(world.proposes(), Change::OpenHold(_)));
+    world.waits();
+    world.pass_barrier();
+    assert_eq!(world.decide(), AssignmentStep::Scan(vec![search]));
+    world.memory.scanned(world.now_ns, SlotScan::Empty);
+    assert!(matches!(world.decide(), AssignmentStep::Propose(Change::FinishAssign(_))));
 }
 
 #[test]

@@ -147,11 +147,18 @@ impl AssignmentDriver {
                     let key = key.escape_ascii().to_string();
                     let to = assignment.to;
                     let target = to.map_or_else(|| "GID".to_owned(), |to| to.to_string());
+                    let owned = product.slots.get(usize::from(slot.0)).is_some_and(|state| state.owner.is_some());
                     return SlotScan::KeyFound(if Some(*id) == to {
+                        let instead = match owned {
+                            true => "migrate the slot, which deletes it first".to_owned(),
+                            false => format!(
+                                "wait until the sweep of group {id} has deleted it (pontoon group show {id}), or assign the \
+                                 slot to another group"
+                            ),
+                        };
                         format!(
                             "slot {slot} was group {id}'s before, and a late write of that time has left key '{key}' \
-                             in database {db} of {addr}: clients would see it again. Delete it there, or migrate the \
-                             slot, which deletes it first"
+                             in database {db} of {addr}: clients would see it again. Delete it there, or {instead}"
                         )
                     } else {
                         format!(

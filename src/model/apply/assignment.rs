@@ -25,14 +25,19 @@ impl Apply for StartAssign {
         let Self { product: product_id, ref slots, to, abandon } = *self;
         let at = when.at;
         let product = product(state, product_id)?;
-        if let Some(to) = to {
-            not_ejected(group(product, to)?)?;
+        let target = to.map(|to| group(product, to)).transpose()?;
+        if let Some(target) = target {
+            not_ejected(target)?;
         }
         slots_usable(state, product, slots)?;
         let owner = |slot: &SlotId| product.slots[usize::from(slot.0)].owner;
         let moving: BTreeSet<SlotId> = slots.iter().copied().filter(|s| owner(s) != to).collect();
         match to {
-            Some(to) if moving.iter().all(|s| owner(s).is_none()) => {
+            // Keys of slots that the target gave away may still be there: it is searched for them first.
+            Some(to)
+                if moving.iter().all(|s| owner(s).is_none())
+                    && target.is_none_or(|target| target.given_away.is_disjoint(&moving)) =>
+            {
                 return AssignFree { product: product_id, slots: slots.clone(), to }.apply(state, when);
             }
             None if moving.is_empty() => return Ok(Outcome::Unchanged),

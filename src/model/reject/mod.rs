@@ -378,8 +378,7 @@ pub enum Reject {
     },
     /// The group may have keys of the slot, which it gave away.
     #[error(
-        "group {group} may still have leftovers of slot {slot}, which it gave away; they are being deleted: see `pontoon group \
-         show {group}`, and try again"
+        "group {group} may still have leftovers of slot {slot}, which it gave away; try again: it is searched for them first"
     )]
     SlotLeftovers {
         /// The slot.

@@ -225,7 +225,7 @@ fn what_would_break_or_hide_is_refused_and_advice_loses_nothing() {
 
     cli.refused(&["group", "remove", "1"], &["still owns", "pontoon group drain 1"]);
     cli.refused(&["group", "remove-server", "1", &primary], &["pontoon group promote 1 HOST:PORT"]);
-    for nowhere in ["0.0.0.0:6379", "[::]:6379"] {
+    for nowhere in ["0.0.0.0:6379", "[::]:6379", "[::ffff:0.0.0.0]:6379", "0x0:6379"] {
         cli.refused(&["group", "add-server", "1", nowhere], &["is no address of a server"]);
     }
     let options =

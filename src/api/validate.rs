@@ -4,7 +4,7 @@
 //! Each function returns the checked value in the model's type, or [`CallFailure::Bad`] with a text for the operator
 //! that says what is expected.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use super::error::{CallFailure, quote};
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
             IMPAIRED_AFTER_MS, MIN_ACKS_MAX, MIN_ACKS_MS, NAME_LEN_MAX, VOTERS_MAX, ZONE_LEN_MAX,
         },
         migration::{Limits, Verify},
+        ports::is_unspecified,
         reads::ReadFrom,
         route::{Isolated, Mode},
         secret::{Credentials, Secret},
@@ -75,9 +76,7 @@ pub fn port(port: u32) -> Result<u16, CallFailure> {
 /// [`CallFailure::Bad`] if it is not HOST:PORT.
 pub fn address(text: &str) -> Result<HostPort, CallFailure> {
     let addr = HostPort::parse(text).map_err(CallFailure::Bad)?;
-    // "0" is another way to write 0.0.0.0.
-    let host = addr.host().trim_matches(['[', ']']);
-    if host == "0" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+    if is_unspecified(addr.host()) {
         return Err(CallFailure::Bad(format!(
             "{addr} is no address of a server: it means every address of a machine, so each node would connect to itself; \
              give the address at which all nodes reach the server"

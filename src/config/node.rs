@@ -6,6 +6,7 @@ use super::{check, section::section};
 use crate::model::{
     ids::{HostPort, NodeId},
     limits::ZONE_LEN_MAX,
+    ports::is_unspecified,
 };
 
 section! {
@@ -87,7 +88,7 @@ impl NodeConfig {
     pub fn advertise_host(&self) -> String {
         match (&self.advertise, &self.admin) {
             (Some(host), _) => host.clone(),
-            (None, Some(admin)) if self.bind.is_unspecified() => admin.host().to_owned(),
+            (None, Some(admin)) if self.bind.to_canonical().is_unspecified() => admin.host().to_owned(),
             _ if self.bind.is_ipv6() => format!("[{}]", self.bind),
             _ => self.bind.to_string(),
         }
@@ -117,6 +118,24 @@ impl NodeConfig {
         }
     }
 
+    /// Checks that no address that others use, or that this node calls, means every address of a machine.
+    fn check_reachable(&self, admin: &HostPort) -> Result<(), String> {
+        let of = |key: &'static str, addr: &HostPort| (key, addr.host().to_owned(), addr.to_string());
+        let called = std::iter::once(of("admin", admin))
+            .chain(self.join.iter().map(|join| of("join", join)))
+            .chain(self.peers.values().map(|peer| of("peers", peer)))
+            .chain(self.advertise.iter().map(|host| ("advertise", host.clone(), host.clone())));
+        for (key, host, text) in called {
+            if is_unspecified(&host) {
+                return Err(format!(
+                    "{key}: {text} means every address of a machine, so whoever is given it would call itself; give the address at \
+                     which others reach the node (admin_listen and bind may be every address)"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks the settings without reading anything else.
     ///
     /// # Errors
@@ -124,6 +143,7 @@ impl NodeConfig {
     pub(super) fn check(&self) -> Result<(), String> {
         let (id, admin) = (self.id()?, self.admin()?);
         self.data_dir()?;
+        self.check_reachable(admin)?;
         if !self.peers.is_empty() && self.join.is_some() {
             return Err(
                 "peers and join are both set: peers form a new cluster, join enters a running one; give one of them"

@@ -157,6 +157,14 @@ fn what_does_not_fit_together_is_refused() {
     check(&|c| c.set("admin", "db1.example.org:1").unwrap(), "--insecure");
     check(&|c| c.set("admin_listen", "0.0.0.0:19101").unwrap(), "admin_listen: 0.0.0.0 is beyond loopback");
     check(&|c| c.set("advertise", "a:1").unwrap(), "advertise");
+    // Regression: a node joined with such an address, and became a voter that nobody reaches.
+    for nowhere in ["0.0.0.0", "0", "[::]", "[::ffff:0.0.0.0]"] {
+        let port = |c: &mut Config, key: &str, before: &str| c.set(key, &format!("{before}{nowhere}:19101")).unwrap();
+        check(&|c| port(c, "admin", ""), "admin: ");
+        check(&|c| port(c, "peers", "1=127.0.0.1:19101,2="), "peers: ");
+        check(&|c| (c.set("peers", "").unwrap(), port(c, "join", "")).1, "join: ");
+        check(&|c| c.set("advertise", nowhere).unwrap(), "advertise: ");
+    }
     for bad in ["proxy1,proxy2:80", "*.example.org", "*", "[::1]", "http://proxy1", "a b", &"x".repeat(254)] {
         check(&|c| c.set("admin_hosts", bad).unwrap(), "admin_hosts: '");
     }
@@ -173,6 +181,8 @@ fn what_does_not_fit_together_is_refused() {
     open.node.insecure = false;
     open.node.secret_file = Some("/etc/pontoon/secret".into());
     open.check().unwrap();
+    assert_eq!(open.node.advertise_host(), "127.0.0.1");
+    open.set("bind", "::ffff:0.0.0.0").unwrap();
     assert_eq!(open.node.advertise_host(), "127.0.0.1");
 }
 

@@ -1,7 +1,10 @@
 //! The listeners of the cluster, so that no two of one host use the same port.
 //! Knows nothing of sockets: a node that binds a port finds out whether another program uses it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::{
     change::NewMember,
@@ -19,6 +22,23 @@ pub fn host_key(host: &str) -> String {
         "localhost" | "127.0.0.1" | "::1" | "[::1]" | "localhost.localdomain" => "loopback".to_owned(),
         _ => host,
     }
+}
+
+/// Whether a host means every address of a machine, in whatever way it is written: `0.0.0.0` and the numbers that a resolver
+/// takes for it (`0`, `0x0.0`), `::`, and IPv4 within IPv6 (`::ffff:0.0.0.0`). Whoever is given it connects to itself.
+#[must_use]
+pub fn is_unspecified(host: &str) -> bool {
+    let bare = host.trim_matches(['[', ']']).trim_end_matches('.');
+    let bare = bare.split_once('%').map_or(bare, |(address, _zone)| address);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return ip.to_canonical().is_unspecified();
+    }
+    let zero = |part: &str| {
+        let digits = part.strip_prefix("0x").or_else(|| part.strip_prefix("0X")).unwrap_or(part);
+        !digits.is_empty() && digits.bytes().all(|b| b == b'0')
+    };
+    // At most four numbers are an address; five are a name.
+    bare.split('.').count() <= 4 && bare.split('.').all(zero)
 }
 
 /// An address with the host as `host_key` writes it: equal for two spellings of one address.
@@ -107,4 +127,51 @@ pub fn servers(state: &ClusterState) -> impl Iterator<Item = &HostPort> {
 #[must_use]
 pub fn products(state: &ClusterState) -> Vec<(&str, u16)> {
     state.products.values().map(|p| (p.name.as_str(), p.port)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression: only some of the spellings were refused.
+    #[test]
+    fn unspecified_addresses_are_known_in_every_spelling() {
+        for host in [
+            "0.0.0.0",
+            "0",
+            "0.0",
+            "0.0.0",
+            "00.0.0.0",
+            "0x0",
+            "0X00.0",
+            "0.0.0.0.",
+            "::",
+            "[::]",
+            "[::0]",
+            "[0:0::0]",
+            "[::0.0.0.0]",
+            "::ffff:0.0.0.0",
+            "[::ffff:0.0.0.0]",
+            "[::ffff:0:0]",
+            "[::%lo]",
+        ] {
+            assert!(is_unspecified(host), "{host}");
+        }
+        for host in [
+            "127.0.0.1",
+            "0.0.0.1",
+            "10.0.0.0",
+            "[::1]",
+            "[::ffff:10.0.0.1]",
+            "localhost",
+            "0.example.org",
+            "0.0.0.0.0",
+            "db0",
+            "0x",
+            "",
+            "1",
+        ] {
+            assert!(!is_unspecified(host), "{host}");
+        }
+    }
 }

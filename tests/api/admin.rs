@@ -10,7 +10,7 @@ use pontoon::{
     clock::boottime_ns,
     model::{
         change::{Change, FinishAssign, FinishRemove, OpenHold},
-        ids::{AssignmentId, HoldId, NodeId, Term, Uuid},
+        ids::{AssignmentId, HoldId, HostPort, NodeId, Term, Uuid},
         outcome::Outcome,
         route::HoldKind,
         state::Cause,
@@ -595,6 +595,20 @@ async fn removing_nodes() {
     world.shared.append(Uuid(77), Change::FinishRemove(FinishRemove { node, uuid, term: Term(1) })).result.unwrap();
     let again = world.client(1).remove_node(remove(true)).await.unwrap().into_inner();
     assert!(again.unchanged && again.done[0].contains("node 2 was removed"), "{again:?}");
+}
+
+/// Regression: a node could join with an address at which nobody reaches it, and became a voter.
+#[tokio::test]
+async fn a_node_does_not_join_with_an_address_of_every_machine() {
+    let world = world().await;
+    for (n, admin) in [(91, "0.0.0.0:7104"), (92, "[::]:7104"), (93, "[::ffff:0.0.0.0]:7104"), (94, "0:7104")] {
+        let mut new = crate::log::member(3, admin);
+        let refused = world.shared.append(Uuid(n), Change::AddMember(new.clone())).result.unwrap_err();
+        assert!(refused.to_string().contains("no address at which others reach it"), "{refused}");
+        (new.admin, new.advertise) = (HostPort::parse("127.0.0.3:7104").unwrap(), new.admin.host().to_owned());
+        let refused = world.shared.append(Uuid(n + 10), Change::AddMember(new)).result.unwrap_err();
+        assert!(refused.to_string().contains("--advertise"), "{refused}");
+    }
 }
 
 /// Regression: one of two live voters beside a dead one could be removed, and the cluster was down.

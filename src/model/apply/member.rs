@@ -9,7 +9,7 @@ use crate::model::{
     ids::{HostPort, Incarnation, NodeId, Term, Uuid},
     limits::{MEMBERS_MAX, REMOVED_MAX},
     outcome::Outcome,
-    ports::{NodePorts, check_listeners, products, servers},
+    ports::{NodePorts, check_listeners, is_unspecified, products, servers},
     reject::Reject,
     route::{Isolated, Mode},
     slot::Layout,
@@ -219,6 +219,11 @@ fn new_member_allowed(new: &NewMember) -> Result<(), Reject> {
     // Every text that can precede a port is a host.
     if HostPort::parse(&format!("{}:1", new.advertise)).is_err() {
         return Err(Reject::BadAdvertise { node: new.id, advertise: new.advertise.clone() });
+    }
+    for (host, address) in [(new.admin.host(), new.admin.as_str()), (new.advertise.as_str(), new.advertise.as_str())] {
+        if is_unspecified(host) {
+            return Err(Reject::UnspecifiedAddress { node: new.id, address: address.to_owned() });
+        }
     }
     Ok(())
 }

@@ -72,6 +72,17 @@ pub enum Reject {
         /// The advertised host.
         advertise: String,
     },
+    /// The node's address means every address of a machine.
+    #[error(
+        "node {node}: {address} is no address at which others reach it, since it means every address of a machine; give one with \
+         `--admin` and `--advertise` (`--admin-listen` may bind every address)"
+    )]
+    UnspecifiedAddress {
+        /// The node.
+        node: NodeId,
+        /// The host or address.
+        address: String,
+    },
     /// The id is taken by another data directory.
     #[error(
         "node {id} is a member under another identity ({uuid}, at {admin}); if that one is gone for good: `pontoon node remove {id}`, then start this one with --join"

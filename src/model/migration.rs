@@ -9,9 +9,15 @@ use super::{
 };
 
 /// What an operator does about keys that a target has in slots that it never owned; completes a sentence that names them.
-pub const UNEXPECTED_KEYS_REMEDY: &str = "no client reads them there. They were written to the server directly, or by a \
-     script of another slot that does not declare them (KEYS), which it has to. Delete them there, or have them deleted \
-     (--wipe)";
+/// It names the whole command, since drains and rebalances do not have its option. `moves`: the arguments of `migrate start`.
+#[must_use]
+pub fn unexpected_keys_remedy(moves: &str) -> String {
+    format!(
+        "no client reads them there. They were written to the server directly, or by a script of another slot that does not \
+         declare them (KEYS), which it has to. Delete them there, or have them deleted: pontoon migrate start {moves} \
+         --wipe"
+    )
+}
 
 /// The phase of a migration (docs/design/migration.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

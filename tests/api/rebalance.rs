@@ -1,7 +1,10 @@
 //! Rebalance and drain over gRPC, against real redis-servers: what is shown, started and refused.
 //! cluster-tests has the migrations themselves.
 
-use pontoon::wire::pb::admin::{self, ChangeOptions, GroupWeight};
+use pontoon::{
+    model::slot::Layout,
+    wire::pb::admin::{self, ChangeOptions, GroupWeight},
+};
 use tonic::Code;
 
 use crate::{
@@ -85,6 +88,22 @@ async fn bad_input_is_refused() {
         assert!(refused.code() == code || word == "none", "{refused:?}");
     }
     assert!(world.shared.state().migrations.is_empty());
+}
+
+/// Regression: the refusal named an option that `group drain` does not have.
+#[tokio::test]
+async fn a_refused_drain_names_the_command_that_deletes_unexpected_keys() {
+    let (world, servers) = one_has_all().await;
+    let foreign = (0..).map(|n| format!("k{n}")).find(|key| Layout::Codis.slot(key.as_bytes()).0 < 30).unwrap();
+    for server in &servers[1..] {
+        server.run(&format!("SET {foreign} theirs")).await;
+    }
+    let drain = admin::DrainGroupRequest { product: "default".into(), id: 1, ..Default::default() };
+    let refused = world.client(1).drain_group(drain).await.unwrap_err();
+    let (before, command) = refused.message().split_once("pontoon migrate start ").unwrap();
+    assert!(before.contains(&format!("'{foreign}'")) && !before.contains("--wipe"), "{refused:?}");
+    let words: Vec<&str> = command.split(' ').collect();
+    assert_eq!((words[1], &words[3..]), ("--to", &["--product", "default", "--wipe"][..]), "{refused:?}");
 }
 
 #[tokio::test]

@@ -131,7 +131,10 @@ async fn unexpected_keys_are_named() {
     client.ask(&[b"SET", inside.as_bytes(), b"1"], soon()).await.unwrap();
     let slot = Layout::Codis.slot(inside.as_bytes());
     let named = format!("'{inside}' (slot {slot}, database 7)");
-    World::has(world.admit().await, &[&named, "group 2 never owned", "--wipe", target.addr.as_str()]);
+    World::has(
+        world.admit().await,
+        &[&named, "group 2 never owned", "pontoon migrate start", " --to 2 ", "--wipe", target.addr.as_str()],
+    );
     world.options.wipe = true;
     world.admit().await.unwrap();
     world.options.wipe = false;

@@ -10,8 +10,8 @@ use crate::{
     control::slots::scan::show_key,
     model::{
         ids::{GroupId, HostPort, SlotId},
-        migration::{MigrationOptions, UNEXPECTED_KEYS_REMEDY},
-        slot::{Layout, brief},
+        migration::{MigrationOptions, unexpected_keys_remedy},
+        slot::{Layout, brief, spans},
         state::{Group, Product},
     },
     redis::{
@@ -358,8 +358,11 @@ impl MigrationRequest<'_> {
         if found.is_empty() {
             return Ok(());
         }
+        let (named, all) = (brief(self.slots), spans(self.slots));
+        let typed = if named == all { all.replace(' ', "") } else { "SLOTS".into() };
+        let remedy = unexpected_keys_remedy(&format!("{typed} --to {} --product {}", to.id, self.product.name));
         Err(format!(
-            "{} holds keys of these slots, which group {} never owned: {}; {UNEXPECTED_KEYS_REMEDY}",
+            "{} holds keys of these slots, which group {} never owned: {}; {remedy}",
             target.addr,
             to.id,
             found.join(", ")

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     faults::{self, Point},
-    model::migration::{Counters, Limits, UNEXPECTED_KEYS_REMEDY},
+    model::migration::{Counters, Limits, unexpected_keys_remedy},
     mover::{
         clean::{Cleaner, KeyDecision, keyspace},
         expiry::ExpiryQuery,
@@ -104,9 +104,10 @@ async fn clean_target(
         return Ok(Some(counters));
     }
     Err(format!(
-        "{} holds keys of these slots that were never this group's: {}; {UNEXPECTED_KEYS_REMEDY}",
+        "{} holds keys of these slots that were never this group's: {}; {}",
         spec.target.addr,
-        unexpected.join(", ")
+        unexpected.join(", "),
+        unexpected_keys_remedy("SLOTS --to GID")
     ))
 }
 

@@ -432,7 +432,7 @@ async fn replicas_are_added_and_removed() {
         product: "default".into(),
         group: 1,
         address: redis.addr.to_string(),
-        options: None,
+        ..Default::default()
     };
     let refused = world.client(1).remove_server(remove(&primary)).await.unwrap_err();
     assert!(refused.code() == Code::FailedPrecondition && refused.message().contains("primary"), "{refused:?}");

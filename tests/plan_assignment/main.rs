@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use pontoon::{
     model::{
         apply,
-        change::{AssignFree, Change, GiveUpAssign, OpenHold, Release},
+        change::{AssignFree, Change, GiveUpAssign, OpenHold, Release, StartAssign},
         ids::{GroupId, SlotId},
         route::{HoldKind, Isolated, Mode},
     },

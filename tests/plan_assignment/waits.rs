@@ -6,6 +6,7 @@ use pontoon::plan::waiting::Wait;
 /// How the sentence begins, and what ends it.
 const WAITS: &[(&str, &str)] = &[
     ("its slots are searched for keys in group 1", "all was searched, or 1 s have passed for one group"),
+    ("its slots are searched for keys in group 2", "all was searched, or 1 s have passed for one group"),
     (
         "127.0.0.1:7001 is emptied before its group gets its slots back",
         "it answers within a second, or this is tried again",

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use pontoon::commands::{
-    self, Flags, Handling, KeySpec, KeysError, Local, ResolveError, Spec, Split, is_blocking_call, lookup, resolve,
+    self, BlockTimeout, Flags, Handling, KeySpec, KeysError, Local, ResolveError, Spec, Split, is_blocking_call,
+    lookup, resolve,
 };
 use proptest::prelude::*;
 
@@ -44,9 +45,13 @@ fn each_row_is_consistent() {
             Handling::Slot | Handling::Cursor | Handling::Database | Handling::Split(_) => {
                 assert!(spec.keys != KeySpec::None, "{name}: routed without keys");
                 assert!(!spec.flags.intersects(Flags::ADMIN | Flags::PUBSUB), "{name}: not for a shared connection");
+                // Otherwise a blocked call could not be sent again with the time that is left.
+                let shortest = vec![b"1".to_vec(); usize::from(spec.arity.unsigned_abs())];
                 assert!(
-                    !spec.flags.contains(Flags::BLOCKING) || spec.keys == KeySpec::Streams,
-                    "{name}: would block a shared connection"
+                    !spec.flags.contains(Flags::BLOCKING)
+                        || spec.keys == KeySpec::Streams
+                        || BlockTimeout::of(spec, &shortest[..]).is_some(),
+                    "{name}: the position of its timeout is not known"
                 );
             }
             Handling::AnyServer => assert!(spec.keys == KeySpec::None && !spec.is_write(), "{name}"),
@@ -55,7 +60,10 @@ fn each_row_is_consistent() {
                 assert!(why.contains("not executed"), "{name}: {why}")
             }
             Handling::Close(_) => assert!(spec.arity == -1, "{name}: must be found whatever follows"),
-            Handling::AllGroups(_) => assert!(spec.keys == KeySpec::None, "{name}: sent to all"),
+            Handling::AllGroups(_) | Handling::Scripts(_) | Handling::WaitReplicas => {
+                assert!(spec.keys == KeySpec::None, "{name}: sent to all")
+            }
+            Handling::Script(_) => assert!(spec.keys != KeySpec::None, "{name}: routed without keys"),
             Handling::Local(_) | Handling::Transaction(_) => {}
         }
     }
@@ -118,12 +126,15 @@ fn handling_equals_the_documentation() {
     for line in [
         "GET k",
         "MSETNX a 1 b 2",
-        "EVAL x 1 k",
         "RESTORE k 0 x",
         "DELEX k IFEQ v",
         "XREAD STREAMS k 0",
         "OBJECT FREQ k",
         "MEMORY USAGE k",
+        "BLPOP k 0",
+        "BLMOVE a b LEFT LEFT 0",
+        "BZPOPMIN k 0",
+        "BLMPOP 0 1 k LEFT",
     ] {
         assert_eq!(handling(line), Handling::Slot, "{line}");
     }
@@ -135,22 +146,19 @@ fn handling_equals_the_documentation() {
     for line in ["DEL a", "UNLINK a", "EXISTS a", "TOUCH a"] {
         assert_eq!(handling(line), Handling::Split(Split::Sum), "{line}");
     }
+    for line in ["WAIT 0 0", "WAITAOF 0 0 0"] {
+        assert_eq!(handling(line), Handling::WaitReplicas, "{line}");
+    }
+    for line in ["EVAL x 1 k", "EVALSHA x 0", "FCALL f 0"] {
+        assert!(matches!(handling(line), Handling::Script(_)), "{line}");
+    }
+    for line in ["SCRIPT LOAD x", "FUNCTION LIST"] {
+        assert!(matches!(handling(line), Handling::Scripts(_)), "{line}");
+    }
     for line in ["MULTI", "EXEC", "DISCARD", "WATCH k", "UNWATCH"] {
         assert!(matches!(handling(line), Handling::Transaction(_)), "{line}");
     }
-    for line in [
-        "SUBSCRIBE c",
-        "PUBLISH c m",
-        "SPUBLISH c m",
-        "BLPOP k 0",
-        "BLMOVE a b LEFT LEFT 0",
-        "BZPOPMIN k 0",
-        "BLMPOP 0 1 k LEFT",
-        "WAIT 0 0",
-        "WAITAOF 0 0 0",
-        "SCRIPT LOAD x",
-        "FUNCTION LIST",
-    ] {
+    for line in ["SUBSCRIBE c", "PUBLISH c m", "SPUBLISH c m"] {
         assert!(matches!(handling(line), Handling::Unsupported(_)), "{line}");
     }
     for line in [

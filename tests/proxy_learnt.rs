@@ -113,7 +113,7 @@ fn clients_that_have_not_logged_in_learn_nothing() {
 /// A command that may block must not make other clients wait.
 #[test]
 fn a_command_that_may_block_has_a_connection_of_its_own() {
-    let (release, released) = mpsc::channel::<()>();
+    let (release, released) = mpsc::sync_channel::<()>(1);
     let released = Mutex::new(released);
     let server = fake(move |mut conn: Conn| {
         while let Some(request) = conn.request() {
@@ -163,7 +163,7 @@ fn it_waits_for_the_end_of_a_hold() {
     let offered = offer(&[command("m.set", &["write"], &[1]), command("m.wait", &["write", "blocking"], &[1])]);
     publish(&bed, &[(1, offered.clone()), (2, offered)]);
     let before = bed.table();
-    bed.publish(held(bed.table(), 5, HoldKind::Switch, FIRST));
+    bed.publish(held(bed.table(), 5, HoldKind::Wait, FIRST));
     bed.until("held", |report| report.holds.contains_key(&HoldId(5)));
     let (mut one, mut two) = (bed.client(), bed.client());
     one.call("m.set {foo} 1");

@@ -212,9 +212,7 @@ fn free_address() -> String {
 
 #[test]
 fn a_check_of_the_configuration_finds_what_keeps_a_node_from_starting() {
-    let mut cluster = Cluster::new(1);
-    cluster.start_all();
-    cluster.wait_formed();
+    let mut cluster = Cluster::start(1);
     let dir = Scratch::new();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let check = |admin: &str, data_dir: &str, more: &[&str]| {
@@ -226,34 +224,25 @@ fn a_check_of_the_configuration_finds_what_keeps_a_node_from_starting() {
     let (secret, of_node) = (secret.to_str().unwrap(), of_node.to_str().unwrap());
     let join = ["--join", "127.0.0.1:1"];
     assert_eq!(check(&free, &at("new"), &join), (0, "the configuration is valid\n".into()));
-    for (admin, data_dir, more, part) in [
-        (&*free, &*at("new"), vec![], "give --peers to form one"),
-        (&free, "/proc/x", join.to_vec(), "/proc/x"),
-        (&free, of_node, vec![], "another process uses the data directory"),
-        (&used, &at("new"), join.to_vec(), "cannot be bound"),
-        (
-            "nosuch.invalid:1",
-            &at("new"),
-            [&join[..], &["--secret-file", secret]].concat(),
-            "nosuch.invalid:1 cannot be bound",
-        ),
-        (&free, &at("new"), [&join[..], &["--secret-file", secret, "--bind", "192.0.2.1"]].concat(), "bind: 192.0.2.1"),
-    ] {
-        let (code, said) = check(admin, data_dir, &more);
+    let new = at("new");
+    let with_secret = ["--join", "127.0.0.1:1", "--secret-file", secret];
+    let elsewhere = [&with_secret[..], &["--bind", "192.0.2.1"]].concat();
+    let cases: [(&str, &str, &[&str], &str); 6] = [
+        (&free, &new, &[], "give --peers to form one"),
+        (&free, "/proc/x", &join, "/proc/x"),
+        (&free, of_node, &[], "another process uses the data directory"),
+        (&used, &new, &join, "cannot be bound"),
+        ("nosuch.invalid:1", &new, &with_secret, "nosuch.invalid:1 cannot be bound"),
+        (&free, &new, &elsewhere, "bind: 192.0.2.1"),
+    ];
+    for (admin, data_dir, more, part) in cases {
+        let (code, said) = check(admin, data_dir, more);
         assert!(code == 2 && said.contains(part), "{admin} {data_dir} {more:?}: {code}: {said}");
     }
     assert_eq!(names(dir.path()), Vec::<String>::new(), "a check changes nothing");
     // A member needs neither --peers nor --join.
     cluster.node_mut(1).kill9();
-    assert_eq!(
-        check(&free, of_node, &[]),
-        (
-            0,
-            "the configuration is valid
-"
-            .into()
-        )
-    );
+    assert_eq!(check(&free, of_node, &[]), (0, "the configuration is valid\n".into()));
 }
 
 #[test]

@@ -72,10 +72,8 @@ impl Api {
             ServerAdmission { state, product, credentials, cluster: self.control.log.cluster_id(), deadline };
         for server in &group.servers {
             match admission.script_rights(&server.addr, user).await {
-                Ok(rights) => match rights.reach {
-                    Some(_) => return Some(format!("has a data user whom {} lets run MIGRATE", server.addr)),
-                    None => {}
-                },
+                Ok(rights) if rights.reach.is_none() => {}
+                Ok(_) => return Some(format!("has a data user whom {} lets run MIGRATE", server.addr)),
                 Err(why) => return Some(format!("has a data user whose rights are not known ({why})")),
             }
         }

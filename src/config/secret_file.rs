@@ -133,7 +133,7 @@ mod tests {
         let path = dir.path().join("pipe");
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        let (send, read) = std::sync::mpsc::channel();
+        let (send, read) = std::sync::mpsc::sync_channel(1);
         std::thread::spawn(move || {
             send.send([cluster_secrets(&path).map(drop).unwrap_err(), password(&path).map(drop).unwrap_err()])
         });

@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn a_file_system_that_does_not_answer_does_not_keep_the_runtime() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-        let (_never, stuck) = std::sync::mpsc::channel::<()>();
+        let (_never, stuck) = std::sync::mpsc::sync_channel::<()>(1);
         runtime.block_on(async {
             let reading = on_a_thread("the secret", move || stuck.recv().map_err(|e| e.to_string()));
             assert!(timeout(Duration::from_millis(10), reading).await.is_err());

@@ -771,7 +771,7 @@ pub fn scripts() -> Log {
 }
 
 /// All of them.
-pub fn all() -> [Log; 13] {
+pub fn all() -> [Log; 14] {
     [
         changes(),
         migrations(),
@@ -783,6 +783,7 @@ pub fn all() -> [Log; 13] {
         node_notes(),
         rotation(),
         ruled(),
+        blocked(),
         audited(),
         secrets(),
         scripts(),

@@ -71,6 +71,7 @@ impl World {
             reads: Default::default(),
             scripts: Default::default(),
             sweep_runs: 0,
+            scans: Default::default(),
             slots: vec![owned; 1024],
         };
         Self { product, slots: (0..512).map(SlotId).collect(), options: MigrationOptions::default() }

@@ -287,7 +287,7 @@ fn parse(id: u32, settings: &[String]) -> Result<SetGroupRequest, String> {
 
 /// A time in milliseconds, or 0 for `off`. (The time 0 is refused: it looks like at once.)
 fn duration_or_off(key: &str, value: &str) -> Result<u32, String> {
-    if setting::is_none(value) {
+    if value != "0" && setting::is_none(value) {
         return Ok(0);
     }
     let ms = duration::parse(value).map_err(|e| format!("{key}: {e}"))?.as_millis();

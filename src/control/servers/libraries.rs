@@ -131,10 +131,13 @@ struct LastTime {
     failed: bool,
 }
 
+/// What a task has done: the primary, the version and process that it was for, and how many libraries it loaded.
+type Done = (HostPort, (Epoch, String), Result<usize, String>);
+
 /// The work at the primaries in one term. Dropping it ends the work.
 #[derive(Debug, Default)]
 pub struct LibraryController {
-    tasks: JoinSet<(HostPort, (Epoch, String), Result<usize, String>)>,
+    tasks: JoinSet<Done>,
     busy: BTreeSet<HostPort>,
     last: BTreeMap<HostPort, LastTime>,
 }

@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     clock,
-    control::servers::libraries::{ACT_MAX, list, make_equal, open},
+    control::servers::{
+        first_primary::FirstPrimary,
+        libraries::{ACT_MAX, list, make_equal, open},
+    },
     model::{
         apply,
         change::{Change, DeleteLibraries, FlushScripts, LoadLibrary, LoadScript},
@@ -26,7 +29,6 @@ use crate::{
         state::Product,
     },
     plan::libraries::Libraries,
-    redis::{Client, Reply},
     wire::pb::admin::{self, ChangeReply, ChangeScriptsRequest, change_scripts_request::What},
 };
 
@@ -77,35 +79,6 @@ struct Primary {
     credentials: Option<Credentials>,
 }
 
-/// The primary that a change of libraries was tried at, brought to the catalogue before.
-struct FirstPrimary {
-    client: Client,
-    /// Its libraries.
-    before: Libraries,
-}
-
-impl FirstPrimary {
-    /// Sends a command. The text of an error is the server's.
-    async fn ask(&mut self, command: &[&[u8]], deadline: Instant) -> Result<Result<Reply, String>, CallFailure> {
-        let replies = self.client.pipeline(&[command], deadline).await;
-        match replies.map_err(|error| unreachable(&error.to_string()))?.pop() {
-            Some(Reply::Error(text)) => Ok(Err(text)),
-            reply => Ok(Ok(reply.unwrap_or(Reply::Null))),
-        }
-    }
-
-    /// Takes back what the log has refused: deletes what is new, and loads what was there before.
-    async fn restore(&mut self, deadline: Instant) {
-        let Ok(now) = list(&mut self.client, deadline).await else { return };
-        for name in now.keys().filter(|name| !self.before.contains_key(*name)) {
-            let _ = self.client.ask(&[b"FUNCTION", b"DELETE", name.as_bytes()], deadline).await;
-        }
-        for (_, code) in self.before.iter().filter(|(name, code)| now.get(*name) != Some(code)) {
-            let _ = self.client.ask(&[b"FUNCTION", b"LOAD", b"REPLACE", code], deadline).await;
-        }
-    }
-}
-
 fn unreachable(why: &str) -> CallFailure {
     warn!(why, "a change of libraries was given up");
     CallFailure::Refused("TRYAGAIN not executed: a primary does not answer".into())
@@ -135,15 +108,10 @@ impl Api {
         let mut why = "the product has no groups".to_owned();
         for primary in primaries(product) {
             let by = deadline.min(Instant::now() + ACT_MAX);
-            let first = async {
-                let mut client = open(&primary.addr, primary.credentials.as_ref(), &self.connection_name(), by).await?;
-                make_equal(&mut client, &product.scripts, by).await?;
-                let before = list(&mut client, by).await?;
-                Ok::<_, crate::redis::RedisError>(FirstPrimary { client, before })
-            };
-            match first.await {
+            let login = (&primary.addr, primary.credentials.as_ref(), self.connection_name());
+            match FirstPrimary::open(login, &product.scripts, by).await {
                 Ok(first) => return Ok(first),
-                Err(error) => why = error.to_string(),
+                Err(error) => why = error,
             }
         }
         Err(unreachable(&why))
@@ -217,7 +185,7 @@ impl Api {
         let mut command: Vec<&[u8]> = vec![b"FUNCTION", b"LOAD"];
         command.extend(replace.then_some(b"REPLACE".as_slice()));
         command.push(code);
-        let name = match first.ask(&command, call.deadline).await? {
+        let name = match first.ask(&command, call.deadline).await.map_err(|why| unreachable(&why))? {
             Ok(reply) => reply.text().unwrap_or_default().to_owned(),
             Err(text) => {
                 // A call that broke off may have loaded it, and not recorded it.
@@ -307,12 +275,12 @@ impl Api {
         let mut first = self.first_primary(product, call.deadline).await?;
         let mut command: Vec<&[u8]> = vec![b"FUNCTION", b"RESTORE", &restored.payload];
         command.extend(Some(&*restored.policy).filter(|policy| !policy.is_empty()));
-        if let Err(text) = first.ask(&command, call.deadline).await?
+        if let Err(text) = first.ask(&command, call.deadline).await.map_err(|why| unreachable(&why))?
             && !began
         {
             return Err(CallFailure::Refused(text));
         }
-        let after = list(&mut first.client, call.deadline).await.map_err(|error| unreachable(&error.to_string()))?;
+        let after = first.list(call.deadline).await.map_err(|why| unreachable(&why))?;
         let state = self.state();
         let catalogue = state.products.get(&product).ok_or_else(removed)?.scripts.clone();
         let known = catalogue.libraries();

@@ -5,6 +5,7 @@ pub mod authorizer;
 pub mod control_user;
 pub mod data_user;
 pub mod fence;
+pub mod first_primary;
 pub mod flush;
 pub mod libraries;
 pub mod offered;

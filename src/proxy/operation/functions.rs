@@ -7,7 +7,10 @@ use tokio::{
     time::{Duration, timeout},
 };
 
-use super::{Operation, primaries::GroupReply, scripts::first_error};
+use super::{
+    Operation,
+    primaries::{GroupReply, first_error},
+};
 use crate::{
     commands::{Args, Spec},
     model::ids::HostPort,

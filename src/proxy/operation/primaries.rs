@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::ids::{GroupId, HostPort},
     proxy::scripts::ProcessScripts,
-    resp::write::Version,
+    resp::write::{self, Version},
 };
 
 /// The reply of a group's primary.
@@ -104,4 +104,15 @@ impl Operation {
             }
         }
     }
+}
+
+/// The first error among replies, as a reply.
+pub(super) fn first_error(replies: &[GroupReply]) -> Vec<u8> {
+    let mut error = Vec::new();
+    match replies.iter().find(|group| group.reply().is_none_or(|reply| reply.starts_with(b"-"))) {
+        Some(GroupReply { result: Ok(reply), .. }) => error.extend_from_slice(reply),
+        Some(GroupReply { result: Err(why), .. }) => write::error(&mut error, why.text()),
+        None => write::error(&mut error, "CLUSTERDOWN this product has no groups, not executed"),
+    }
+    error
 }

@@ -7,7 +7,10 @@ use tokio::{
     time::{Duration, timeout},
 };
 
-use super::{Operation, StepError, functions, primaries::GroupReply};
+use super::{
+    Operation, StepError, functions,
+    primaries::{GroupReply, first_error},
+};
 use crate::{
     clock,
     commands::{Args, ScriptCommand, Spec},
@@ -176,17 +179,6 @@ fn all_ok(replies: &[GroupReply], what: &str) -> Vec<u8> {
         &format!("ERR {what} at group(s) {}, not at group(s) {}: {why}", listed(done), listed(failed)),
     );
     reply
-}
-
-/// The first error among replies, as a reply.
-pub(super) fn first_error(replies: &[GroupReply]) -> Vec<u8> {
-    let mut error = Vec::new();
-    match replies.iter().find(|group| group.reply().is_none_or(|reply| reply.starts_with(b"-"))) {
-        Some(GroupReply { result: Ok(reply), .. }) => error.extend_from_slice(reply),
-        Some(GroupReply { result: Err(why), .. }) => write::error(&mut error, why.text()),
-        None => write::error(&mut error, "CLUSTERDOWN this product has no groups, not executed"),
-    }
-    error
 }
 
 /// SCRIPT KILL, FUNCTION KILL. Not on a connection on which a script runs: there it would wait for its end.

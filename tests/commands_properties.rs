@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use pontoon::commands::{
-    self, Flags, Handling, KeySpec, KeysError, Local, ResolveError, Spec, Split, is_blocking_call, lookup, resolve,
+    self, BlockTimeout, Flags, Handling, KeySpec, KeysError, Local, ResolveError, Spec, Split, is_blocking_call,
+    lookup, resolve,
 };
 use proptest::prelude::*;
 
@@ -44,12 +45,17 @@ fn each_row_is_consistent() {
             Handling::Slot | Handling::Split(_) => {
                 assert!(spec.keys != KeySpec::None, "{name}: routed without keys");
                 assert!(!spec.flags.intersects(Flags::ADMIN | Flags::PUBSUB), "{name}: not for a shared connection");
+                // Otherwise a blocked call could not be sent again with the time that is left.
+                let shortest = vec![b"1".to_vec(); usize::from(spec.arity.unsigned_abs())];
                 assert!(
-                    !spec.flags.contains(Flags::BLOCKING) || spec.keys == KeySpec::Streams,
-                    "{name}: would block a shared connection"
+                    !spec.flags.contains(Flags::BLOCKING)
+                        || spec.keys == KeySpec::Streams
+                        || BlockTimeout::of(spec, &shortest[..]).is_some(),
+                    "{name}: the position of its timeout is not known"
                 );
             }
             Handling::AnyServer => assert!(spec.keys == KeySpec::None && !spec.is_write(), "{name}"),
+            Handling::AllGroups(_) | Handling::WaitReplicas => assert!(spec.keys == KeySpec::None, "{name}"),
             Handling::Container => assert!(!spec.subcommands.is_empty() && spec.arity == -2, "{name}"),
             Handling::Unsupported(why) | Handling::Refused(why) => {
                 assert!(why.contains("not executed"), "{name}: {why}")
@@ -123,6 +129,11 @@ fn handling_equals_the_documentation() {
         "XREAD STREAMS k 0",
         "OBJECT FREQ k",
         "MEMORY USAGE k",
+        "BLPOP k 0",
+        "BLMOVE a b LEFT LEFT 0",
+        "BZPOPMIN k 0",
+        "BLMPOP 0 1 k LEFT",
+        "XREAD BLOCK 0 STREAMS k $",
     ] {
         assert_eq!(handling(line), Handling::Slot, "{line}");
     }
@@ -130,6 +141,9 @@ fn handling_equals_the_documentation() {
     assert_eq!(handling("MSET a b"), Handling::Split(Split::Mset));
     for line in ["DEL a", "UNLINK a", "EXISTS a", "TOUCH a"] {
         assert_eq!(handling(line), Handling::Split(Split::Sum), "{line}");
+    }
+    for line in ["WAIT 0 0", "WAITAOF 0 0 0"] {
+        assert_eq!(handling(line), Handling::WaitReplicas, "{line}");
     }
     // The node refuses them in its own way, since one refusal concerns the next commands.
     for (line, local) in [("MULTI", Local::Multi), ("EXEC", Local::Exec), ("DISCARD", Local::Discard)] {
@@ -141,15 +155,8 @@ fn handling_equals_the_documentation() {
         "SUBSCRIBE c",
         "PUBLISH c m",
         "SPUBLISH c m",
-        "BLPOP k 0",
-        "BLMOVE a b LEFT LEFT 0",
-        "BZPOPMIN k 0",
-        "BLMPOP 0 1 k LEFT",
-        "WAIT 0 0",
-        "WAITAOF 0 0 0",
         "SCAN 0",
         "KEYS *",
-        "DBSIZE",
         "RANDOMKEY",
         "FLUSHALL",
         "FLUSHDB",

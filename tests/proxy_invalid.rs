@@ -147,6 +147,8 @@ fn is_compared(spec: &Spec) -> bool {
                 | Local::Discard
                 | Local::CommandGetkeysandflags
         ),
+        // Their replies are about all groups.
+        Handling::AllGroups(_) | Handling::WaitReplicas => false,
         Handling::Unsupported(_) | Handling::Refused(_) | Handling::Close(_) => false,
     }
 }

@@ -22,8 +22,8 @@ section! {
         client_stalled_max "client_stalled_max_ms": Duration = Duration::from_secs(30), "30000";
         /// Requests and replies of this many bytes use a connection to the server that no other client shares.
         large_message "large_message": usize = 1 << 20, "1048576";
-        /// Such connections of one product, on this node; beyond, large requests are refused, not executed.
-        dedicated_max "dedicated_max": usize = 1600, "1600";
+        /// Such connections of one product on this node, and those of its blocked clients; beyond, these requests are refused.
+        dedicated_max "dedicated_max": usize = 8000, "8000";
         /// Bytes that all buffers for clients and servers may hold; 0: a quarter of the memory of the machine or control group.
         memory_max "memory_max": usize = 0, "0";
         /// A client is closed if a reply to it is larger than this, unless it has a connection to the server of its own.

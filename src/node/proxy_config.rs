@@ -7,7 +7,7 @@ use super::{machine_memory, open::Allowed};
 use crate::{
     config::Config,
     model::ids::{HostPort, NodeId},
-    proxy::{ClusterId, Limits, ProxyConfig, ServerActivity, UnmanagedReplicas},
+    proxy::{ClusterId, Limits, ProxyConfig, ServerActivity, ServerClients, UnmanagedReplicas},
 };
 
 /// What the proxy shares with other parts of the node.
@@ -15,6 +15,8 @@ use crate::{
 pub struct ProxyLinks {
     /// Numbers of replicas that do not count for `min-acks`.
     pub unmanaged: UnmanagedReplicas,
+    /// How many clients servers accept.
+    pub server_clients: ServerClients,
     /// When workers last received bytes from each server.
     pub activity: ServerActivity,
     /// Gets the address of a primary that answers as a replica.
@@ -28,7 +30,7 @@ pub struct ProxyLinks {
 /// The settings that the proxy is started with. `allowed`: what the limit of open files allows.
 #[must_use]
 pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks) -> ProxyConfig {
-    let ProxyLinks { unmanaged, activity, misrouted, data_user_refused, cluster } = links;
+    let ProxyLinks { unmanaged, server_clients, activity, misrouted, data_user_refused, cluster } = links;
     let proxy = &config.proxy;
     ProxyConfig {
         workers: proxy.worker_count(),
@@ -37,6 +39,7 @@ pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks
         insecure: config.node.insecure,
         node,
         unmanaged,
+        server_clients,
         misrouted,
         data_user_refused,
         activity,

@@ -40,6 +40,7 @@ mod quota;
 mod reads;
 mod replies;
 mod report;
+mod server_clients;
 mod session;
 mod unmanaged;
 mod worker;
@@ -62,6 +63,7 @@ pub use counters::StatsSnapshot;
 pub use dispatch::DispatchBench;
 pub use limits::Limits;
 pub use report::{HoldProgress, ListenerReport, ProxyReport};
+pub use server_clients::ServerClients;
 pub use unmanaged::UnmanagedReplicas;
 
 use crate::{
@@ -100,6 +102,8 @@ pub struct ProxyConfig {
     pub node: NodeId,
     /// Numbers of replicas that do not count for `min-acks`.
     pub unmanaged: UnmanagedReplicas,
+    /// How many clients servers accept.
+    pub server_clients: ServerClients,
     /// Gets the address of a primary that answers as a replica, so that it is probed at once.
     pub misrouted: Option<mpsc::Sender<HostPort>>,
     /// Gets the address of a server that refuses the data user, so that the user is made there again.
@@ -153,6 +157,7 @@ impl Default for ProxyConfig {
             insecure: false,
             node: NodeId(1),
             unmanaged: UnmanagedReplicas::default(),
+            server_clients: ServerClients::default(),
             misrouted: None,
             data_user_refused: None,
             activity: ServerActivity::default(),

@@ -20,7 +20,7 @@ use pontoon::{
         secret::{Credentials, Secret, ServerLogin},
         slot::Layout,
     },
-    proxy::{Limits, Proxy, ProxyConfig, ProxyReport, ServerActivity, UnmanagedReplicas, permit::Permit},
+    proxy::{Limits, Proxy, ProxyConfig, ProxyReport, ServerActivity, ServerClients, UnmanagedReplicas, permit::Permit},
     resp::request::{RequestScanner, Scanned},
 };
 use tokio::sync::{mpsc, watch};
@@ -265,6 +265,7 @@ pub struct Bed {
     /// Primaries that answered as replicas.
     pub misrouted: tokio::sync::Mutex<mpsc::Receiver<HostPort>>,
     pub activity: ServerActivity,
+    pub server_clients: ServerClients,
     pub proxy: Proxy,
     pub runtime: tokio::runtime::Runtime,
 }
@@ -286,20 +287,21 @@ impl Bed {
         let permit = Arc::new(Permit::forever());
         let unmanaged = UnmanagedReplicas::default();
         let (report, misrouted) = mpsc::channel(16);
-        let activity = ServerActivity::default();
+        let (activity, server_clients) = (ServerActivity::default(), ServerClients::default());
         let config = ProxyConfig {
             workers,
             limits,
             unmanaged: unmanaged.clone(),
             misrouted: Some(report),
             activity: activity.clone(),
+            server_clients: server_clients.clone(),
             ..ProxyConfig::default()
         };
         let (reads, readable) = watch::channel(Arc::default());
         let proxy = Proxy::start_with_reads(config, receiver, permit.clone(), readable).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let misrouted = tokio::sync::Mutex::new(misrouted);
-        let bed = Self { port, routes, reads, permit, unmanaged, misrouted, activity, proxy, runtime };
+        let bed = Self { port, routes, reads, permit, unmanaged, misrouted, activity, server_clients, proxy, runtime };
         bed.until("listening", |r| r.listeners.values().all(|l| l.error.is_none()) && !r.listeners.is_empty());
         bed
     }

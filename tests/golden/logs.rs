@@ -705,7 +705,7 @@ pub fn audited() -> Log {
 }
 
 /// All of them.
-pub fn all() -> [Log; 11] {
+pub fn all() -> [Log; 12] {
     [
         changes(),
         migrations(),
@@ -717,6 +717,7 @@ pub fn all() -> [Log; 11] {
         node_notes(),
         rotation(),
         ruled(),
+        blocked(),
         audited(),
     ]
 }

@@ -1,6 +1,6 @@
 # The commands for developers. Every recipe works on a fresh machine with a Rust toolchain.
 SHELL := /bin/bash
-.PHONY: demo test quick build bench bench-copy bench-prober bench-products bench-migration bench-failover bench-acks bench-transactions bench-ab chaos hostile simulate fuzz advisories fmt fix tools
+.PHONY: demo test quick build bench bench-copy bench-prober bench-products bench-migration bench-failover bench-acks bench-transactions bench-blocking bench-ab chaos hostile simulate fuzz advisories fmt fix tools
 
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -98,6 +98,10 @@ bench-acks: redis ## the cost of min-acks and of reads at replicas, about eight 
 bench-transactions: redis ## the cost of ten SETs in MULTI and EXEC beside the same ten alone; ARGS='--rounds 3'
 	cargo build --release --bin pontoon
 	python3 benches/transactions.py $(ARGS)
+
+bench-blocking: redis ## the memory of a node with 5,000 blocked clients, and the latency of pops; ARGS='--clients 1000 --direct'
+	cargo build --release --bin pontoon
+	python3 benches/blocking.py $(ARGS)
 
 # Compares this tree with revision BASE and says whether the hot path costs at most 3 % more, by CPU time and, where that is
 # not clear, by instructions (callgrind). About fifteen minutes, and two release builds; keep the machine idle otherwise.

@@ -17,7 +17,12 @@ pub struct Counter {
 impl Counter {
     /// Counts one.
     pub fn increment(&self) {
-        self.value.fetch_add(1, Ordering::Relaxed);
+        self.add(1);
+    }
+
+    /// Counts several.
+    pub fn add(&self, count: u64) {
+        self.value.fetch_add(count, Ordering::Relaxed);
     }
 
     /// The number counted since the start.
@@ -43,6 +48,8 @@ macro_rules! counters {
 counters! {
     /// Accepts of the admin port that failed, mostly for lack of file descriptors.
     ADMIN_ACCEPTS_FAILED "admin_accepts_failed";
+    /// Connections of blocked clients that this node closed at servers, because the lease of their node had ended.
+    BLOCKED_CONNECTIONS_CLOSED "blocked_connections_closed";
     /// Connections of the admin port that were closed because there were too many.
     ADMIN_CONNECTIONS_CLOSED "admin_connections_closed";
     /// Accepts of product ports that failed, mostly for lack of file descriptors.

@@ -105,6 +105,12 @@ pub enum Rule {
     /// Of several candidates, the one with the largest offset is promoted. Without this rule, the one with the
     /// smallest.
     LargestOffset,
+    /// The leader closes the connections of blocked clients of a node whose lease has ended.
+    BlockedConnections,
+    /// A node ends its blocked calls before its lease ends, and closes their connections when it has ended.
+    BlockedLease,
+    /// A blocked call is ended at its server when its slot is held.
+    BlockedHold,
 }
 
 impl Rule {
@@ -117,6 +123,9 @@ impl Rule {
             Self::Fence => "fence",
             Self::Refetch => "refetch",
             Self::LargestOffset => "largest-offset",
+            Self::BlockedConnections => "blocked-connections",
+            Self::BlockedLease => "blocked-lease",
+            Self::BlockedHold => "blocked-hold",
         }
     }
 }

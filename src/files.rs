@@ -35,8 +35,8 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 /// servers. A cluster of 100 servers in 16 databases needs some hundred.
 const RESERVED: u64 = 1_000;
 
-/// Dedicated connections to servers that a node may have for its clients' large values, if there are files for them: more than
-/// three products with the default `proxy.dedicated_max` each use.
+/// Dedicated connections to servers that a node may have for blocked clients and large values, if there are files for them:
+/// more than one product with the default `proxy.dedicated_max` uses.
 const DEDICATED: u64 = 10_000;
 
 /// Raises the limit of open files to the hard limit. Returns the limit that applies now; `None`: unlimited.

@@ -55,6 +55,7 @@ fn each_row_is_consistent() {
                 );
             }
             Handling::AnyServer => assert!(spec.keys == KeySpec::None && !spec.is_write(), "{name}"),
+            Handling::AllGroups(_) | Handling::WaitReplicas => assert!(spec.keys == KeySpec::None, "{name}"),
             Handling::Container => assert!(!spec.subcommands.is_empty() && spec.arity == -2, "{name}"),
             Handling::Unsupported(why) | Handling::Refused(why) => {
                 assert!(why.contains("not executed"), "{name}: {why}")
@@ -135,6 +136,7 @@ fn handling_equals_the_documentation() {
         "BLMOVE a b LEFT LEFT 0",
         "BZPOPMIN k 0",
         "BLMPOP 0 1 k LEFT",
+        "XREAD BLOCK 0 STREAMS k $",
     ] {
         assert_eq!(handling(line), Handling::Slot, "{line}");
     }

@@ -94,6 +94,7 @@ impl Collector for Snapshot {
         result?;
         for (name, help, value) in [
             ("clients_max", "Clients that the node accepts", self.clients_max),
+            ("blocked_clients", "Clients whose call blocks", self.report.blocked),
             ("memory_used_bytes", "Bytes that the buffers of the proxy hold", self.report.memory_used),
             ("memory_max_bytes", "Bytes that the buffers of the proxy may hold", self.report.memory_max),
         ] {
@@ -164,6 +165,7 @@ mod tests {
             stats: StatsSnapshot { transactions: 42, ..StatsSnapshot::default() },
             product_clients: [(ProductId(1), clients)].into(),
             memory_used: 1000,
+            blocked: 9,
             ..ProxyReport::default()
         };
         let refused = Arc::new(RefusedCalls::default());
@@ -176,6 +178,7 @@ mod tests {
             "# TYPE pontoon_transactions counter",
             "pontoon_transactions_total 42",
             "pontoon_clients_max 50000",
+            "pontoon_blocked_clients 9",
             "pontoon_memory_used_bytes 1000",
             "pontoon_calls_refused_total{reason=\"term\"} 1",
             "pontoon_calls_refused_total{reason=\"size\"} 0",

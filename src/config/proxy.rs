@@ -22,8 +22,8 @@ section! {
         client_stalled_max "client_stalled_max_ms": Duration = Duration::from_secs(30), "30000";
         /// Requests and replies of this many bytes use a connection to the server that no other client shares.
         large_message "large_message": usize = 1 << 20, "1048576";
-        /// Such connections of one product, on this node; beyond, large requests are refused, not executed.
-        dedicated_max "dedicated_max": usize = 1600, "1600";
+        /// Such connections of one product on this node, and those of its blocked clients; beyond, these requests are refused.
+        dedicated_max "dedicated_max": usize = 8000, "8000";
         /// Commands of one transaction; one more is refused, and the transaction is not executed.
         transaction_commands_max "transaction_commands_max": usize = 1_000_000, "1000000";
         /// Bytes of one transaction; what is more is refused, and the transaction is not executed.

@@ -9,7 +9,9 @@ use super::{machine_memory, open::Allowed};
 use crate::{
     config::Config,
     model::ids::{HostPort, NodeId},
-    proxy::{ClusterId, Limits, ProductCommands, ProxyConfig, ScriptLink, ServerActivity, UnmanagedReplicas},
+    proxy::{
+        ClusterId, Limits, ProductCommands, ProxyConfig, ScriptLink, ServerActivity, ServerClients, UnmanagedReplicas,
+    },
 };
 
 /// What the proxy shares with other parts of the node.
@@ -17,6 +19,8 @@ use crate::{
 pub struct ProxyLinks {
     /// Numbers of replicas that do not count for `min-acks`.
     pub unmanaged: UnmanagedReplicas,
+    /// How many clients servers accept.
+    pub server_clients: ServerClients,
     /// When workers last received bytes from each server.
     pub activity: ServerActivity,
     /// Gets the address of a primary that answers as a replica.
@@ -34,7 +38,8 @@ pub struct ProxyLinks {
 /// The settings that the proxy is started with. `allowed`: what the limit of open files allows.
 #[must_use]
 pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks) -> ProxyConfig {
-    let ProxyLinks { unmanaged, activity, misrouted, data_user_refused, cluster, commands, scripts } = links;
+    let ProxyLinks { unmanaged, server_clients, activity, misrouted, data_user_refused, cluster, commands, scripts } =
+        links;
     let proxy = &config.proxy;
     ProxyConfig {
         workers: proxy.worker_count(),
@@ -43,6 +48,7 @@ pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks
         insecure: config.node.insecure,
         node,
         unmanaged,
+        server_clients,
         misrouted,
         data_user_refused,
         commands,

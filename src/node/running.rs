@@ -43,7 +43,7 @@ use crate::{
     },
     model::{change::NewMember, ids::Uuid},
     plan::timing::Timing,
-    proxy::{ClusterId, Proxy, ProxyReport, ServerActivity, UnmanagedReplicas, permit::Permit},
+    proxy::{ClusterId, Proxy, ProxyReport, ServerActivity, ServerClients, UnmanagedReplicas, permit::Permit},
     wire::{auth::ClusterSecret, pb::node::node_server::NodeServer},
 };
 
@@ -104,6 +104,7 @@ struct Starting<'a> {
     permit: Arc<Permit>,
     prober: Prober,
     activity: ServerActivity,
+    server_clients: ServerClients,
 }
 
 /// What answers heartbeats and requests for authorization where the leader is.
@@ -124,11 +125,12 @@ impl OpenNode {
         let (tasks, ends) = Tasks::new();
         tasks.watch_storage();
         let timing = Timing { heartbeat: config.timing.heartbeat, lease: config.timing.lease, ..Timing::default() };
-        let activity = ServerActivity::default();
+        let (activity, server_clients) = (ServerActivity::default(), ServerClients::default());
         let starting = Starting {
             peers: Peers::new(secret.clone(), log.clone()).calling_from(config.node.source),
-            prober: Prober::new(me.id, activity.clone()),
+            prober: Prober::publishing(me.id, activity.clone(), server_clients.clone()),
             activity,
+            server_clients,
             config,
             me,
             secret,
@@ -190,6 +192,7 @@ impl Starting<'_> {
         let (link, requests) = scripts::link(catalogues);
         let links = ProxyLinks {
             unmanaged: unmanaged.clone(),
+            server_clients: self.server_clients.clone(),
             activity: self.activity.clone(),
             misrouted: Some(report),
             data_user_refused: Some(refuse),

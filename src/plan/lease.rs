@@ -123,6 +123,14 @@ impl LeaseTable {
         self.nodes.get(&node).map_or(0, |k| k.lease_ends_ns).max(self.quiet_until_ns)
     }
 
+    /// The nodes whose last lease has provably ended, with the time of its end; also nodes that are members no more.
+    #[must_use]
+    pub fn ended(&self, state: &ClusterState, now_ns: u64) -> BTreeMap<NodeId, u64> {
+        let admitted = state.members.values().filter(|member| member.admitted.is_some()).map(|member| member.id);
+        let all = admitted.chain(self.nodes.keys().copied()).map(|node| (node, self.lease_ends_ns(node)));
+        all.filter(|(_, ends_ns)| now_ns > *ends_ns).collect()
+    }
+
     /// Whether a member has provably stopped serving a product with this `isolated`, until it gets a new lease.
     #[must_use]
     pub fn has_stopped_serving(&self, member: &Member, isolated: Isolated, now_ns: u64) -> bool {
@@ -358,6 +366,27 @@ mod tests {
         assert!(!passed(&table, &held, 0));
         table.ack(NodeId(2), Incarnation(50), &BTreeSet::from([HoldId(41)]));
         assert!(passed(&table, &held, 0));
+    }
+
+    #[test]
+    fn a_lease_that_has_ended_is_known_by_its_end() {
+        let mut table = table();
+        let free = state(Isolated::Refuse, false);
+        let now = 10 * SECOND;
+        assert_eq!(table.ended(&free, 3_035_000_000), [].into(), "the former leader may have granted leases");
+        table.grant(&member(2), Incarnation(2), &free, now);
+        let of_1 = (NodeId(1), 3_035_000_000);
+        assert_eq!(table.ended(&free, now), [of_1].into());
+        let ends = now + 3_035_000_000;
+        assert_eq!(table.ended(&free, ends + 1), [of_1, (NodeId(2), ends)].into());
+        // It is removed before its connections are closed.
+        let mut removed = free.clone();
+        removed.members.remove(&NodeId(2));
+        assert_eq!(table.ended(&removed, ends + 1), [of_1, (NodeId(2), ends)].into());
+        // It serves again, and falls silent again.
+        table.grant(&member(2), Incarnation(2), &free, ends + SECOND);
+        assert_eq!(table.ended(&free, ends + SECOND), [of_1].into());
+        assert_eq!(table.ended(&free, ends + 5 * SECOND)[&NodeId(2)], ends + SECOND + 3_035_000_000);
     }
 
     #[test]

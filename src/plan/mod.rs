@@ -5,6 +5,7 @@
 pub mod acks;
 pub mod assignment;
 pub mod authorization;
+pub mod blocked;
 pub mod candidates;
 pub mod closings;
 pub mod ejection;

@@ -70,9 +70,14 @@ impl DedicatedPlace {
         used_for: DedicatedUse,
     ) -> Option<Self> {
         let Limits { dedicated_max, dedicated_total_max, .. } = worker.config.limits;
-        let of_product = product.backends.borrow().iter().filter(|backend| backend.is_dedicated()).count();
+        let (of_product, of_server) = {
+            let backends = product.backends.borrow();
+            let dedicated = || backends.iter().filter(|backend| backend.is_dedicated());
+            (dedicated().count(), dedicated().filter(|backend| backend.addr == *addr).count())
+        };
         let taken = &worker.dedicated.0;
-        if of_product >= share(worker, dedicated_max) {
+        let server_max = worker.config.server_clients.dedicated_max(addr);
+        if of_product >= share(worker, dedicated_max) || of_server >= share(worker, server_max) {
             return None;
         }
         if taken.get() >= share(worker, dedicated_total_max) {
@@ -141,8 +146,9 @@ impl ProductView {
         let Limits { dedicated_max, dedicated_total_max, .. } = worker.config.limits;
         let name = &self.routes.borrow().name;
         format!(
-            "ERR too many dedicated connections to servers: this node may have {dedicated_max} for product '{name}' and \
-             {dedicated_total_max} in all, divided among its {} workers; not executed",
+            "ERR too many dedicated connections to servers: this node may have {dedicated_max} for product '{name}', \
+             {dedicated_total_max} in all, and to each server its part of the server's maxclients, divided among its {} \
+             workers; not executed",
             worker.config.workers
         )
     }

@@ -105,8 +105,8 @@ impl Default for Limits {
             large_message: MB,
             // A client with one large value usually has more.
             dedicated_for: Duration::from_secs(10),
-            // With three nodes, half of the clients that a server accepts by default (`maxclients` 10,000).
-            dedicated_max: 1_600,
+            // Each blocked client has one. A server's `maxclients` bounds those to it further.
+            dedicated_max: 8_000,
             // `pontoon serve` uses what the limit of open files allows.
             dedicated_total_max: 10_000,
             backend_queued_max: 64 * MB,

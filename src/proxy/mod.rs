@@ -42,6 +42,7 @@ mod reads;
 mod replies;
 mod report;
 mod scripts;
+mod server_clients;
 mod session;
 mod strangers;
 mod transaction;
@@ -70,6 +71,7 @@ pub use report::{HoldProgress, ListenerReport, ProxyReport};
 pub use scripts::{
     LibrariesLoaded, LibraryRequest, ScriptCatalogues, ScriptChange, ScriptLink, ScriptRequest, ScriptsChanged,
 };
+pub use server_clients::ServerClients;
 pub use unmanaged::UnmanagedReplicas;
 
 use crate::{
@@ -111,6 +113,8 @@ pub struct ProxyConfig {
     pub node: NodeId,
     /// Numbers of replicas that do not count for `min-acks`.
     pub unmanaged: UnmanagedReplicas,
+    /// How many clients servers accept.
+    pub server_clients: ServerClients,
     /// Gets the address of a primary that answers as a replica, so that it is probed at once.
     pub misrouted: Option<mpsc::Sender<HostPort>>,
     /// Gets the address of a server that refuses the data user, so that the user is made there again.
@@ -168,6 +172,7 @@ impl Default for ProxyConfig {
             insecure: false,
             node: NodeId(1),
             unmanaged: UnmanagedReplicas::default(),
+            server_clients: ServerClients::default(),
             misrouted: None,
             data_user_refused: None,
             commands: None,

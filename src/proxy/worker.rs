@@ -82,6 +82,15 @@ pub(super) struct WorkerStart {
     pub(super) phase: watch::Receiver<ProxyPhase>,
 }
 
+/// Rules about blocked calls that a test leaves out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlockedRules {
+    /// Their connections are closed with the lease.
+    pub(super) lease: bool,
+    /// Holds end them.
+    pub(super) hold: bool,
+}
+
 /// A request to end the blocked call of a client.
 #[derive(Debug)]
 pub(super) struct UnblockRequest {
@@ -103,6 +112,8 @@ pub(super) struct Worker {
     permit: Arc<Permit>,
     /// A test has disabled check 2; always false in a release build.
     pub(super) reply_check_disabled: bool,
+    /// A test has disabled what ends blocked calls; always false in a release build.
+    pub(super) blocked_rules_disabled: BlockedRules,
     pub(super) clock: WorkerClock,
     pub(super) buffers: Buffers,
     pub(super) turns: Rc<LargeTurnQueue>,
@@ -176,6 +187,10 @@ async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
         shared,
         permit,
         reply_check_disabled: faults::without(faults::Rule::ReplyCheck),
+        blocked_rules_disabled: BlockedRules {
+            lease: faults::without(faults::Rule::BlockedLease),
+            hold: faults::without(faults::Rule::BlockedHold),
+        },
         clock: WorkerClock::new(),
         buffers: Buffers::new(),
         turns,

@@ -21,7 +21,8 @@ use pontoon::{
         slot::Layout,
     },
     proxy::{
-        Limits, ProductCommands, Proxy, ProxyConfig, ProxyReport, ServerActivity, UnmanagedReplicas, permit::Permit,
+        Limits, ProductCommands, Proxy, ProxyConfig, ProxyReport, ServerActivity, ServerClients, UnmanagedReplicas,
+        permit::Permit,
     },
     resp::request::{RequestScanner, Scanned},
 };
@@ -270,6 +271,7 @@ pub struct Bed {
     pub activity: ServerActivity,
     /// What the servers of the product have.
     pub commands: watch::Sender<Arc<ProductCommands>>,
+    pub server_clients: ServerClients,
     pub proxy: Proxy,
     pub runtime: tokio::runtime::Runtime,
 }
@@ -291,7 +293,7 @@ impl Bed {
         let permit = Arc::new(Permit::forever());
         let unmanaged = UnmanagedReplicas::default();
         let (report, misrouted) = mpsc::channel(16);
-        let activity = ServerActivity::default();
+        let (activity, server_clients) = (ServerActivity::default(), ServerClients::default());
         let (commands, offered) = watch::channel(Arc::default());
         let config = ProxyConfig {
             workers,
@@ -300,13 +302,26 @@ impl Bed {
             misrouted: Some(report),
             activity: activity.clone(),
             commands: Some(offered),
+            server_clients: server_clients.clone(),
             ..ProxyConfig::default()
         };
         let (reads, readable) = watch::channel(Arc::default());
         let proxy = Proxy::start_with_reads(config, receiver, permit.clone(), readable).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let misrouted = tokio::sync::Mutex::new(misrouted);
-        let bed = Self { port, routes, reads, permit, unmanaged, misrouted, activity, commands, proxy, runtime };
+        let bed = Self {
+            port,
+            routes,
+            reads,
+            permit,
+            unmanaged,
+            misrouted,
+            activity,
+            commands,
+            server_clients,
+            proxy,
+            runtime,
+        };
         bed.until("listening", |r| r.listeners.values().all(|l| l.error.is_none()) && !r.listeners.is_empty());
         bed
     }

@@ -138,6 +138,19 @@ fn dedicated_connections_have_a_limit() {
     second.expect(&texts(&["q", "a"]));
 }
 
+/// Beyond its `maxclients` a server refuses everybody.
+#[test]
+fn dedicated_connections_leave_clients_of_a_server_to_others() {
+    let redis = Redis::start();
+    let bed = Bed::start_with(&[&redis.addr], patient(), 1, |table| table);
+    bed.server_clients.set_nodes(2);
+    bed.server_clients.publish(&HostPort::parse(&redis.addr).unwrap(), 8);
+    // Half of the clients of so small a server, divided by the nodes.
+    let _blocked = [blocked(&bed, &redis, "BLPOP q 0"), blocked(&bed, &redis, "BLPOP q 0")];
+    let line = bed.client().call("BLPOP q 0").line();
+    assert!(line.starts_with("-ERR too many dedicated connections"), "{line}");
+}
+
 /// The connections of blocked clients have a name of their own, by which the leader finds them.
 #[test]
 fn connections_of_blocked_clients_are_known_by_their_name() {

@@ -140,8 +140,9 @@ fn dedicated_connections_have_a_limit() {
         relay.until_waiting(1);
         second.send(set("b", 2 * MB));
         second.expect(&format!(
-            "-ERR too many dedicated connections to servers: this node may have {dedicated_max} for product 'default' \
-             and {dedicated_total_max} in all, divided among its 1 workers; not executed\r\n"
+            "-ERR too many dedicated connections to servers: this node may have {dedicated_max} for product 'default', \
+             {dedicated_total_max} in all, and to each server its part of the server's maxclients, divided among its 1 \
+             workers; not executed\r\n"
         ));
         relay.open();
         first.expect("+OK\r\n");

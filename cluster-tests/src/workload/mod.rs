@@ -8,16 +8,19 @@
 //! | lists | an element that is lost, duplicated, or out of its client's order |
 //! | sessions | a key that expires too early or too late, while a client refreshes its time to live |
 //! | cold | keys that no client touches: lost, changed, in two groups, or with another instant of expiry |
+//! | [`Queues`] (used alone) | an element that blocking pops and moves have lost or delivered twice |
 //! | [`Written`] (used alone) | the acknowledged writes that a failover has lost, and their times |
 
 mod cold;
 mod counters;
 mod lists;
+mod queues;
 mod registers;
 mod sessions;
 mod written;
 
 pub use cold::{Cold, owners_in};
+pub use queues::{Queues, QueuesNoticed};
 pub use written::{Write, Written};
 
 use std::{

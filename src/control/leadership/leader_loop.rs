@@ -22,7 +22,7 @@ use crate::{
     consensus::{Consensus, Leadership, ProposeError},
     control::{
         failover::{group_name::group_name, groups::GroupController},
-        servers::{authorizer::Authorizer, fence::Fence},
+        servers::{authorizer::Authorizer, blocked::BlockedConnections, fence::Fence},
         slots::{assignment, job},
     },
     counters, faults, files,
@@ -144,7 +144,8 @@ impl LeaderLoop {
         // First, since clients of a group whose primary is down wait for it.
         let mut transfer_candidates = None;
         if let Some((context, controllers)) = &controllers {
-            let Controllers { groups, node_notes, .. } = &mut *controllers.lock().await;
+            let Controllers { groups, node_notes, blocked, .. } = &mut *controllers.lock().await;
+            blocked.step(context);
             waiting.extend(groups.step(context).await);
             transfer_candidates = groups.transfer_candidates(context);
             let view = self.leases.view().borrow().clone();
@@ -319,6 +320,7 @@ struct TermTasks {
 struct Controllers {
     groups: GroupController,
     node_notes: NodeNotes,
+    blocked: BlockedConnections,
     assignment_waits: Waits<AssignmentId>,
     wait_times: WaitTimes,
 }

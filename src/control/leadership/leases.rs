@@ -3,7 +3,7 @@
 //! `plan::lease` do.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -206,6 +206,13 @@ impl Leases {
             }
         }
         (ready, waiting)
+    }
+
+    /// The nodes whose last lease has provably ended, with the time of its end, if this node leads in `term`.
+    #[must_use]
+    pub fn ended(&self, term: Term) -> BTreeMap<NodeId, u64> {
+        let handler = self.handler();
+        handler.table_of(term).map(|table| table.ended(&self.state(), boottime_ns())).unwrap_or_default()
     }
 
     /// Publishes what control loops wait for.

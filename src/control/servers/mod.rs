@@ -2,6 +2,7 @@
 //! Decides nothing; `plan` does.
 
 pub mod authorizer;
+pub mod blocked;
 pub mod control_user;
 pub mod data_user;
 pub mod fence;

@@ -36,7 +36,8 @@ const RARE: &[&[&[u8]]] =
 /// Commands of the first probe of a connection: a process keeps its run id.
 const ONCE: &[&[&[u8]]] = &[&[b"INFO", b"server"]];
 /// Not sent again after a refusal: the server would keep a record of each one.
-const CONFIGURED: &[&[&[u8]]] = &[&[b"CONFIG", b"GET", b"save"], &[b"CONFIG", b"GET", b"lua-time-limit"]];
+const CONFIGURED: &[&[&[u8]]] =
+    &[&[b"CONFIG", b"GET", b"save"], &[b"CONFIG", b"GET", b"lua-time-limit"], &[b"CONFIG", b"GET", b"maxclients"]];
 
 static OFTEN_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| encode(&[OFTEN]));
 static RARE_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| encode(&[OFTEN, RARE]));
@@ -60,6 +61,7 @@ struct CachedInfo {
     append_only: Option<bool>,
     save_points: Option<bool>,
     busy_reply_ms: Option<i64>,
+    clients_max: Option<u32>,
     snapshots_fail: bool,
     appending_fails: bool,
 }
@@ -77,6 +79,12 @@ impl ProbeConnection {
     ) -> Result<Self, RedisError> {
         let client = Client::connect(addr, credentials, name, deadline).await?;
         Ok(Self { client, known: CachedInfo::default(), probes: 0, partial: false })
+    }
+
+    /// How many clients the server accepts, if it has said so.
+    #[must_use]
+    pub fn clients_max(&self) -> Option<u32> {
+        self.known.clients_max
     }
 
     /// Resolves when the connection has broken.
@@ -213,6 +221,7 @@ impl CachedInfo {
     fn config(&mut self, name: Option<&str>, value: Option<&str>) {
         match name {
             Some("save") => self.save_points = value.map(|save| !save.is_empty()),
+            Some("maxclients") => self.clients_max = value.and_then(|max| max.parse().ok()),
             Some("lua-time-limit") => self.busy_reply_ms = value.and_then(|ms| ms.parse().ok()),
             _ => {}
         }

@@ -36,7 +36,7 @@ use crate::{
         observation::ProbeReport,
         reads::{self, ProbeHistory},
     },
-    proxy::ServerActivity,
+    proxy::{ServerActivity, ServerClients},
     redis::client::NAME_PREFIX,
 };
 
@@ -75,6 +75,8 @@ struct ProberInner {
     me: NodeId,
     /// What the workers receive from servers.
     activity: ServerActivity,
+    /// Where it says how many clients servers accept.
+    clients: ServerClients,
     reports: Mutex<ProbeLog>,
     /// For reads at replicas.
     probe_history: Mutex<ProbeHistory>,
@@ -123,10 +125,17 @@ impl Prober {
     /// A prober that watches nothing yet. `activity`: when the node's workers receive bytes from servers.
     #[must_use]
     pub fn new(me: NodeId, activity: ServerActivity) -> Self {
+        Self::publishing(me, activity, ServerClients::default())
+    }
+
+    /// The same; `clients` learns how many clients servers accept.
+    #[must_use]
+    pub fn publishing(me: NodeId, activity: ServerActivity, clients: ServerClients) -> Self {
         Self {
             inner: Arc::new(ProberInner {
                 me,
                 activity,
+                clients,
                 reports: Mutex::default(),
                 probe_history: Mutex::default(),
                 applied: AtomicU64::new(0),
@@ -150,6 +159,7 @@ impl Prober {
             let newest = state.borrow_and_update().clone();
             // Only this task writes it. A probe that begins from now on is later than this entry.
             self.inner.applied.store(newest.applied.0, Ordering::Release);
+            self.inner.clients.set_nodes(newest.members.len());
             if let Some(cluster) = cluster() {
                 let name = format!("{NAME_PREFIX}{cluster}:probe:{}", self.inner.me);
                 self.follow(&newest, &name, &mut watched);
@@ -272,6 +282,9 @@ impl Prober {
             match timeout_at(began + PROBE_TIMEOUT, &mut running.end).await {
                 Ok((kept, Ok(seen))) => {
                     connection = kept;
+                    if let Some(clients_max) = connection.as_ref().and_then(ProbeConnection::clients_max) {
+                        self.inner.clients.publish(&addr, clients_max);
+                    }
                     failed = log_outcome(&addr, &seen, failed);
                     let probe = if let ProbeOutcome::Answered(probe) = &seen { Some(probe) } else { None };
                     self.probe_history().note(&addr, probe, running.began_ns, boottime_ns(), running.as_of);

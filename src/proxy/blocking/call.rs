@@ -11,7 +11,10 @@ use tokio::sync::Notify;
 
 use super::decision::{LeaseState, RouteState, Unblock};
 use crate::{
-    model::ids::{Epoch, SlotId},
+    model::{
+        ids::{Epoch, SlotId},
+        route::Isolated,
+    },
     proxy::{product::ProductView, session::Session, worker::Worker},
 };
 
@@ -95,6 +98,10 @@ impl BlockedCalls {
 
     /// Wakes the calls of products for which the lease ends.
     pub(in crate::proxy) fn check_leases(&self, worker: &Worker) {
+        // The stricter setting, once for all calls.
+        if worker.lease_state(Isolated::Refuse) == LeaseState::Valid {
+            return;
+        }
         let ends = |call: &&Rc<BlockedCall>| call.lease(worker) != LeaseState::Valid;
         self.0.borrow().values().filter(ends).for_each(|call| call.wake());
     }

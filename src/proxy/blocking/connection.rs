@@ -157,14 +157,15 @@ impl BlockedConnection {
         }
     }
 
-    /// Called when the call is answered: waits for the answer to the last CLIENT UNBLOCK, so that it cannot end another call.
+    /// Called when the call is answered: waits for the answer to the last CLIENT UNBLOCK, so that it cannot end another
+    /// call. Cancel-safe.
     pub(super) async fn settle(&mut self) {
-        let Unblocking { answer, .. } = std::mem::take(&mut self.unblocking);
-        if let Some(answer) = answer
+        if let Some(answer) = &mut self.unblocking.answer
             && !matches!(timeout(ANSWER_MAX, answer).await, Ok(Ok(Ok(_))))
         {
             self.close();
         }
+        self.unblocking = Unblocking::default();
     }
 }
 

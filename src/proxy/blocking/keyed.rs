@@ -348,12 +348,13 @@ impl Keyed<'_> {
 
     fn facts(&self) -> Facts {
         let (call, session) = (&self.registration.call, &self.operation.session);
+        let without = self.operation.worker.blocked_rules_disabled;
         Facts {
             closed: session.is_closed(),
             ending: call.has_client_ended() || session.is_closing(),
             unblock: call.unblock(),
-            lease: call.lease(&self.operation.worker),
-            route: call.route(),
+            lease: if without.lease { LeaseState::Valid } else { call.lease(&self.operation.worker) },
+            route: if without.hold { RouteState::Same } else { call.route() },
         }
     }
 

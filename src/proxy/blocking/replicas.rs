@@ -27,6 +27,13 @@ use crate::{
     },
 };
 
+/// How the wait ends.
+enum Ended {
+    Error(String),
+    /// There is no client any more.
+    Close,
+}
+
 /// A group that is asked.
 struct Asked {
     group: GroupRoute,
@@ -36,183 +43,200 @@ struct Asked {
     answer: Option<oneshot::Receiver<StepResult>>,
 }
 
-/// How the wait ends.
-enum Ended {
-    Reply(Vec<u8>),
-    Error(String),
-    /// There is no client any more.
-    Close,
+/// A call of WAIT or WAITAOF.
+struct Replicas<'a> {
+    operation: &'a Operation,
+    registration: &'a Registration,
+    spec: &'static Spec,
+    began: Instant,
+    asked: Vec<Asked>,
+    /// Servers whose process that has executed writes is gone.
+    gone: Vec<HostPort>,
+    /// The smallest of each number in the answers.
+    smallest: Option<Vec<i64>>,
 }
 
 /// Runs WAIT or WAITAOF.
 pub(in crate::proxy) async fn run(operation: Operation, spec: &'static Spec) {
     let registration = Registration::new(&operation.worker, &operation.session, None);
-    let written = operation.session.written();
-    let routes = operation.routes();
-    let of = |addr: &HostPort| routes.groups.iter().find(|group| group.primary == *addr).cloned();
-    let mut gone: Vec<HostPort> = Vec::new();
-    let mut asked = Vec::new();
-    let mut ask = |group: GroupRoute, process| {
-        let connection = BlockedConnection::new(&operation.worker, &operation.session);
-        asked.push(Asked { group, process, connection, answer: None });
+    let mut replicas = Replicas::new(&operation, &registration, spec);
+    let ended = match replicas.ask_all().await {
+        Ok(()) => replicas.answers().await,
+        Err(ended) => Err(ended),
     };
-    if written.servers.is_empty() && !written.lost {
-        routes.groups.iter().for_each(|group| ask(group.clone(), None));
-    }
-    for server in written.servers {
-        match of(&server.addr) {
-            Some(group) => ask(group, Some(server.identity)),
-            None => gone.push(server.addr),
-        }
-    }
-    let mut smallest = (written.lost || !gone.is_empty()).then(|| zero(spec));
-    let ended = wait(&operation, &registration, spec, &mut asked, &mut gone, &mut smallest).await;
+    let Replicas { asked, gone, .. } = replicas;
     drop(registration);
     match ended {
-        Ended::Reply(reply) => {
+        Ok(reply) => {
             operation.session.forget_written(&gone);
             operation.finish(&reply);
         }
-        Ended::Error(text) => operation.refuse(&text),
-        Ended::Close => drop(operation),
+        Err(Ended::Error(text)) => operation.refuse(&text),
+        Err(Ended::Close) => drop(operation),
     }
     for Asked { mut connection, .. } in asked {
         connection.settle().await;
     }
 }
 
-/// The answer of a group of which no replica is known to have the writes.
-fn zero(spec: &Spec) -> Vec<i64> {
-    vec![0; if spec.name == "wait" { 1 } else { 2 }]
-}
-
-async fn wait(
-    operation: &Operation,
-    registration: &Registration,
-    spec: &'static Spec,
-    asked: &mut [Asked],
-    gone: &mut Vec<HostPort>,
-    smallest: &mut Option<Vec<i64>>,
-) -> Ended {
-    let began = Instant::now();
-    for one in asked.iter_mut() {
-        let backend = tokio::select! {
-            opened = one.connection.open(&one.group) => opened,
-            () = gone_client(operation, registration) => return Ended::Close,
+impl<'a> Replicas<'a> {
+    /// Finds the groups to ask: those that the session has written to, or all if it has written nothing.
+    fn new(operation: &'a Operation, registration: &'a Registration, spec: &'static Spec) -> Self {
+        let routes = operation.routes();
+        let written = operation.session.written();
+        let mut replicas = Self {
+            operation,
+            registration,
+            spec,
+            began: Instant::now(),
+            asked: Vec::new(),
+            gone: Vec::new(),
+            smallest: None,
         };
-        let backend = match backend {
-            Ok(backend) => backend,
-            Err(NotOpen::TooMany(text)) => return Ended::Error(text),
-            Err(NotOpen::Down(text)) if one.process.is_none() => return Ended::Error(text),
-            Err(NotOpen::Down(_)) => {
-                merge(smallest, zero(spec));
-                continue;
+        let asked = |group: &GroupRoute, process| Asked {
+            group: group.clone(),
+            process,
+            connection: BlockedConnection::new(&operation.worker, &operation.session),
+            answer: None,
+        };
+        if written.servers.is_empty() && !written.lost {
+            replicas.asked = routes.groups.iter().map(|group| asked(group, None)).collect();
+        }
+        for server in written.servers {
+            match routes.groups.iter().find(|group| group.primary == server.addr) {
+                Some(group) => replicas.asked.push(asked(group, Some(server.identity))),
+                None => replicas.gone.push(server.addr),
             }
-        };
-        if one.process.as_ref().is_some_and(|process| !process.same_process(&backend.identity())) {
-            gone.push(one.group.primary.clone());
-            merge(smallest, zero(spec));
-            continue;
         }
-        if let Err(text) = operation.may_serve() {
-            return Ended::Error(text);
+        if written.lost || !replicas.gone.is_empty() {
+            replicas.count_none();
         }
-        match ask(operation, spec, &backend, began) {
-            Ok(answer) => one.answer = Some(answer),
-            Err(text) => return Ended::Error(text),
-        }
+        replicas
     }
-    for one in asked.iter_mut() {
-        let Some(answer) = one.answer.take() else { continue };
-        let result = match answer_of(operation, registration, &mut one.connection, answer).await {
-            Ok(result) => result,
-            Err(ended) => return ended,
-        };
-        match result {
-            Ok(reply) => match numbers(&reply) {
-                Some(numbers) => merge(smallest, numbers),
-                // The server says what is wrong.
-                None => return Ended::Reply(reply),
-            },
-            Err(error) if one.process.is_none() || registration.call.lease(&operation.worker) != LeaseState::Valid => {
-                return Ended::Error(error.text().to_owned());
-            }
-            // The connection was lost, and perhaps the writes with the process.
-            Err(_) => merge(smallest, zero(spec)),
-        }
-    }
-    Ended::Reply(reply_of(spec, smallest.clone().unwrap_or_else(|| zero(spec))))
-}
 
-/// Sends PING and the command, with the time that is left.
-fn ask(
-    operation: &Operation,
-    spec: &'static Spec,
-    backend: &Backend,
-    began: Instant,
-) -> Result<oneshot::Receiver<StepResult>, String> {
-    let call = operation.call();
-    let timeout = BlockTimeout::of(spec, &call);
-    let left = timeout.and_then(|timeout| timeout.length).map(|length| length.saturating_sub(began.elapsed()));
-    let (mut ping, mut bytes) = (Vec::new(), Vec::new());
-    write::request(&mut ping, &[b"PING"]);
-    let argument = timeout.zip(left).map(|(timeout, left)| (timeout.at, timeout.argument(left)));
-    let args: Vec<&[u8]> = (0..call.args.len())
-        .map(|i| match &argument {
+    /// Connects to each group and asks it.
+    async fn ask_all(&mut self) -> Result<(), Ended> {
+        for mut one in std::mem::take(&mut self.asked) {
+            let opened = tokio::select! {
+                opened = one.connection.open(&one.group) => opened,
+                () = self.client_is_gone() => return Err(Ended::Close),
+            };
+            match opened {
+                Ok(backend) if one.process.as_ref().is_some_and(|p| !p.same_process(&backend.identity())) => {
+                    self.gone.push(one.group.primary.clone());
+                    self.count_none();
+                }
+                Ok(backend) => {
+                    self.operation.may_serve().map_err(Ended::Error)?;
+                    one.answer = Some(self.ask(&backend).map_err(Ended::Error)?);
+                }
+                Err(NotOpen::TooMany(text)) => return Err(Ended::Error(text)),
+                Err(NotOpen::Down(text)) if one.process.is_none() => return Err(Ended::Error(text)),
+                Err(NotOpen::Down(_)) => self.count_none(),
+            }
+            self.asked.push(one);
+        }
+        Ok(())
+    }
+
+    /// Sends PING and the command, with the time that is left.
+    fn ask(&self, backend: &Backend) -> Result<oneshot::Receiver<StepResult>, String> {
+        let call = self.operation.call();
+        let timeout = BlockTimeout::of(self.spec, &call);
+        let left = timeout.and_then(|timeout| timeout.length).map(|length| length.saturating_sub(self.began.elapsed()));
+        let argument = timeout.zip(left).map(|(timeout, left)| (timeout.at, timeout.argument(left)));
+        let words = (0..call.args.len()).map(|i| match &argument {
             Some((at, argument)) if *at == i => argument.as_bytes(),
             _ => call.get(i),
-        })
-        .collect();
-    write::request(&mut bytes, &args);
-    let step = |bytes, blocks| StepRequest { bytes, slots: StepSlots::None, is_write: false, blocks };
-    let send = |request| operation.send_request(backend, request).map_err(|error| error.text().to_owned());
-    // Its reply is of no interest.
-    drop(send(step(&ping, Blocks::No))?);
-    send(step(&bytes, left.map_or(Blocks::Unlimited, Blocks::For)))
-}
+        });
+        let (mut ping, mut bytes) = (Vec::new(), Vec::new());
+        write::request(&mut ping, &[b"PING"]);
+        write::request(&mut bytes, &words.collect::<Vec<_>>());
+        let step = |bytes, blocks| StepRequest { bytes, slots: StepSlots::None, is_write: false, blocks };
+        let send = |request| self.operation.send_request(backend, request).map_err(|error| error.text().to_owned());
+        // Its reply is of no interest.
+        drop(send(step(&ping, Blocks::No))?);
+        send(step(&bytes, left.map_or(Blocks::Unlimited, Blocks::For)))
+    }
 
-/// Waits for the answer of a group; another client may end the wait.
-async fn answer_of(
-    operation: &Operation,
-    registration: &Registration,
-    connection: &mut BlockedConnection,
-    mut answer: oneshot::Receiver<StepResult>,
-) -> Result<StepResult, Ended> {
-    loop {
-        if is_gone(operation, registration) {
-            return Err(Ended::Close);
-        }
-        let unblock = async {
-            match registration.call.unblock() {
-                Some(how) => connection.unblock(how).await,
-                None => std::future::pending().await,
+    /// Waits for all answers; returns the reply.
+    async fn answers(&mut self) -> Result<Vec<u8>, Ended> {
+        for index in 0..self.asked.len() {
+            let Some(answer) = self.asked[index].answer.take() else { continue };
+            match self.answer(index, answer).await? {
+                Ok(reply) => match numbers(&reply) {
+                    Some(numbers) => self.count(numbers),
+                    // The server says what is wrong.
+                    None => return Ok(reply),
+                },
+                Err(error) if self.asked[index].process.is_none() || !self.is_leased() => {
+                    return Err(Ended::Error(error.text().to_owned()));
+                }
+                // The connection was lost, and perhaps the writes with the process.
+                Err(_) => self.count_none(),
             }
-        };
-        tokio::select! {
-            biased;
-            result = &mut answer => return Ok(or_unknown(result)),
-            () = registration.call.changed() => {}
-            () = unblock => {}
+        }
+        let numbers = self.smallest.take().unwrap_or_else(|| self.none());
+        let mut out = Vec::new();
+        if numbers.len() > 1 {
+            write::array(&mut out, numbers.len());
+        }
+        numbers.into_iter().for_each(|number| write::int(&mut out, number));
+        Ok(out)
+    }
+
+    /// Waits for the answer of a group; another client may end the wait.
+    async fn answer(&mut self, index: usize, mut answer: oneshot::Receiver<StepResult>) -> Result<StepResult, Ended> {
+        loop {
+            if self.is_client_gone() {
+                return Err(Ended::Close);
+            }
+            let (call, connection) = (&self.registration.call, &mut self.asked[index].connection);
+            let unblock = async {
+                match call.unblock() {
+                    Some(how) => connection.unblock(how).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                result = &mut answer => return Ok(or_unknown(result)),
+                () = call.changed() => {}
+                () = unblock => {}
+            }
         }
     }
-}
 
-fn is_gone(operation: &Operation, registration: &Registration) -> bool {
-    let session = &operation.session;
-    session.is_closed() || session.is_closing() || registration.call.has_client_ended()
-}
-
-async fn gone_client(operation: &Operation, registration: &Registration) {
-    while !is_gone(operation, registration) {
-        registration.call.changed().await;
+    fn is_leased(&self) -> bool {
+        self.registration.call.lease(&self.operation.worker) == LeaseState::Valid
     }
-}
 
-/// Keeps the smaller of each number.
-fn merge(smallest: &mut Option<Vec<i64>>, numbers: Vec<i64>) {
-    match smallest {
-        None => *smallest = Some(numbers),
-        Some(smallest) => smallest.iter_mut().zip(numbers).for_each(|(least, number)| *least = number.min(*least)),
+    fn is_client_gone(&self) -> bool {
+        let session = &self.operation.session;
+        session.is_closed() || session.is_closing() || self.registration.call.has_client_ended()
+    }
+
+    async fn client_is_gone(&self) {
+        while !self.is_client_gone() {
+            self.registration.call.changed().await;
+        }
+    }
+
+    /// The answer of a group of which no replica is known to have the writes.
+    fn none(&self) -> Vec<i64> {
+        vec![0; if self.spec.name == "wait" { 1 } else { 2 }]
+    }
+
+    fn count_none(&mut self) {
+        self.count(self.none());
+    }
+
+    /// Keeps the smaller of each number.
+    fn count(&mut self, numbers: Vec<i64>) {
+        match &mut self.smallest {
+            None => self.smallest = Some(numbers),
+            Some(smallest) => smallest.iter_mut().zip(numbers).for_each(|(least, number)| *least = number.min(*least)),
+        }
     }
 }
 
@@ -222,21 +246,28 @@ fn numbers(reply: &[u8]) -> Option<Vec<i64>> {
         (Some(b':'), Header::Number(number, end)) => Some((number, end)),
         _ => None,
     };
-    if reply.first() == Some(&b':') {
+    if !reply.starts_with(b"*2\r\n") {
         return number(0).map(|(number, _)| vec![number]);
     }
-    let from = b"*2\r\n".len();
-    reply.starts_with(b"*2\r\n").then_some(())?;
-    let (local, end) = number(from)?;
+    let (local, end) = number(b"*2\r\n".len())?;
     let (replicas, _) = number(end)?;
     Some(vec![local, replicas])
 }
 
-fn reply_of(spec: &Spec, numbers: Vec<i64>) -> Vec<u8> {
-    let mut out = Vec::new();
-    if spec.name != "wait" {
-        write::array(&mut out, numbers.len());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_and_errors_are_not() {
+        for (reply, want) in [
+            (":3\r\n", Some(vec![3])),
+            ("*2\r\n:1\r\n:0\r\n", Some(vec![1, 0])),
+            ("-ERR timeout is negative\r\n", None),
+            ("*2\r\n:1\r\n", None),
+            ("+OK\r\n", None),
+        ] {
+            assert_eq!(numbers(reply.as_bytes()), want, "{reply:?}");
+        }
     }
-    numbers.into_iter().for_each(|number| write::int(&mut out, number));
-    out
 }

@@ -26,9 +26,10 @@ pub(super) fn info(worker: &Worker, session: &Session, routes: &ProductRoutes, c
         (
             "clients",
             format!(
-                "# Clients\r\nconnected_clients:{}\r\nmaxclients:{}\r\nblocked_clients:0\r\n",
+                "# Clients\r\nconnected_clients:{}\r\nmaxclients:{}\r\nblocked_clients:{}\r\n",
                 worker.shared.clients.connected(),
-                worker.config.limits.clients_max
+                worker.config.limits.clients_max,
+                report.blocked
             ),
         ),
         ("memory", "# Memory\r\nmaxmemory:0\r\n".to_owned()),

@@ -47,7 +47,9 @@ impl Spec {
 /// Whether this call of a command that is handled as [`Handling::Database`] names a database that the product does not have:
 /// the server may have it. Servers check the other arguments.
 pub fn is_of_foreign_database<A: Args + ?Sized>(spec: &Spec, args: &A, databases: u32) -> bool {
-    let is_foreign = |arg: &[u8]| number::parse(arg).is_some_and(|db| !(0..i64::from(databases)).contains(&db));
+    // Of a number that is no database at all, the server says so.
+    let number = |arg: &[u8]| number::parse(arg).and_then(|db| i32::try_from(db).ok());
+    let is_foreign = |arg: &[u8]| number(arg).is_some_and(|db| u32::try_from(db).map_or(true, |db| db >= databases));
     if spec.name == "move" {
         return args.len() > 2 && is_foreign(args.get(2));
     }

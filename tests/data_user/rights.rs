@@ -111,7 +111,9 @@ fn is_offered(name: &str) -> bool {
     let (container, sub) = name.split_once('|').map_or((name, None), |(container, sub)| (container, Some(sub)));
     let spec = commands::lookup(container.as_bytes())
         .and_then(|spec| sub.map_or(Some(spec), |sub| spec.subcommand(sub.as_bytes())));
-    let sent = |spec: &Spec| matches!(spec.handling, Handling::Slot | Handling::Split(_) | Handling::AnyServer);
+    let sent = |spec: &Spec| {
+        spec.handling.is_of_slot() || matches!(spec.handling, Handling::Split(_) | Handling::AnyServer)
+    };
     spec.is_some_and(sent) || IN_SCRIPTS.contains(&name)
 }
 

@@ -17,7 +17,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    commands::{self, Args, Local, ResolveError},
+    commands::{self, Args, Handling, Local, ResolveError, TransactionCommand},
     model::route::ProductRoutes,
     resp::{
         number,
@@ -150,6 +150,10 @@ pub(super) fn unresolved(error: &ResolveError, call: &CallContext<'_>) -> String
             let name = quoted(call.get(0));
             let sub = if call.args.len() > 1 { quoted(call.get(1)) } else { String::new() };
             format!("ERR unknown subcommand '{sub}'. Try {} HELP.", name.to_uppercase())
+        }
+        // Also without MULTI. (Redis, `rejectCommand`.)
+        ResolveError::WrongArity(spec) if spec.handling == Handling::Transaction(TransactionCommand::Exec) => {
+            format!("EXECABORT Transaction discarded because of: {error}")
         }
         ResolveError::WrongArity(_) => format!("ERR {error}"),
     }

@@ -32,7 +32,8 @@ fn key(i: usize) -> String {
 }
 
 /// The kinds of big keys: how an element is added, how the key is scanned, the key.
-const BIG: [(&str, &str, &str); 3] = [("HSET", "HSCAN", "big:h"), ("SADD", "SSCAN", "big:s"), ("ZADD", "ZSCAN", "big:z")];
+const BIG: [(&str, &str, &str); 3] =
+    [("HSET", "HSCAN", "big:h"), ("SADD", "SSCAN", "big:s"), ("ZADD", "ZSCAN", "big:z")];
 
 #[track_caller]
 fn call(client: &mut Client, words: &[&str]) -> Reply {

@@ -19,9 +19,9 @@ pub fn simple(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Writes `-text`. The text begins with the code (`ERR ...`); line ends inside become spaces.
-pub fn error(out: &mut Vec<u8>, text: &str) {
+pub fn error(out: &mut Vec<u8>, text: &(impl AsRef<[u8]> + ?Sized)) {
     out.push(b'-');
-    out.extend(text.bytes().map(|c| if c == b'\r' || c == b'\n' { b' ' } else { c }));
+    out.extend(text.as_ref().iter().map(|c| if [b'\r', b'\n'].contains(c) { b' ' } else { *c }));
     out.extend_from_slice(b"\r\n");
 }
 

@@ -1,7 +1,7 @@
 //! Where a node answers otherwise than one Redis, and why: the only differences that the comparison accepts.
 //! docs/commands.md has this table; a test holds the two equal.
 
-use pontoon::commands::{Handling, KeysError};
+use pontoon::commands::{Flags, Handling, InvalidCall, KeysError, is_of_foreign_database};
 
 use super::{case::Case, reply::Reply};
 
@@ -32,19 +32,34 @@ pub enum Wanted {
 /// All deviations. Each is as narrow as possible, and one that no call meets fails the test.
 pub const DEVIATIONS: &[Deviation] = &[
     Deviation {
+        calls: "the commands in [Refused](#refused)",
+        redis: "executes them",
+        node: "`ERR 'NAME': ` and the reason",
+        reason: "they concern one server, or bypass the cluster",
+        wanted: Wanted::Alone(|case| match case.resolved.ok()?.handling {
+            Handling::Refused(why) => Some(Reply::error(&format!("ERR '{}': {why}", case.name()))),
+            _ => None,
+        }),
+    },
+    Deviation {
+        calls: "`COPY` and `MOVE` to a database that the product does not have, in `MULTI`",
+        redis: "queues them; the error is in the reply of `EXEC`",
+        node: "the same error at once; `EXEC` answers `EXECABORT`",
+        reason: "the servers may have more databases than the product",
+        wanted: Wanted::Alone(|case| {
+            let is_refused = case.is_queued() && is_of_unknown_database(case);
+            is_refused.then(|| Reply::error(&InvalidCall::Database.to_string()))
+        }),
+    },
+    Deviation {
         calls: "commands with keys of several slots, other than `MGET` `MSET` `DEL` `UNLINK` `EXISTS` `TOUCH`",
         redis: "executes them",
-        node: "`CROSSSLOT Keys in request don't hash to the same slot, not executed. Use a hash tag: of {a}b only a is hashed`",
+        node: "`CROSSSLOT Keys in request don't hash to the same slot, not executed. ...`",
         reason: "the keys may belong to different servers, now or after a migration",
         wanted: Wanted::Alone(|case| {
             let slots = case.slots.as_ref().ok()?;
-            let is_whole = case.resolved.ok()?.handling == Handling::Slot;
-            (is_whole && slots.len() > 1).then(|| {
-                Reply::error(
-                    "CROSSSLOT Keys in request don't hash to the same slot, not executed. Use a hash tag: of {a}b only a is \
-                        hashed",
-                )
-            })
+            let is_whole = case.resolved.ok()?.handling.is_of_slot() || case.name() == "watch" || case.is_queued();
+            (is_whole && slots.len() > 1 && !is_of_unknown_database(case)).then(|| Reply::error(CROSSSLOT))
         }),
     },
     Deviation {
@@ -58,16 +73,140 @@ pub const DEVIATIONS: &[Deviation] = &[
         }),
     },
     Deviation {
-        calls: "the commands in [Refused](#refused)",
+        calls: "`FCALL` of an unknown function with a wrong number of keys",
+        redis: "`ERR Function not found`",
+        node: "the error about the number of keys",
+        reason: "without keys the node does not know which server to ask",
+        wanted: Wanted::Beside(|case, redis| {
+            let spec = case.resolved.ok().filter(|spec| spec.name.starts_with("fcall"))?;
+            let error = case.slots.as_ref().err().filter(|_| *redis == Reply::error("ERR Function not found"))?;
+            Some(Reply::error(&InvalidCall::new(spec, &case.call[..], *error).to_string()))
+        }),
+    },
+    Deviation {
+        calls: "a command in `MULTI` with keys of another slot than those of the commands before",
+        redis: "queues it",
+        node: "`CROSSSLOT ...`; `EXEC` answers `EXECABORT`",
+        reason: "a transaction is executed by one server, also while slots move",
+        wanted: Wanted::Alone(|case| {
+            let transaction = case.transaction.as_ref().filter(|transaction| transaction.is_open)?;
+            let slots = case.slots.as_ref().ok()?;
+            let differ = !transaction.is_refused && transaction.queued.union(slots).count() > 1;
+            (differ && !slots.is_empty() && case.name() != "watch").then(|| Reply::error(CROSSSLOT))
+        }),
+    },
+    Deviation {
+        calls: "`EXEC` of commands whose slot is not that of the watched keys",
         redis: "executes them",
-        node: "`ERR 'NAME': ` and the reason",
-        reason: "they concern one server, or bypass the cluster",
-        wanted: Wanted::Alone(|case| match case.resolved.ok()?.handling {
-            Handling::Refused(why) => Some(Reply::error(&format!("ERR '{}': {why}", case.name()))),
-            _ => None,
+        node: "`EXECABORT Transaction discarded because of: CROSSSLOT ...`",
+        reason: "a watch belongs to a connection to the server of the watched keys",
+        wanted: Wanted::Alone(|case| {
+            let transaction =
+                case.transaction.as_ref().filter(|transaction| case.name() == "exec" && transaction.is_open)?;
+            let differ = !transaction.queued.is_empty() && transaction.watched.union(&transaction.queued).count() > 1;
+            differ.then(|| aborted(CROSSSLOT))
+        }),
+    },
+    Deviation {
+        calls: "commands over all groups (`DBSIZE` `SCAN` `KEYS` `FLUSHALL` ...) in `MULTI`",
+        redis: "queues them",
+        node: "`ERR 'NAME' concerns all groups of the product and is not executed in a transaction, which runs in one group. Call \
+            it without MULTI`; `EXEC` answers `EXECABORT`",
+        reason: "a transaction is executed by one server",
+        wanted: Wanted::Alone(|case| {
+            let spec = case.resolved.ok().filter(|spec| case.is_queued() && !spec.flags.contains(Flags::NO_MULTI))?;
+            matches!(spec.handling, Handling::AllGroups(_)).then(|| {
+                Reply::error(&format!(
+                    "ERR '{}' concerns all groups of the product and is not executed in a transaction, which runs in one group. \
+                     Call it without MULTI",
+                    spec.name
+                ))
+            })
+        }),
+    },
+    Deviation {
+        calls: "`HELLO` and `AUTH` in `MULTI`",
+        redis: "queues them",
+        node: "`ERR 'NAME' is not executed in a transaction by this proxy. Send it before MULTI`; `EXEC` answers `EXECABORT`",
+        reason: "a failed login is answered late, and the version of the protocol must not change within the reply of `EXEC`",
+        wanted: Wanted::Alone(|case| {
+            (case.is_queued() && ["hello", "auth"].contains(&case.name())).then(|| {
+                let name = case.name();
+                Reply::error(&format!(
+                    "ERR '{name}' is not executed in a transaction by this proxy. Send it before MULTI"
+                ))
+            })
+        }),
+    },
+    Deviation {
+        calls: "`EXEC` with a `SELECT` of another database, after `WATCH`",
+        redis: "executes the commands",
+        node: "`EXECABORT Transaction discarded because of: the database or the protocol is changed after WATCH, not executed. Send \
+            SELECT and HELLO before WATCH`",
+        reason: "a watch belongs to a connection to one server, and to its database",
+        wanted: Wanted::Alone(|case| {
+            let transaction =
+                case.transaction.as_ref().filter(|transaction| case.name() == "exec" && transaction.is_open)?;
+            (transaction.selects && !transaction.watched.is_empty()).then(|| {
+                aborted(
+                    "the database or the protocol is changed after WATCH, not executed. Send SELECT and HELLO before WATCH",
+                )
+            })
+        }),
+    },
+    Deviation {
+        calls: "scripts and functions in a `MULTI` with a `SELECT` of another database",
+        redis: "queues them",
+        node: "`ERR a transaction that selects another database runs no scripts and functions, not executed. Send SELECT before \
+            MULTI`; `EXEC` answers `EXECABORT`",
+        reason: "the user as which scripts run may not select a database",
+        wanted: Wanted::Alone(|case| {
+            let transaction = case.transaction.as_ref().filter(|state| state.is_open && !state.is_refused)?;
+            let spec = case.resolved.ok()?;
+            let selects = spec.name == "select" && ["1", "2"].contains(&case.word(1).as_str());
+            ((transaction.selects && spec.runs_script()) || (transaction.runs_script && selects)).then(|| {
+                Reply::error(
+                    "ERR a transaction that selects another database runs no scripts and functions, not executed. Send SELECT \
+                        before MULTI",
+                )
+            })
+        }),
+    },
+    Deviation {
+        calls: "`HSCAN` `SSCAN` `ZSCAN` with another cursor than 0 in `MULTI`",
+        redis: "queues them",
+        node: "`ERR 'NAME' with another cursor than 0 is not executed in a transaction by this proxy. Send it without MULTI`; `EXEC` \
+            answers `EXECABORT`",
+        reason: "the cursor is valid for one process of a server, and only the node knows for which",
+        wanted: Wanted::Alone(|case| {
+            let spec = case.resolved.ok().filter(|spec| spec.handling == Handling::Cursor && case.is_queued())?;
+            (case.word(2) != "0").then(|| {
+                Reply::error(&format!(
+                    "ERR '{}' with another cursor than 0 is not executed in a transaction by this proxy. Send it without MULTI",
+                    spec.name
+                ))
+            })
         }),
     },
 ];
+
+/// What a node answers where keys of one slot are needed.
+const CROSSSLOT: &str =
+    "CROSSSLOT Keys in request don't hash to the same slot, not executed. Use a hash tag: of {a}b only a is hashed";
+
+/// Databases of a product, unless it is made with another number.
+const DATABASES: u32 = 16;
+
+/// Whether it names a database that the product does not have.
+fn is_of_unknown_database(case: &Case) -> bool {
+    let spec = case.resolved.ok().filter(|spec| spec.handling == Handling::Database);
+    spec.is_some_and(|spec| is_of_foreign_database(spec, &case.call[..], DATABASES))
+}
+
+/// What a node answers to EXEC if it cannot execute the transaction.
+fn aborted(why: &str) -> Reply {
+    Reply::error(&format!("EXECABORT Transaction discarded because of: {why}"))
+}
 
 /// The heading of the section in docs/commands.md.
 pub const HEADING: &str = "## Where a node answers otherwise than one Redis";

@@ -143,8 +143,9 @@ impl Generator {
     /// Whether the reference has the fault that it does not answer this.
     fn is_unanswered(&self, call: &Call) -> bool {
         let is = |word: &[u8], keyword: &str| word.eq_ignore_ascii_case(keyword.as_bytes());
-        let logs_in = is(&call[0], "AUTH") || (is(&call[0], "HELLO") && call.iter().any(|word| is(word, "AUTH")));
-        !self.refuses_logins && logs_in && !call.iter().any(|word| is(word, "default"))
+        let user = call.iter().position(|word| is(word, "AUTH")).and_then(|at| call.get(at + 1));
+        let logs_in = is(&call[0], "AUTH") || is(&call[0], "HELLO");
+        !self.refuses_logins && logs_in && user.is_some_and(|user| user != b"default")
     }
 
     /// COMMAND GETKEYS of any call; it is not executed.
@@ -165,7 +166,7 @@ impl Generator {
         let is_pipeline = self.words.rng.bool();
         self.words.choose_one_tag();
         let own = |calls| Step { connection, calls, is_pipeline };
-        let mut steps = Vec::new();
+        let mut steps = vec![own(vec![words("SELECT 0")])];
         let watched = [self.words.key("watch", ""), self.words.key("watch", "")];
         let watches = self.words.once_in(3);
         if watches {

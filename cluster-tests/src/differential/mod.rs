@@ -22,6 +22,7 @@ pub mod scripts;
 pub mod sequences;
 pub mod speller;
 pub mod syntax;
+pub mod transaction;
 pub mod vocabulary;
 
 use std::collections::BTreeSet;

@@ -90,13 +90,12 @@ impl Pair {
         *self = Self::open(self.ports[0], self.ports[1]);
     }
 
-    /// Sends the calls at once and reads the replies.
-    ///
-    /// # Errors
-    /// When a reply is missing, with the name of the side.
-    pub fn exchange(&mut self, calls: &[Asked]) -> Result<Vec<Exchange>, String> {
-        self.send(calls)?;
-        self.receive(calls)
+    /// Sends the calls at once and reads the replies. Returns what was received, and why it is not all.
+    pub fn exchange(&mut self, calls: &[Asked]) -> (Vec<Exchange>, Result<(), String>) {
+        match self.send(calls) {
+            Ok(()) => self.receive(calls),
+            Err(why) => (Vec::new(), Err(why)),
+        }
     }
 
     /// Sends the calls and reads nothing.
@@ -115,21 +114,24 @@ impl Pair {
         self.redis.send(&to_redis).map_err(|error| format!("the connection to Redis is broken: {error}"))
     }
 
-    /// Reads the replies to calls that were sent.
-    ///
-    /// # Errors
-    /// When a reply is missing, with the name of the side.
-    pub fn receive(&mut self, calls: &[Asked]) -> Result<Vec<Exchange>, String> {
+    /// Reads the replies to calls that were sent. Returns what was received, and why it is not all.
+    pub fn receive(&mut self, calls: &[Asked]) -> (Vec<Exchange>, Result<(), String>) {
         let mut all = Vec::new();
         for (case, of_both) in calls {
-            let is_expected = self.replies.expects(case);
-            let missing =
-                |side| move |error| format!("{side} has not answered {}: {error}", show(&case.call).trim_end());
-            let node = is_expected.then(|| self.node.read()).transpose().map_err(missing("the node"))?;
-            let redis = (is_expected && *of_both).then(|| self.redis.read()).transpose().map_err(missing("Redis"))?;
-            all.push(Exchange { case: case.clone(), node, redis });
+            match self.replies_to(case, *of_both) {
+                Ok([node, redis]) => all.push(Exchange { case: case.clone(), node, redis }),
+                Err(why) => return (all, Err(why)),
+            }
         }
-        Ok(all)
+        (all, Ok(()))
+    }
+
+    fn replies_to(&mut self, case: &Case, of_both: bool) -> Result<[Option<Reply>; 2], String> {
+        let is_expected = self.replies.expects(case);
+        let missing = |side| move |error| format!("{side} has not answered {}: {error}", show(&case.call).trim_end());
+        let node = is_expected.then(|| self.node.read()).transpose().map_err(missing("the node"))?;
+        let redis = (is_expected && of_both).then(|| self.redis.read()).transpose().map_err(missing("Redis"))?;
+        Ok([node, redis])
     }
 
     /// The elements of a whole iteration at each side, or its error; a cursor makes a call of it. An element consists of

@@ -1,11 +1,11 @@
 //! A run: sends units to both sides, compares replies and keys, and remembers what differs, with what was sent before.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use pontoon::commands::Handling;
 
 use super::{
-    case::{Case, is_unsupported},
+    case::Case,
     comparison::same,
     connection::{Call, Connection, show, words},
     deviations::{DEVIATIONS, Wanted},
@@ -13,6 +13,7 @@ use super::{
     keyspace::Keyspace,
     pair::{Asked, Exchange, Pair},
     reply::Reply,
+    transaction::follow,
 };
 use crate::wait::{GENEROUS, wait_until};
 
@@ -26,10 +27,13 @@ const SHOWN: usize = 15;
 const BRIEF: usize = 120;
 
 /// Differences of one command that are shown.
-const SHOWN_EACH: usize = 3;
+const SHOWN_EACH: usize = 5;
 
 /// More differences than this end a run: one of them is the cause.
 pub const DIFFERENCES_MAX: usize = 300;
+
+/// What Redis answers to EXEC when a call was refused instead of queued.
+const ABORTED: &str = "EXECABORT Transaction discarded because of previous errors.";
 
 /// Numbers of calls, so that a run that compares nothing is noticed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -102,7 +106,12 @@ impl Run {
         let mut out = String::new();
         for (name, found) in &self.differences {
             out += &format!("== {name}: {} differences\n", found.len());
-            found.iter().take(SHOWN_EACH).for_each(|text| out += text);
+            // The same replies to other calls have the same cause.
+            let replies =
+                |text: &&String| text.lines().filter(|line| line.starts_with("  ")).take(2).collect::<String>();
+            let mut distinct: BTreeMap<String, &String> = BTreeMap::new();
+            found.iter().for_each(|text| drop(distinct.entry(replies(&text)).or_insert(text)));
+            distinct.values().take(SHOWN_EACH).for_each(|text| out += text);
         }
         out
     }
@@ -157,7 +166,7 @@ impl Run {
     }
 
     fn sequence(&mut self, steps: &[Step]) {
-        let cases = with_transactions(steps);
+        let cases = follow(steps, |case| self.alone(case).is_some());
         let all = || cases.iter().flatten();
         if all().any(|case| self.is_pending(case)) {
             self.tally.pending += all().count();
@@ -176,11 +185,20 @@ impl Run {
     fn cases(&mut self, connection: usize, cases: &[Case], is_pipeline: bool) {
         let calls: Vec<Asked> = cases.iter().map(|case| (case.clone(), self.alone(case).is_none())).collect();
         for calls in calls.chunks(if is_pipeline { calls.len().max(1) } else { 1 }) {
-            match self.pairs[connection].exchange(calls) {
-                Ok(exchanges) => exchanges.into_iter().for_each(|exchange| self.judge(connection, exchange)),
-                Err(why) => return self.broken(connection, &why),
+            let received = self.pairs[connection].exchange(calls);
+            if !self.judge_all(connection, received) {
+                return;
             }
         }
+    }
+
+    /// Compares what was received. Returns whether it is all; otherwise the connections are new ones.
+    fn judge_all(&mut self, connection: usize, (exchanges, end): (Vec<Exchange>, Result<(), String>)) -> bool {
+        exchanges.into_iter().for_each(|exchange| self.judge(connection, exchange));
+        if let Err(why) = &end {
+            self.broken(connection, why);
+        }
+        end.is_ok()
     }
 
     fn broken(&mut self, connection: usize, why: &str) {
@@ -243,35 +261,41 @@ impl Run {
                 return None;
             }
         }
-        Some(format!("  {}  node:  {node:?}\n  Redis: {redis:?}\n", show(&case.call)))
+        Some(format!("  node:  {node:?}\n  Redis: {redis:?}\n"))
     }
 
-    /// A transaction with a call that the node refuses, so that Redis must not execute it: the node must not either.
+    /// A transaction with a call that the node refuses, so that Redis must not execute it: the node must not either. If
+    /// the call is WATCH, nothing behind it is sent.
     fn refused_transaction(&mut self, steps: &[Step], cases: &[Vec<Case>]) {
+        let is_refused = cases.iter().flatten().any(|case| case.is_queued() && self.alone(case).is_some());
         for (step, cases) in steps.iter().zip(cases) {
-            let inside = cases.iter().filter(|case| case.transaction.is_some());
+            let inside = cases.iter().filter(|case| match case.name() {
+                "watch" => true,
+                "multi" => is_refused,
+                _ => is_refused && case.is_queued(),
+            });
             let inside: Vec<Asked> = inside.map(|case| (case.clone(), false)).collect();
-            let exchanges = match self.pairs[step.connection].exchange(&inside) {
-                Ok(exchanges) => exchanges,
-                Err(why) => return self.broken(step.connection, &why),
-            };
+            let (exchanges, end) = self.pairs[step.connection].exchange(&inside);
+            if let Err(why) = end {
+                return self.broken(step.connection, &why);
+            }
             for exchange in exchanges {
-                let wanted = match exchange.case.name() {
-                    "multi" if exchange.case.call.len() == 1 => None,
-                    "exec" => Some(Reply::error("EXECABORT Transaction discarded because of previous errors.")),
-                    _ => self.alone(&exchange.case).map(|(at, wanted)| {
-                        self.met[at] += 1;
-                        wanted
-                    }),
-                };
-                let node = exchange.node.clone();
-                if let (Some(node), Some(wanted)) = (node, wanted)
-                    && node != wanted
-                {
-                    let case = exchange.case.clone();
-                    self.differs(step.connection, &case, &format!("  node:   {node:?}\n  wanted: {wanted:?}\n"));
-                }
                 self.tally.alone += 1;
+                let refused = exchange.case.transaction.as_ref().is_some_and(|transaction| transaction.is_refused);
+                let wanted = match self.alone(&exchange.case) {
+                    _ if refused && exchange.case.name() == "exec" => Some(Reply::error(ABORTED)),
+                    Some((at, wanted)) => {
+                        self.met[at] += 1;
+                        Some(wanted)
+                    }
+                    None => None,
+                };
+                if let (Some(node), Some(wanted)) = (&exchange.node, wanted)
+                    && *node != wanted
+                {
+                    let text = format!("  node:   {node:?}\n  wanted: {wanted:?}\n");
+                    self.differs(step.connection, &exchange.case, &text);
+                }
                 self.log.push_back((step.connection, exchange));
             }
         }
@@ -279,7 +303,7 @@ impl Run {
 
     fn blocked(&mut self, before: &Step, blocked: &Call, then: &Step) {
         let blocked = Case::new(blocked.clone());
-        let cases = with_transactions(&[before.clone(), then.clone()]);
+        let cases = follow(&[before.clone(), then.clone()], |_| false);
         if self.is_pending(&blocked) || cases.iter().flatten().any(|case| self.is_pending(case)) {
             self.tally.pending += 1;
             return;
@@ -293,10 +317,8 @@ impl Run {
         let keyspace = &mut self.keyspace;
         wait_until("both sides to block", GENEROUS, || keyspace.both_block());
         self.cases(then.connection, &cases[1], then.is_pipeline);
-        match self.pairs[before.connection].receive(&calls) {
-            Ok(exchanges) => exchanges.into_iter().for_each(|exchange| self.judge(before.connection, exchange)),
-            Err(why) => self.broken(before.connection, &why),
-        }
+        let received = self.pairs[before.connection].receive(&calls);
+        self.judge_all(before.connection, received);
     }
 
     /// Compares the elements of whole iterations, in any order.
@@ -327,25 +349,18 @@ impl Run {
             return;
         }
         self.tally.others += 1;
-        let exchanges = match self.pairs[connection].exchange(&calls) {
-            Ok(exchanges) => exchanges,
-            Err(why) => return self.broken(connection, &why),
-        };
-        if let [Some(keys), Some(key)] = [&exchanges[0].node, &exchanges[1].node]
+        let received = self.pairs[connection].exchange(&calls);
+        if let [Exchange { node: Some(keys), .. }, Exchange { node: Some(key), .. }] = &received.0[..]
             && !keys.items().is_empty()
             && !keys.items().contains(key)
         {
             self.differs(connection, &calls[1].0, &format!("  {key:?} is none of the keys {keys:?}\n"));
         }
-        exchanges.into_iter().for_each(|exchange| self.judge(connection, exchange));
+        self.judge_all(connection, received);
     }
 
     /// Sends bytes on a connection of its own, and compares all bytes up to its end.
     fn raw(&mut self, bytes: &[u8]) {
-        if self.subject == Subject::Cluster && bytes.starts_with(b"MULTI") && is_unsupported("watch") {
-            self.tally.pending += 1;
-            return;
-        }
         self.tally.others += 1;
         let node = self.ports.0[self.tally.others % self.ports.0.len()];
         let [node, redis] = [node, self.ports.1].map(|port| {
@@ -397,29 +412,4 @@ impl Run {
         lines.reverse();
         lines.concat()
     }
-}
-
-/// The calls of each step; those from WATCH or MULTI on know that they are in a transaction, and the slots before them.
-fn with_transactions(steps: &[Step]) -> Vec<Vec<Case>> {
-    let mut open: BTreeMap<usize, BTreeSet<u16>> = BTreeMap::new();
-    let mut all = Vec::new();
-    for step in steps {
-        let mut cases = Vec::new();
-        for call in &step.calls {
-            let mut case = Case::new(call.clone());
-            if ["watch", "multi"].contains(&case.name()) {
-                open.entry(step.connection).or_default();
-            }
-            if let Some(slots) = open.get_mut(&step.connection) {
-                case.transaction = Some(slots.clone());
-                slots.extend(case.slots.as_ref().into_iter().flatten());
-            }
-            if ["exec", "discard", "reset"].contains(&case.name()) {
-                open.remove(&step.connection);
-            }
-            cases.push(case);
-        }
-        all.push(cases);
-    }
-    all
 }

@@ -121,19 +121,19 @@ pub const RARE_SEQUENCES: &[&str] = &[
 
 /// Blocked calls, after preparations, and what another client sends then.
 pub const BLOCKED: &[(&str, &str, &str)] = &[
-    ("DEL %l", "BLPOP %l 5", "RPUSH %l a b"),
-    ("DEL %l %L", "BRPOP %L %l 5", "RPUSH %l a b"),
-    ("DEL %l %L", "BLMOVE %l %L LEFT RIGHT 5", "LPUSH %l a | LRANGE %L 0 -1"),
-    ("DEL %l %L", "BRPOPLPUSH %l %L 5", "LPUSH %l a b"),
-    ("DEL %l %L", "BLMPOP 5 2 %l %L LEFT COUNT 2", "RPUSH %L a b c"),
-    ("DEL %z", "BZPOPMIN %z 5", "ZADD %z 1 a 2 b"),
-    ("DEL %z", "BZPOPMAX %z 5", "ZADD %z 1 a 2 b"),
-    ("DEL %z", "BZMPOP 5 1 %z MAX", "ZADD %z 1 a 2 b"),
-    ("DEL %x", "XREAD BLOCK 5000 STREAMS %x $", "XADD %x 5-1 a b"),
-    ("DEL %x | XADD %x 1-1 a b", "XREAD COUNT 1 BLOCK 5000 STREAMS %x $", "XADD %x 5-1 a b | XADD %x 6-1 a b"),
-    ("DEL %x | XGROUP CREATE %x g1 $ MKSTREAM", "XREADGROUP GROUP g1 c1 BLOCK 5000 STREAMS %x >", "XADD %x 5-1 a b"),
-    ("DEL %l", "BLPOP %l 5", "MULTI | LPUSH %l a | DEL %l | LPUSH %l b | EXEC"),
-    ("DEL %l %s", "BLPOP %l 5", "SET %s x | DEL %l | RPUSH %l a"),
+    ("DEL %l", "BLPOP %l 30", "RPUSH %l a b"),
+    ("DEL %l %L", "BRPOP %L %l 30", "RPUSH %l a b"),
+    ("DEL %l %L", "BLMOVE %l %L LEFT RIGHT 30", "LPUSH %l a | LRANGE %L 0 -1"),
+    ("DEL %l %L", "BRPOPLPUSH %l %L 30", "LPUSH %l a b"),
+    ("DEL %l %L", "BLMPOP 30 2 %l %L LEFT COUNT 2", "RPUSH %L a b c"),
+    ("DEL %z", "BZPOPMIN %z 30", "ZADD %z 1 a 2 b"),
+    ("DEL %z", "BZPOPMAX %z 30", "ZADD %z 1 a 2 b"),
+    ("DEL %z", "BZMPOP 30 1 %z MAX", "ZADD %z 1 a 2 b"),
+    ("DEL %x", "XREAD BLOCK 30000 STREAMS %x $", "XADD %x 5-1 a b"),
+    ("DEL %x | XADD %x 1-1 a b", "XREAD COUNT 1 BLOCK 30000 STREAMS %x $", "XADD %x 5-1 a b | XADD %x 6-1 a b"),
+    ("DEL %x | XGROUP CREATE %x g1 $ MKSTREAM", "XREADGROUP GROUP g1 c1 BLOCK 30000 STREAMS %x >", "XADD %x 5-1 a b"),
+    ("DEL %l", "BLPOP %l 30", "MULTI | LPUSH %l a | DEL %l | LPUSH %l b | EXEC"),
+    ("DEL %l %s", "BLPOP %l 30", "SET %s x | DEL %l | RPUSH %l a"),
 ];
 
 /// The parts of iterations before and behind the cursor.

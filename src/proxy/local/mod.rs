@@ -5,10 +5,12 @@ mod codis;
 mod command;
 mod info;
 mod login;
+mod unresolved;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use login::Refusal;
+pub(super) use unresolved::unresolved;
 
 use super::{
     client::{ClientState, ReplyMode},
@@ -17,7 +19,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    commands::{self, Args, Local, ResolveError},
+    commands::{self, Args, Local},
     model::route::ProductRoutes,
     resp::{
         number,
@@ -130,29 +132,6 @@ pub(super) fn answer(
         }
     }
     after
-}
-
-/// The error for a call that resolves to no command, with Redis' wording.
-pub(super) fn unresolved(error: &ResolveError, call: &CallContext<'_>) -> String {
-    let quoted = |arg: &[u8]| String::from_utf8_lossy(&arg[..arg.len().min(QUOTED_MAX)]).into_owned();
-    match error {
-        ResolveError::Unknown => {
-            let mut text = format!("ERR unknown command '{}', with args beginning with: ", quoted(call.get(0)));
-            for i in 1..call.args.len() {
-                if text.len() > QUOTED_MAX {
-                    break;
-                }
-                text += &format!("'{}' ", quoted(call.get(i)));
-            }
-            text
-        }
-        ResolveError::UnknownSubcommand(_) => {
-            let name = quoted(call.get(0));
-            let sub = if call.args.len() > 1 { quoted(call.get(1)) } else { String::new() };
-            format!("ERR unknown subcommand '{sub}'. Try {} HELP.", name.to_uppercase())
-        }
-        ResolveError::WrongArity(_) => format!("ERR {error}"),
-    }
 }
 
 /// The version of Redis whose commands the table has completely; client libraries choose their features by it.

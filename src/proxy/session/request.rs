@@ -239,7 +239,12 @@ impl Session {
     }
 
     /// Refuses a request.
-    pub(in crate::proxy) fn refuse_request(&self, worker: &Worker, mode: ReplyMode, text: &str) {
+    pub(in crate::proxy) fn refuse_request(
+        &self,
+        worker: &Worker,
+        mode: ReplyMode,
+        text: &(impl AsRef<[u8]> + ?Sized),
+    ) {
         self.count_request(worker, mode);
         self.refuse(worker, mode != ReplyMode::On, text);
     }
@@ -416,7 +421,7 @@ impl Session {
     }
 
     /// Answers a request with an error.
-    pub(super) fn refuse(&self, worker: &Worker, muted: bool, text: &str) {
+    pub(super) fn refuse(&self, worker: &Worker, muted: bool, text: &(impl AsRef<[u8]> + ?Sized)) {
         worker.stats.refused.set(worker.stats.refused.get() + 1);
         if !muted {
             self.answer(worker, &|out| write::error(out, text));

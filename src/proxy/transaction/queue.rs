@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::{LocalCall, Transaction, block::abort_text};
+use super::{LocalCall, Transaction};
 use crate::{
     commands::{
         Args, Flags, Handling, InvalidCall, KeysError, Local, ResolveError, ScriptCall, Spec, TransactionCommand,
@@ -95,8 +95,7 @@ impl Session {
                 // (Redis, `rejectCommand`.)
                 self.end_transaction(worker);
                 self.end_watch();
-                let text = abort_text(&ResolveError::WrongArity(spec).to_string());
-                self.refuse_request(worker, mode, &text);
+                self.refuse_request(worker, mode, &local::unresolved(&ResolveError::WrongArity(spec), call));
                 return Handled::Done;
             }
             Err(error) => return self.refuse_in_transaction(worker, mode, &local::unresolved(&error, call)),
@@ -159,7 +158,7 @@ impl Session {
     }
 
     /// Refuses a command of a transaction: EXEC will execute nothing.
-    fn refuse_in_transaction(&self, worker: &Worker, mode: ReplyMode, text: &str) -> Handled {
+    fn refuse_in_transaction(&self, worker: &Worker, mode: ReplyMode, text: &(impl AsRef<[u8]> + ?Sized)) -> Handled {
         if let Some(transaction) = &mut self.client.borrow_mut().transaction {
             transaction.refused = true;
         }

@@ -55,7 +55,6 @@ fn each_row_is_consistent() {
                 );
             }
             Handling::AnyServer => assert!(spec.keys == KeySpec::None && !spec.is_write(), "{name}"),
-            Handling::AllGroups(_) | Handling::WaitReplicas => assert!(spec.keys == KeySpec::None, "{name}"),
             Handling::Container => assert!(!spec.subcommands.is_empty() && spec.arity == -2, "{name}"),
             Handling::Unsupported(why) | Handling::Refused(why) => {
                 assert!(why.contains("not executed"), "{name}: {why}")

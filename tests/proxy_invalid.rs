@@ -140,7 +140,10 @@ fn is_compared(spec: &Spec) -> bool {
         Handling::Transaction(_) | Handling::WaitReplicas => false,
         handling if handling.is_sent() || handling == Handling::Container => true,
         // A save may be under way at one server and not at another.
-        Handling::AllGroups(kind) => !matches!(kind, AllGroups::Save | AllGroups::Bgsave | AllGroups::Bgrewriteaof),
+        // A cursor of SCAN is the proxy's own.
+        Handling::AllGroups(kind) => {
+            !matches!(kind, AllGroups::Scan | AllGroups::Save | AllGroups::Bgsave | AllGroups::Bgrewriteaof)
+        }
         // They end or mute the connection.
         Handling::Local(local) => !matches!(local, Local::Quit | Local::ClientReply | Local::CommandGetkeysandflags),
         _ => false,

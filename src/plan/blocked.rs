@@ -113,6 +113,8 @@ mod tests {
             clients_max: 0,
             rules: Default::default(),
             reads: Default::default(),
+            scripts: Default::default(),
+            scans: Default::default(),
             sweep_runs: 0,
             slots: Vec::new(),
         }

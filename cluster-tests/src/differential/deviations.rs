@@ -1,7 +1,7 @@
 //! Where a node answers otherwise than one Redis, and why: the only differences that the comparison accepts.
 //! docs/commands.md has this table; a test holds the two equal.
 
-use pontoon::commands::{Flags, Handling, InvalidCall, KeysError, is_of_foreign_database};
+use pontoon::commands::{Flags, Handling, InvalidCall, KeysError};
 
 use super::{case::Case, reply::Reply};
 
@@ -200,7 +200,7 @@ const DATABASES: u32 = 16;
 /// Whether it names a database that the product does not have.
 fn is_of_unknown_database(case: &Case) -> bool {
     let spec = case.resolved.ok().filter(|spec| spec.handling == Handling::Database);
-    spec.is_some_and(|spec| is_of_foreign_database(spec, &case.call[..], DATABASES))
+    spec.is_some_and(|spec| spec.leaves_databases(&case.call[..], DATABASES))
 }
 
 /// What a node answers to EXEC if it cannot execute the transaction.

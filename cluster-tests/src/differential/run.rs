@@ -110,7 +110,9 @@ impl Run {
             let replies =
                 |text: &&String| text.lines().filter(|line| line.starts_with("  ")).take(2).collect::<String>();
             let mut distinct: BTreeMap<String, &String> = BTreeMap::new();
-            found.iter().for_each(|text| drop(distinct.entry(replies(&text)).or_insert(text)));
+            for text in found.iter() {
+                distinct.entry(replies(&text)).or_insert(text);
+            }
             distinct.values().take(SHOWN_EACH).for_each(|text| out += text);
         }
         out

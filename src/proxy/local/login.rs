@@ -37,7 +37,7 @@ impl Refusal {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         match self {
             Self::WrongPassword => write::error(out, WRONG),
-            Self::Other(text) => write::error(out, text),
+            Self::Other(text) => write::error(out, &**text),
         }
     }
 }

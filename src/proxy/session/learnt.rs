@@ -43,7 +43,7 @@ impl Session {
                 };
                 match chosen {
                     SendTo::Wait => return Handled::Waiting,
-                    SendTo::Refuse(text) => text,
+                    SendTo::Refuse(text) => text.into_bytes(),
                     SendTo::Backend(backend) => {
                         self.count_request(worker, mode);
                         self.forward(worker, routes, &backend, &target, call, mode != ReplyMode::On);
@@ -53,10 +53,10 @@ impl Session {
             }
             Dispatch::Held => match self.park_or_refuse(worker, call.bytes.len()) {
                 None => return Handled::Parked,
-                Some(text) => text.to_owned(),
+                Some(text) => text.as_bytes().to_vec(),
             },
             Dispatch::Refuse(RefusalReason::Unresolved(error)) => local::unresolved(&error, call),
-            Dispatch::Refuse(refusal) => refusal.to_string(),
+            Dispatch::Refuse(refusal) => refusal.to_string().into_bytes(),
             other => {
                 debug_assert!(false, "no decision about a learnt command: {other:?}");
                 local::unresolved(&error, call)

@@ -76,6 +76,11 @@ impl Transaction {
         self.sent + self.local.len()
     }
 
+    /// Bytes of its requests.
+    fn bytes(&self) -> usize {
+        self.requests.len() + self.local.iter().map(|call| call.request.len()).sum::<usize>()
+    }
+
     /// Bytes of memory.
     fn memory(&self) -> usize {
         let local: usize = self.local.iter().map(|call| call.request.capacity() + size_of::<LocalCall>()).sum();

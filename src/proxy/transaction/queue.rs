@@ -278,7 +278,7 @@ impl Transaction {
                 limits.transaction_commands_max
             ));
         }
-        if self.memory() + call.bytes.len() > limits.transaction_bytes_max {
+        if self.bytes() + call.bytes.len() > limits.transaction_bytes_max {
             return Err(format!(
                 "ERR a transaction has at most {} bytes (proxy.transaction_bytes_max), not executed. Use several",
                 limits.transaction_bytes_max

@@ -1,6 +1,6 @@
 # The commands for developers. Every recipe works on a fresh machine with a Rust toolchain.
 SHELL := /bin/bash
-.PHONY: demo test quick build bench bench-copy bench-prober bench-products bench-migration bench-failover bench-acks bench-transactions bench-blocking bench-ab chaos hostile simulate fuzz advisories fmt fix tools
+.PHONY: demo test quick build bench bench-copy bench-prober bench-products bench-migration bench-failover bench-acks bench-transactions bench-blocking bench-ab chaos differential hostile simulate fuzz advisories fmt fix tools
 
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -114,6 +114,10 @@ bench-ab: redis ## whether the hot path costs at most 3 % more than at BASE=HEAD
 chaos: redis ## random cases of the fault matrices; ARGS='--seconds 3600', '--kind promotions' or '--seed N'
 	cargo build
 	PONTOON_BIN=$(CURDIR)/target/debug/pontoon cargo run --package cluster-tests --bin chaos -- $(ARGS)
+
+differential: redis servers ## the same generated calls to three groups and to one Redis: what differs; ARGS=redis-8
+	cargo build
+	PONTOON_BIN=$(CURDIR)/target/debug/pontoon cargo run --package cluster-tests --bin differential -- $(ARGS)
 
 FUZZ_SECONDS ?= 1200
 FUZZ_SEED ?= $(shell echo $$RANDOM)

@@ -146,8 +146,11 @@ fn migrate_a_queue(rules: &[Rule]) -> (Cluster, Vec<Client>, String) {
     cli.ok(&["cluster", "set", "hold-max=1s", "--timeout", "40s"]);
     let clients = block(&cluster, 2, "queue", &cluster.servers[0]);
     let slot = cluster.locate("queue")["slot"].to_string();
-    let started = cli.json(&["migrate", "start", &slot, "--to", "2"]);
-    let id = started["migrations"][0]["id"].to_string();
+    cli.ok(&["migrate", "start", &slot, "--to", "2"]);
+    let id = wait_for("the migration to be listed", GENEROUS, || {
+        let all = cli.try_json(&["migrate", "ls"])?;
+        all[0]["id"].as_u64().map(|id| id.to_string()).ok_or_else(|| all.to_string())
+    });
     (cluster, clients, id)
 }
 

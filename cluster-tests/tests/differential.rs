@@ -1,14 +1,13 @@
-//! The same generated calls to a cluster of three groups and to one plain Redis: every reply and every key is the same, but
-//! for the table of deviations. `PONTOON_SEED` runs another seed, `PONTOON_CALLS` another number of calls.
+//! The tests of the comparison that `make differential` makes: it finds differences, and no others than there are.
+//! `PONTOON_SEED` runs another seed, `PONTOON_CALLS` another number of calls.
 #![allow(clippy::unwrap_used)]
 
 use cluster_tests::{
     binary::repository,
-    cluster::Cluster,
     differential::{
         self,
         connection::Connection,
-        deviations::{DEVIATIONS, HEADING, section},
+        deviations::{HEADING, section},
         run::{Run, Subject, Tally},
     },
     kinds::Kind,
@@ -19,30 +18,13 @@ use cluster_tests::{
 
 /// Clients, each of a node and of the reference.
 const CONNECTIONS: usize = 4;
-const GROUPS: u16 = 3;
-/// Replies that are compared: with Redis 7.0, and with each newer server.
-const REPLIES: usize = 30_000;
-const REPLIES_NEWER: usize = 10_000;
+/// Replies that are compared, of each kind of server.
+const REPLIES: usize = 10_000;
 const SEED: u64 = 20_261_130;
 
 /// A number in the environment.
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().unwrap())
-}
-
-/// Runs against servers of this kind. Returns the tally, and how often each deviation was met.
-fn compare(kind: Kind, replies: usize) -> (Tally, Vec<usize>) {
-    let options = RedisOptions { kind, ..RedisOptions::default() };
-    let mut cluster = Cluster::start(3);
-    for gid in 1..=GROUPS {
-        let (from, to) = (1024 * (gid - 1) / GROUPS, 1024 * gid / GROUPS - 1);
-        cluster.add_group_with_replicas(gid, &format!("{from}-{to}"), 0, &options);
-    }
-    let reference = cluster.add_server(&options);
-    let reference = cluster.servers[reference].port;
-    let servers: Vec<u16> = cluster.servers[..usize::from(GROUPS)].iter().map(|server| server.port).collect();
-    let nodes: Vec<u16> = cluster.nodes.iter().map(|node| node.client_port).collect();
-    play(Subject::Cluster, &nodes, reference, &servers, replies)
 }
 
 fn play(subject: Subject, nodes: &[u16], reference: u16, servers: &[u16], replies: usize) -> (Tally, Vec<usize>) {
@@ -56,25 +38,6 @@ fn play(subject: Subject, nodes: &[u16], reference: u16, servers: &[u16], replie
     (run.tally, run.met)
 }
 
-#[test]
-fn three_groups_of_redis_7_answer_as_one_redis() {
-    let (tally, met) = compare(Kind::Machine, REPLIES);
-    assert!(tally.errors > tally.compared / 10 && tally.errors < tally.compared / 2, "{tally:?}");
-    for (deviation, met) in DEVIATIONS.iter().zip(met) {
-        assert!(met > 0, "no call met the deviation '{}': is it still needed?", deviation.calls);
-    }
-}
-
-#[test]
-fn three_groups_of_redis_8_answer_as_one_redis() {
-    compare(Kind::Redis8, REPLIES_NEWER);
-}
-
-#[test]
-fn three_groups_of_valkey_8_answer_as_one_valkey() {
-    compare(Kind::Valkey8, REPLIES_NEWER);
-}
-
 /// What the comparison ignores is what two plain servers do not agree on, and no more: without this test, a difference
 /// could be one of the generator.
 #[test]
@@ -84,7 +47,7 @@ fn two_plain_servers_do_not_differ() {
         let options = RedisOptions { kind, ..RedisOptions::default() };
         let servers = [0, 1].map(|n| RedisServer::start_with(ports.server(n), dir.path(), &options));
         let [one, other] = servers.each_ref().map(|server| server.port);
-        let (tally, _) = play(Subject::Plain, &[one], other, &[one], REPLIES_NEWER);
+        let (tally, _) = play(Subject::Plain, &[one], other, &[one], REPLIES);
         assert!(tally.transactions > 10 && tally.others > 10, "{tally:?}");
     }
 }

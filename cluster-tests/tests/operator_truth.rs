@@ -260,7 +260,10 @@ fn what_takes_replicas_from_clients_needs_force() {
         cli.refused(command, &[&format!("group(s) {group} of product 'default' would have"), answered, "--force"]);
     };
     for (setting, answered) in [("min-acks=1", "-NOREPLICAS"), ("read-from=replica", "-TRYAGAIN")] {
-        cli.ok(&["product", "set", "default", setting, "--wait", "--timeout", "40s"]);
+        // Until a node has found the replica in sync, this is refused, too.
+        wait_for("the setting to be made", GENEROUS, || {
+            cluster.cli().try_json(&["product", "set", "default", setting, "--timeout", "40s"])
+        });
         refused(&["group", "remove-server", "1", replica], "1", answered);
         refused(&["slot", "assign", "1023", "2"], "2", answered);
         refused(&["slot", "assign", "0-3", "2", "--abandon-data"], "2", answered);

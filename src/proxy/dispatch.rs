@@ -1,10 +1,13 @@
 //! Decides what the proxy does with a request: a pure function of the request, the routes and the serve check.
 //! Knows nothing of sockets, sessions or connections.
 
+mod bench;
 mod script;
 
 use std::fmt;
 
+#[doc(hidden)]
+pub use bench::DispatchBench;
 use script::{script, scripts};
 
 use super::{check::ServeCheck, client::Access};
@@ -380,21 +383,6 @@ fn split(
             may_read_replica: spec.may_read_replica(),
         }),
         _ => Dispatch::Split { kind, spec },
-    }
-}
-
-/// Runs [`dispatch`] alone, for benchmarks.
-#[derive(Debug, Default)]
-pub struct DispatchBench {
-    scratch: Scratch,
-}
-
-impl DispatchBench {
-    /// Whether the request `bytes` with the arguments `args` would be forwarded whole.
-    pub fn forwards(&mut self, routes: &ProductRoutes, bytes: &[u8], args: &[Arg]) -> bool {
-        let decision =
-            dispatch(routes, ServeCheck::Open, Access::Open, &CallContext { bytes, args }, &mut self.scratch);
-        matches!(decision, Dispatch::Forward(_))
     }
 }
 

@@ -219,8 +219,8 @@ pub fn section() -> String {
         .map(|row| format!("| {} | {} | {} | {} |\n", row.calls, row.redis, row.node, row.reason))
         .collect();
     format!(
-        "{HEADING}\n\nIn `make test` the same generated calls go to three groups and to one Redis, and every reply is compared. \
-            These are the only\ndifferences; the table is `cluster-tests/src/differential/deviations.rs`. Commands that are not \
-            supported yet are not compared.\n\n| calls | one Redis | a node | why |\n|---|---|---|---|\n{rows}"
+        "{HEADING}\n\n`make differential` sends the same generated calls to three groups and to one Redis, and compares every reply. \
+            These\ndifferences are intended; the table is `cluster-tests/src/differential/deviations.rs`. It still finds \
+            others, see\n[PLAN.md](../PLAN.md). Commands that are not supported yet are not compared.\n\n| calls | one Redis | a node | why |\n|---|---|---|---|\n{rows}"
     )
 }

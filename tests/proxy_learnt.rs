@@ -144,15 +144,23 @@ fn a_command_that_may_block_has_a_connection_of_its_own() {
 
 #[test]
 fn without_a_dedicated_connection_it_is_refused() {
-    let server = echo("a");
+    // It never answers the command that may block, so that its connection is not returned.
+    let server = fake(|mut conn: Conn| {
+        while let Some(request) = conn.request() {
+            if request[0] != b"m.wait" {
+                conn.reply(b"+a\r\n");
+            }
+        }
+    });
     let limits = Limits { dedicated_total_max: 1, dedicated_max: 1, ..Limits::default() };
     let bed = Bed::start_with(&[&server], limits, 1, |table| table);
     publish(&bed, &[(1, offer(&[command("m.wait", &["write", "blocking"], &[1])]))]);
     let (mut one, mut two) = (bed.client(), bed.client());
-    one.call("m.wait k").expect("+a m.wait k\r\n");
+    one.call("m.wait k");
+    bed.until("it is sent", |r| r.stats.forwarded == 1);
     let line = two.call("m.wait k").line();
     assert!(line.starts_with("-ERR too many dedicated connections") && line.ends_with("not executed"), "{line}");
-    two.call("GET k").expect("+a GET k\r\n");
+    two.call("GET k").expect("+a\r\n");
 }
 
 /// A hold parks it, and it goes to the new owner.

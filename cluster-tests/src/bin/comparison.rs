@@ -1,7 +1,7 @@
 //! Sends the same generated calls to a cluster of three groups and to one plain server, and shows every reply and every key
 //! that differs, but for the table of deviations. The exit code is 1 if something differs. `PONTOON_SEED` chooses the seed,
 //! `PONTOON_CALLS` the number of replies.
-//! usage: differential [redis-7 | redis-8 | valkey-8]...   without arguments: all
+//! usage: comparison [redis-7 | redis-8 | valkey-8]...   without arguments: all
 
 use std::process::ExitCode;
 

@@ -157,7 +157,7 @@ impl Operation {
 
     /// Waits until no hold of the product is open, as [`park`](Self::park) does. A step for all slots is sent in the same
     /// turn: then it was executed before each hold that begins later, and a change that a hold has protected is in the routes
-    /// of this node when the reply passes check 2 (decision 0030).
+    /// of this node when the reply passes check 2 (decision 0027).
     ///
     /// # Errors
     /// The same as [`park`](Self::park).

@@ -12,7 +12,8 @@ pub(super) const REPLICATION: &str =
     "the proxy cluster decides which server replicates from which, not executed. See pontoon group";
 pub(super) const CLUSTER: &str = "this is not Redis Cluster: the proxy finds the server of every key, not \
     executed. Use the client without its cluster mode";
-pub(super) const MIGRATE: &str = "keys are moved by the proxy cluster, not by clients, not executed. See pontoon migrate";
+pub(super) const MIGRATE: &str =
+    "keys are moved by the proxy cluster, not by clients, not executed. See pontoon migrate";
 pub(super) const ACL: &str = "the proxy manages users, not the servers, not executed. See pontoon product";
 pub(super) const CONFIG: &str =
     "the proxy does not change the configuration of servers for clients, not executed. Send it to the server itself";

@@ -13,8 +13,8 @@ use script::{script, scripts};
 use super::{check::ServeCheck, client::Access};
 use crate::{
     commands::{
-        AllGroups, Args, Handling, InvalidCall, KeysError, Local, ResolveError, ScriptCall, ScriptCommand, Spec, Split,
-        TransactionCommand, is_blocking_call, resolve,
+        AllGroups, Args, CommandNumber, Handling, InvalidCall, KeysError, Local, ResolveError, ScriptCall, ScriptCommand,
+        Spec, Split, TransactionCommand, is_blocking_call, resolve_numbered,
     },
     model::{
         ids::{Epoch, SlotId},
@@ -155,6 +155,8 @@ impl fmt::Display for RefusalReason {
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     positions: Vec<usize>,
+    /// The command of the last call; `None`: the table does not have it.
+    pub(super) command: Option<CommandNumber>,
     /// Routes of the keys of a split command.
     pub(super) keys: Vec<KeyRoute>,
 }
@@ -196,7 +198,9 @@ pub(super) fn dispatch(
     call: &CallContext<'_>,
     scratch: &mut Scratch,
 ) -> Dispatch {
-    let spec = match resolve(call) {
+    let (resolved, number) = resolve_numbered(call);
+    scratch.command = number;
+    let spec = match resolved {
         Ok(spec) => spec,
         Err(_) if access == Access::NotLoggedIn => return Dispatch::Refuse(RefusalReason::NotLoggedIn),
         Err(error) => return Dispatch::Refuse(RefusalReason::Unresolved(error)),

@@ -15,6 +15,7 @@ use super::{
     counters::StatsSnapshot,
     failed_logins::{FailedLogins, FailedLoginsLine},
     memory::MemoryBudget,
+    usage::Usage,
 };
 use crate::model::ids::{Epoch, HoldId, ProductId};
 
@@ -77,6 +78,7 @@ pub(super) struct WorkerStatus {
 #[derive(Debug)]
 pub(super) struct SharedReport {
     pub(super) clients: Arc<Clients>,
+    pub(super) usage: Usage,
     memory: Arc<MemoryBudget>,
     failed_logins: Mutex<FailedLogins>,
     parts: Mutex<WorkerParts>,
@@ -93,6 +95,7 @@ impl SharedReport {
     pub(super) fn new(workers: usize, memory: Arc<MemoryBudget>) -> Self {
         Self {
             clients: Arc::new(Clients::new(workers)),
+            usage: Usage::default(),
             memory,
             failed_logins: Mutex::default(),
             parts: Mutex::new(WorkerParts {

@@ -121,6 +121,7 @@ impl Operation {
     /// Answers the request, and lets the session go on.
     pub(super) fn finish(self, reply: &[u8]) {
         let queued = self.queued;
+        self.session.note_error_of_last(&self.worker, reply);
         self.finish_with(|session, worker, ticket| session.complete(worker, ticket, reply, queued));
     }
 

@@ -94,6 +94,7 @@ impl Session {
         }
         let mut scratch = worker.buffers.dispatch.borrow_mut();
         let decision = dispatch(routes, serve_check, access, call, &mut scratch);
+        self.command.set(scratch.command);
         let muted = mode != ReplyMode::On;
         match decision {
             Dispatch::Forward(target) => match self.choose_backend(worker, routes, &target, call.bytes.len()) {
@@ -234,6 +235,7 @@ impl Session {
     #[cold]
     pub(super) fn refuse_over_quota(&self, worker: &Worker) {
         count(&worker.stats.over_quota);
+        self.command.set(None);
         let mode = self.client.borrow().replies;
         self.refuse_request(worker, mode, OVER_QUOTA);
     }
@@ -245,13 +247,23 @@ impl Session {
         mode: ReplyMode,
         text: &(impl AsRef<[u8]> + ?Sized),
     ) {
-        self.count_request(worker, mode);
+        if let Some(command) = self.command.get() {
+            self.product.usage(worker).reject(command);
+        }
+        self.request_done(worker, mode);
         self.refuse(worker, mode != ReplyMode::On, text);
     }
 
-    /// Counts a request that does not wait any more; `CLIENT REPLY SKIP` concerns only one.
+    /// Counts a request that does not wait any more, and is not refused.
     #[inline]
     pub(in crate::proxy) fn count_request(&self, worker: &Worker, mode: ReplyMode) {
+        self.product.usage(worker).call(self.command.get());
+        self.request_done(worker, mode);
+    }
+
+    /// `CLIENT REPLY SKIP` concerns only one request.
+    #[inline]
+    fn request_done(&self, worker: &Worker, mode: ReplyMode) {
         count(&worker.stats.requests);
         if mode == ReplyMode::SkipNext {
             self.client.borrow_mut().replies = ReplyMode::On;
@@ -356,6 +368,7 @@ impl Session {
                 generation: worker.routes.generation(),
                 slot: target.slot,
                 is_write: target.is_write,
+                command: self.command.get(),
             },
         );
     }
@@ -423,6 +436,7 @@ impl Session {
     /// Answers a request with an error.
     pub(super) fn refuse(&self, worker: &Worker, muted: bool, text: &(impl AsRef<[u8]> + ?Sized)) {
         worker.stats.refused.set(worker.stats.refused.get() + 1);
+        self.product.usage(worker).count_error(text.as_ref());
         if !muted {
             self.answer(worker, &|out| write::error(out, text));
         }
@@ -438,6 +452,7 @@ impl Session {
     ) -> Handled {
         let mut reply = worker.buffers.take_reply();
         let answer = local::answer(worker, self, routes, local, call, &mut reply);
+        self.note_error(worker, self.command.get(), &reply);
         if answer.failed_login {
             self.answer_failed_login(worker, muted, reply);
             return Handled::Done;

@@ -7,7 +7,7 @@ use super::{LocalCall, Transaction};
 use crate::{
     commands::{
         Args, Flags, Handling, InvalidCall, KeysError, Local, ResolveError, ScriptCall, Spec, TransactionCommand,
-        resolve,
+        resolve_numbered,
     },
     model::{ids::SlotId, route::ProductRoutes},
     proxy::{
@@ -89,7 +89,9 @@ impl Session {
         call: &CallContext<'_>,
         mode: ReplyMode,
     ) -> Handled {
-        let spec = match resolve(call) {
+        let (resolved, number) = resolve_numbered(call);
+        self.set_command(number);
+        let spec = match resolved {
             Ok(spec) => spec,
             Err(ResolveError::WrongArity(spec)) if spec.handling == EXEC => {
                 // (Redis, `rejectCommand`.)

@@ -19,6 +19,9 @@ use super::{
 };
 use crate::model::ids::{Epoch, HoldId, ProductId};
 
+/// Digits of a run id.
+const RUN_ID_LEN: usize = 40;
+
 /// A snapshot of the state of the whole proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyReport {
@@ -79,6 +82,10 @@ pub(super) struct WorkerStatus {
 pub(super) struct SharedReport {
     pub(super) clients: Arc<Clients>,
     pub(super) usage: Usage,
+    /// When the proxy started.
+    pub(super) started: Instant,
+    /// What names this start, as in Redis: 40 hexadecimal digits.
+    pub(super) run_id: String,
     memory: Arc<MemoryBudget>,
     failed_logins: Mutex<FailedLogins>,
     parts: Mutex<WorkerParts>,
@@ -96,6 +103,8 @@ impl SharedReport {
         Self {
             clients: Arc::new(Clients::new(workers)),
             usage: Usage::default(),
+            started: Instant::now(),
+            run_id: (0..RUN_ID_LEN).map(|_| fastrand::digit(16)).collect(),
             memory,
             failed_logins: Mutex::default(),
             parts: Mutex::new(WorkerParts {

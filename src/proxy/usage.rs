@@ -62,6 +62,8 @@ pub(super) struct ProductUsage {
     other_calls: Counter,
     received: Counter,
     sent: Counter,
+    /// Clients whose call blocks.
+    blocked: AtomicU64,
     /// Errors by their first word. Locked by another thread only to show them.
     errors: Mutex<BTreeMap<Box<str>, u64>>,
 }
@@ -73,6 +75,7 @@ impl ProductUsage {
             other_calls: Counter::default(),
             received: Counter::default(),
             sent: Counter::default(),
+            blocked: AtomicU64::new(0),
             errors: Mutex::default(),
         }
     }
@@ -124,6 +127,16 @@ impl ProductUsage {
         self.received.add(bytes as u64);
     }
 
+    /// Counts a call that begins to block.
+    pub(super) fn block(&self) {
+        self.blocked.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a call that does not block any more.
+    pub(super) fn unblock(&self) {
+        self.blocked.fetch_sub(1, Relaxed);
+    }
+
     /// Counts bytes to clients.
     #[inline]
     pub(super) fn sent(&self, bytes: usize) {
@@ -142,6 +155,8 @@ pub(super) struct UsageTotal {
     pub(super) errors: BTreeMap<Box<str>, u64>,
     pub(super) received: u64,
     pub(super) sent: u64,
+    /// Clients whose call blocks now.
+    pub(super) blocked: u64,
 }
 
 impl UsageTotal {
@@ -157,6 +172,7 @@ impl UsageTotal {
         self.calls += usage.other_calls.0.load(Relaxed);
         self.received += usage.received.0.load(Relaxed);
         self.sent += usage.sent.0.load(Relaxed);
+        self.blocked += usage.blocked.load(Relaxed);
         for (kind, count) in &*locked(&usage.errors) {
             *self.errors.entry(kind.clone()).or_default() += count;
         }

@@ -111,8 +111,8 @@ pub(super) struct Session {
     written: Written,
     /// Its call that blocks.
     blocked_call: RefCell<Option<Rc<BlockedCall>>>,
-    /// The command of the request that is handled, or was handled last; `None`: the table does not have it.
-    command: Cell<Option<CommandNumber>>,
+    /// The number of the command that is handled, or was handled last; `None`: the table does not have it.
+    number: Cell<Option<CommandNumber>>,
 }
 
 /// The last write of a session.

@@ -17,7 +17,7 @@ use crate::{
         gather::{LargeSplit, NotStarted, ScatterGather},
         learnt::{dispatch_learnt, server_commands},
         local,
-        operation::{Operation, run_about_scripts, run_over_all_groups, scan_key},
+        operation::{Operation, run_about_scripts, run_local, run_over_all_groups, scan_key},
         reads::{self, ReadChoice},
         replies::Ticket,
         worker::Worker,
@@ -94,7 +94,7 @@ impl Session {
         }
         let mut scratch = worker.buffers.dispatch.borrow_mut();
         let decision = dispatch(routes, serve_check, access, call, &mut scratch);
-        self.command.set(scratch.command);
+        self.number.set(scratch.number);
         let muted = mode != ReplyMode::On;
         match decision {
             Dispatch::Forward(target) => match self.choose_backend(worker, routes, &target, call.bytes.len()) {
@@ -161,6 +161,13 @@ impl Session {
                 }
                 self.count_request(worker, mode);
                 Operation::start(worker, self, call, muted, |operation| wait_for_replicas(operation, spec));
+            }
+            Dispatch::Local(local) if local::asks_servers(local, call) => {
+                if !self.is_settled() {
+                    return Handled::Waiting;
+                }
+                self.count_request(worker, mode);
+                Operation::start(worker, self, call, muted, |operation| run_local(operation, local));
             }
             Dispatch::Local(local) => {
                 self.count_request(worker, mode);
@@ -235,7 +242,7 @@ impl Session {
     #[cold]
     pub(super) fn refuse_over_quota(&self, worker: &Worker) {
         count(&worker.stats.over_quota);
-        self.command.set(None);
+        self.number.set(None);
         let mode = self.client.borrow().replies;
         self.refuse_request(worker, mode, OVER_QUOTA);
     }
@@ -247,7 +254,7 @@ impl Session {
         mode: ReplyMode,
         text: &(impl AsRef<[u8]> + ?Sized),
     ) {
-        if let Some(command) = self.command.get() {
+        if let Some(command) = self.number.get() {
             self.product.usage(worker).reject(command);
         }
         self.request_done(worker, mode);
@@ -257,7 +264,7 @@ impl Session {
     /// Counts a request that does not wait any more, and is not refused.
     #[inline]
     pub(in crate::proxy) fn count_request(&self, worker: &Worker, mode: ReplyMode) {
-        self.product.usage(worker).call(self.command.get());
+        self.product.usage(worker).call(self.number.get());
         self.request_done(worker, mode);
     }
 
@@ -368,7 +375,7 @@ impl Session {
                 generation: worker.routes.generation(),
                 slot: target.slot,
                 is_write: target.is_write,
-                command: self.command.get(),
+                command: self.number.get(),
             },
         );
     }
@@ -452,7 +459,7 @@ impl Session {
     ) -> Handled {
         let mut reply = worker.buffers.take_reply();
         let answer = local::answer(worker, self, routes, local, call, &mut reply);
-        self.note_error(worker, self.command.get(), &reply);
+        self.note_error(worker, self.number.get(), &reply);
         if answer.failed_login {
             self.answer_failed_login(worker, muted, reply);
             return Handled::Done;

@@ -160,7 +160,7 @@ impl SessionTask {
             last_write: Cell::default(),
             written: Written::default(),
             blocked_call: RefCell::default(),
-            command: Cell::default(),
+            number: Cell::default(),
         });
         worker.add_session(&session);
         if must_log_in {

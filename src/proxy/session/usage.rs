@@ -5,8 +5,8 @@ use crate::{commands::CommandNumber, proxy::worker::Worker};
 
 impl Session {
     /// Sets the command of the request that is handled.
-    pub(in crate::proxy) fn set_command(&self, command: Option<CommandNumber>) {
-        self.command.set(command);
+    pub(in crate::proxy) fn set_number(&self, number: Option<CommandNumber>) {
+        self.number.set(number);
     }
 
     /// Counts `reply` if it is an error.
@@ -19,6 +19,6 @@ impl Session {
 
     /// The same for the reply to the last request that was handled.
     pub(in crate::proxy) fn note_error_of_last(&self, worker: &Worker, reply: &[u8]) {
-        self.note_error(worker, self.command.get(), reply);
+        self.note_error(worker, self.number.get(), reply);
     }
 }

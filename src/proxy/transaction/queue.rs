@@ -90,7 +90,7 @@ impl Session {
         mode: ReplyMode,
     ) -> Handled {
         let (resolved, number) = resolve_numbered(call);
-        self.set_command(number);
+        self.set_number(number);
         let spec = match resolved {
             Ok(spec) => spec,
             Err(ResolveError::WrongArity(spec)) if spec.handling == EXEC => {
@@ -209,7 +209,6 @@ fn check(
         }
         // It does not wait there, as in Redis.
         Handling::WaitReplicas | Handling::AnyServer => Ok(Queued::ForServer(None)),
-        Handling::Local(Local::CommandList) if call.args.len() > 2 => Ok(Queued::ForServer(None)),
         Handling::Local(_) if call.args.len() > LOCAL_ARGS_MAX => {
             count(&worker.stats.long_local_commands);
             Err(RefusalReason::TooManyArguments(spec.name).to_string())

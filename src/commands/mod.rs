@@ -7,6 +7,7 @@ mod invalid;
 mod keys;
 mod learnt;
 mod lookup;
+mod number;
 mod routing;
 mod spec;
 mod table;
@@ -15,7 +16,11 @@ pub use allow_list::allow_list;
 pub use blocking::{BlockTimeout, from_now_on};
 pub use invalid::InvalidCall;
 pub use keys::{Args, KeySpec, KeysError};
-pub use learnt::{KeyCount, KeySearch, LearntCommand, OfferedCommands, ReportedCommand, ReportedKeys, ServerCommands};
-pub use lookup::{ResolveError, all, lookup, resolve};
+pub use learnt::{
+    KeyCount, KeySearch, LearntCommand, OfferedCommands, RedisVersion, ReportedCommand, ReportedKeys, ServerCommands,
+    ServerIdentity,
+};
+pub use lookup::{ResolveError, all, lookup, resolve, resolve_numbered};
+pub use number::CommandNumber;
 pub use routing::is_blocking_call;
 pub use spec::{AllGroups, Flags, Handling, Local, ScriptCall, ScriptCommand, Spec, Split, TransactionCommand};

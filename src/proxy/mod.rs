@@ -47,6 +47,7 @@ mod session;
 mod strangers;
 mod transaction;
 mod unmanaged;
+mod usage;
 mod worker;
 
 use std::{

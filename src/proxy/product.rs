@@ -2,7 +2,7 @@
 //! Knows nothing of other products.
 
 use std::{
-    cell::{Cell, Ref, RefCell},
+    cell::{Cell, OnceCell, Ref, RefCell},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -15,6 +15,7 @@ use super::{
     dedicated::DedicatedPool,
     quota::Quota,
     scripts::ProductScripts,
+    usage::ProductUsage,
     worker::Worker,
 };
 use crate::{
@@ -40,6 +41,8 @@ pub(super) struct ProductView {
     pub(super) confirm_reads: Cell<bool>,
     /// What its clients have loaded.
     pub(super) scripts: ProductScripts,
+    /// What its clients do on this worker.
+    usage: OnceCell<Arc<ProductUsage>>,
     /// Workers of the node.
     workers: usize,
     /// The worker's share of the product's quotas. `None`: it has none.
@@ -67,6 +70,7 @@ impl ProductView {
             min_acks: Cell::new(routes.min_acks),
             confirm_reads: Cell::new(routes.reads.confirmed),
             scripts: ProductScripts::default(),
+            usage: OnceCell::new(),
             routes: RefCell::new(routes),
             reads: RefCell::default(),
             backend_sets: RefCell::default(),
@@ -76,6 +80,12 @@ impl ProductView {
             acks: RefCell::default(),
             retired_acks: RefCell::default(),
         }
+    }
+
+    /// Counters of what its clients do on this worker; made at the first use.
+    #[inline]
+    pub(super) fn usage(&self, worker: &Worker) -> &ProductUsage {
+        self.usage.get_or_init(|| worker.shared.usage.add(self.routes.borrow().id))
     }
 
     /// What errors to clients call a server: its address says where the product's data is, which is nothing that its clients

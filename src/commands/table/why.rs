@@ -15,8 +15,8 @@ pub(super) const CLUSTER: &str = "this is not Redis Cluster: the proxy finds the
 pub(super) const MIGRATE: &str =
     "keys are moved by the proxy cluster, not by clients, not executed. See pontoon migrate";
 pub(super) const ACL: &str = "the proxy manages users, not the servers, not executed. See pontoon product";
-pub(super) const CONFIG: &str =
-    "the proxy does not change the configuration of servers for clients, not executed. Send it to the server itself";
+pub(super) const CONFIG_REWRITE: &str = "clients change no setting of this proxy, so there is nothing to write, not executed. \
+    The settings of servers are in their own files";
 pub(super) const SERVER_SESSIONS: &str = "it concerns a connection to a server, and clients share those, not executed";
 pub(super) const FIELDSETS: &str = "a fieldset belongs to one connection to one server, while the proxy spreads keys over \
     servers, not executed. HSET in a pipeline does the same";

@@ -4,7 +4,9 @@
 mod all_groups;
 mod forward;
 mod functions;
+mod info;
 mod key_scan;
+mod local;
 mod primaries;
 mod scripts;
 mod step;
@@ -16,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 pub(super) use all_groups::run as run_over_all_groups;
 pub(super) use functions::call_after_loading;
 pub(super) use key_scan::run as scan_key;
+pub(super) use local::run as run_local;
 pub(super) use scripts::{repeat_with_body, run as run_about_scripts};
 pub(super) use step::{Blocks, Step, StepError, StepRequest, StepResult, StepSlots, or_unknown, received, send_step};
 
@@ -121,6 +124,7 @@ impl Operation {
     /// Answers the request, and lets the session go on.
     pub(super) fn finish(self, reply: &[u8]) {
         let queued = self.queued;
+        self.session.note_error_of_last(&self.worker, reply);
         self.finish_with(|session, worker, ticket| session.complete(worker, ticket, reply, queued));
     }
 

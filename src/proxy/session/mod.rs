@@ -11,6 +11,7 @@ mod pre_login;
 mod request;
 mod script;
 mod task;
+mod usage;
 mod window;
 mod written;
 
@@ -41,6 +42,7 @@ use super::{
     transaction::Watch,
     worker::Worker,
 };
+use crate::commands::CommandNumber;
 
 /// A client connection as its worker, its backends and its split commands see it.
 #[derive(Debug)]
@@ -109,6 +111,8 @@ pub(super) struct Session {
     written: Written,
     /// Its call that blocks.
     blocked_call: RefCell<Option<Rc<BlockedCall>>>,
+    /// The number of the command that is handled, or was handled last; `None`: the table does not have it.
+    number: Cell<Option<CommandNumber>>,
 }
 
 /// The last write of a session.

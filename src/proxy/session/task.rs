@@ -160,6 +160,7 @@ impl SessionTask {
             last_write: Cell::default(),
             written: Written::default(),
             blocked_call: RefCell::default(),
+            number: Cell::default(),
         });
         worker.add_session(&session);
         if must_log_in {
@@ -285,6 +286,7 @@ impl SessionTask {
                 Poll::Ready(Ok(())) => {}
             }
             let bytes = into.filled();
+            self.session.product.usage(worker).received(bytes.len());
             let used = self.work(bytes);
             if used == bytes.len() {
                 self.scanner.shrink();
@@ -302,7 +304,11 @@ impl SessionTask {
         // `read_buf` is cancel-safe: if it is dropped while pending, it has read nothing.
         let mut into = (&mut self.rest).limit(max);
         let read = std::pin::pin!(self.reader.read_buf(&mut into));
-        read.poll(cx)
+        let read = read.poll(cx);
+        if let Poll::Ready(Ok(len)) = read {
+            self.session.product.usage(worker).received(len);
+        }
+        read
     }
 
     fn work_on_rest(&mut self) {

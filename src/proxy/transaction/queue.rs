@@ -7,7 +7,7 @@ use super::{LocalCall, Transaction};
 use crate::{
     commands::{
         Args, Flags, Handling, InvalidCall, KeysError, Local, ResolveError, ScriptCall, Spec, TransactionCommand,
-        resolve,
+        resolve_numbered,
     },
     model::{ids::SlotId, route::ProductRoutes},
     proxy::{
@@ -89,7 +89,9 @@ impl Session {
         call: &CallContext<'_>,
         mode: ReplyMode,
     ) -> Handled {
-        let spec = match resolve(call) {
+        let (resolved, number) = resolve_numbered(call);
+        self.set_number(number);
+        let spec = match resolved {
             Ok(spec) => spec,
             Err(ResolveError::WrongArity(spec)) if spec.handling == EXEC => {
                 // (Redis, `rejectCommand`.)
@@ -207,7 +209,6 @@ fn check(
         }
         // It does not wait there, as in Redis.
         Handling::WaitReplicas | Handling::AnyServer => Ok(Queued::ForServer(None)),
-        Handling::Local(Local::CommandList) if call.args.len() > 2 => Ok(Queued::ForServer(None)),
         Handling::Local(_) if call.args.len() > LOCAL_ARGS_MAX => {
             count(&worker.stats.long_local_commands);
             Err(RefusalReason::TooManyArguments(spec.name).to_string())

@@ -13,6 +13,7 @@ mod slots;
 mod walk;
 
 pub(super) use options::cursor;
+pub(super) use size::count_keys;
 
 use super::Operation;
 use crate::commands::AllGroups;

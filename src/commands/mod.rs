@@ -8,6 +8,7 @@ mod keys;
 mod learnt;
 mod lookup;
 mod routing;
+mod secrets;
 mod spec;
 mod table;
 
@@ -18,4 +19,7 @@ pub use keys::{Args, KeySpec, KeysError};
 pub use learnt::{KeyCount, KeySearch, LearntCommand, OfferedCommands, ReportedCommand, ReportedKeys, ServerCommands};
 pub use lookup::{ResolveError, all, lookup, resolve};
 pub use routing::is_blocking_call;
-pub use spec::{AllGroups, Flags, Handling, Local, ScriptCall, ScriptCommand, Spec, Split, TransactionCommand};
+pub use secrets::secret_args;
+pub use spec::{
+    AllGroups, Flags, Handling, Local, NodeCommand, ScriptCall, ScriptCommand, Spec, Split, TransactionCommand,
+};

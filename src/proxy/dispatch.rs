@@ -13,7 +13,7 @@ use script::{script, scripts};
 use super::{check::ServeCheck, client::Access};
 use crate::{
     commands::{
-        AllGroups, Args, Handling, InvalidCall, KeysError, Local, ResolveError, ScriptCall, ScriptCommand, Spec, Split,
+        AllGroups, Args, Handling, InvalidCall, KeysError, Local, NodeCommand, ResolveError, ScriptCall, ScriptCommand, Spec, Split,
         TransactionCommand, is_blocking_call, resolve,
     },
     model::{
@@ -90,6 +90,8 @@ pub(super) enum Dispatch {
     Transaction(TransactionCommand, &'static Spec),
     /// The node answers it.
     Local(Local),
+    /// The workers of the node answer it.
+    Node(NodeCommand),
     /// Park it: one of its slots is held.
     Held,
     /// Answer with an error; nothing was executed.
@@ -155,6 +157,8 @@ impl fmt::Display for RefusalReason {
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     positions: Vec<usize>,
+    /// The command of the last call; `None`: the table does not have it.
+    pub(super) command: Option<&'static Spec>,
     /// Routes of the keys of a split command.
     pub(super) keys: Vec<KeyRoute>,
 }
@@ -196,7 +200,9 @@ pub(super) fn dispatch(
     call: &CallContext<'_>,
     scratch: &mut Scratch,
 ) -> Dispatch {
-    let spec = match resolve(call) {
+    let resolved = resolve(call);
+    scratch.command = resolved.ok();
+    let spec = match resolved {
         Ok(spec) => spec,
         Err(_) if access == Access::NotLoggedIn => return Dispatch::Refuse(RefusalReason::NotLoggedIn),
         Err(error) => return Dispatch::Refuse(RefusalReason::Unresolved(error)),
@@ -221,10 +227,11 @@ pub(super) fn dispatch(
         },
         // Only a server knows the filters (module, category, pattern); it lists its own commands, as it does for DOCS.
         Handling::Local(Local::CommandList) if call.args.len() > 2 => any_server(routes, serve_check, spec),
-        Handling::Local(_) if call.args.len() > LOCAL_ARGS_MAX => {
+        Handling::Local(_) | Handling::Node(_) if call.args.len() > LOCAL_ARGS_MAX => {
             Dispatch::Refuse(RefusalReason::TooManyArguments(spec.name))
         }
         Handling::Local(local) => Dispatch::Local(local),
+        Handling::Node(command) => Dispatch::Node(command),
         Handling::Script(kind) => script(routes, serve_check, spec, kind, call, scratch),
         Handling::Scripts(command) => scripts(routes, serve_check, command, spec),
         Handling::Transaction(command) => Dispatch::Transaction(command, spec),

@@ -5,6 +5,7 @@ mod all_groups;
 mod forward;
 mod functions;
 mod key_scan;
+mod node;
 mod primaries;
 mod scripts;
 mod step;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 pub(super) use all_groups::run as run_over_all_groups;
 pub(super) use functions::call_after_loading;
 pub(super) use key_scan::run as scan_key;
+pub(super) use node::{describe as describe_clients, kill as kill_clients, run as run_at_node};
 pub(super) use scripts::{repeat_with_body, run as run_about_scripts};
 pub(super) use step::{Blocks, Step, StepError, StepRequest, StepResult, StepSlots, or_unknown, received, send_step};
 

@@ -9,6 +9,7 @@ mod learnt;
 mod lookup;
 mod number;
 mod routing;
+mod secrets;
 mod spec;
 mod table;
 
@@ -23,4 +24,7 @@ pub use learnt::{
 pub use lookup::{ResolveError, all, lookup, resolve, resolve_numbered};
 pub use number::CommandNumber;
 pub use routing::is_blocking_call;
-pub use spec::{AllGroups, Flags, Handling, Local, ScriptCall, ScriptCommand, Spec, Split, TransactionCommand};
+pub use secrets::secret_args;
+pub use spec::{
+    AllGroups, Flags, Handling, Local, NodeCommand, ScriptCall, ScriptCommand, Spec, Split, TransactionCommand,
+};

@@ -1,7 +1,7 @@
 //! Numbers of commands and subcommands, so that what is counted for each fits into an array.
 //! Knows nothing of what is counted.
 
-use std::num::NonZeroU16;
+use std::{num::NonZeroU16, sync::LazyLock};
 
 use super::{spec::Spec, table::FAMILIES};
 
@@ -61,6 +61,16 @@ impl CommandNumber {
     pub fn all() -> impl Iterator<Item = &'static Spec> {
         let commands = || FAMILIES.iter().flat_map(|family| family.iter());
         commands().chain(commands().flat_map(|spec| spec.subcommands.iter()))
+    }
+
+    /// The command that has this number.
+    ///
+    /// # Panics
+    /// Never: numbers are made from the table only.
+    #[must_use]
+    pub fn spec(self) -> &'static Spec {
+        static ALL: LazyLock<Vec<&'static Spec>> = LazyLock::new(|| CommandNumber::all().collect());
+        ALL[self.index()]
     }
 
     /// As an index.

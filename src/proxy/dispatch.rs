@@ -13,7 +13,7 @@ use script::{script, scripts};
 use super::{check::ServeCheck, client::Access};
 use crate::{
     commands::{
-        AllGroups, Args, CommandNumber, Handling, InvalidCall, KeysError, Local, ResolveError, ScriptCall,
+        AllGroups, Args, CommandNumber, Handling, InvalidCall, KeysError, Local, NodeCommand, ResolveError, ScriptCall,
         ScriptCommand, Spec, Split, TransactionCommand, is_blocking_call, resolve_numbered,
     },
     model::{
@@ -90,6 +90,8 @@ pub(super) enum Dispatch {
     Transaction(TransactionCommand, &'static Spec),
     /// The node answers it.
     Local(Local),
+    /// The workers of the node answer it.
+    Node(NodeCommand),
     /// Park it: one of its slots is held.
     Held,
     /// Answer with an error; nothing was executed.
@@ -223,10 +225,11 @@ pub(super) fn dispatch(
             Dispatch::Forward(DispatchTarget { slot: Some(slot), .. }) => Dispatch::KeyScan(slot),
             other => other,
         },
-        Handling::Local(_) if call.args.len() > LOCAL_ARGS_MAX => {
+        Handling::Local(_) | Handling::Node(_) if call.args.len() > LOCAL_ARGS_MAX => {
             Dispatch::Refuse(RefusalReason::TooManyArguments(spec.name))
         }
         Handling::Local(local) => Dispatch::Local(local),
+        Handling::Node(command) => Dispatch::Node(command),
         Handling::Script(kind) => script(routes, serve_check, spec, kind, call, scratch),
         Handling::Scripts(command) => scripts(routes, serve_check, command, spec),
         Handling::Transaction(command) => Dispatch::Transaction(command, spec),

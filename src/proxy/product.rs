@@ -13,10 +13,13 @@ use super::{
     backend::{Backend, ServerUser},
     backend_set::BackendSet,
     dedicated::DedicatedPool,
+    monitor::Monitors,
+    pause::Pause,
     quota::Quota,
     scripts::ProductScripts,
+    slow_log::SlowLog,
     usage::ProductUsage,
-    worker::Worker,
+    worker::{PauseTimer, Worker},
 };
 use crate::{
     clock::boottime_ns,
@@ -43,6 +46,12 @@ pub(super) struct ProductView {
     pub(super) scripts: ProductScripts,
     /// What its clients do on this worker.
     usage: OnceCell<Arc<ProductUsage>>,
+    /// Whether its clients are paused, or somebody sees their requests.
+    pub(super) is_observed: Cell<bool>,
+    pub(super) pause: Pause,
+    pub(super) pause_timer: PauseTimer,
+    pub(super) monitors: Monitors,
+    pub(super) slow_log: SlowLog,
     /// Workers of the node.
     workers: usize,
     /// The worker's share of the product's quotas. `None`: it has none.
@@ -71,6 +80,11 @@ impl ProductView {
             confirm_reads: Cell::new(routes.reads.confirmed),
             scripts: ProductScripts::default(),
             usage: OnceCell::new(),
+            is_observed: Cell::new(false),
+            pause: Pause::default(),
+            pause_timer: PauseTimer::default(),
+            monitors: Monitors::default(),
+            slow_log: SlowLog::default(),
             routes: RefCell::new(routes),
             reads: RefCell::default(),
             backend_sets: RefCell::default(),
@@ -100,6 +114,11 @@ impl ProductView {
         let detailed = self.routes.borrow().rules.errors_detailed;
         let why = if detailed { why } else { why.split(" (").next().unwrap_or_default() };
         format!("{} {why}", self.server_name(addr))
+    }
+
+    /// Sees anew whether its clients are paused or watched.
+    pub(super) fn note_observers(&self) {
+        self.is_observed.set(self.monitors.retain() || self.pause.kind().is_some());
     }
 
     /// Every backend that may have requests in flight.

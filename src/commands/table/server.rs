@@ -6,7 +6,7 @@ use super::super::spec::flag::{
     ADMIN, ALLOW_BUSY, ASKING, DENYOOM, FAST, LOADING, NO_ASYNC_LOADING, NO_MULTI, NOSCRIPT, PRIMARY_ONLY, READONLY,
     STALE, WRITE,
 };
-use super::super::spec::{AllGroups, Handling, Local, Spec, cmd, container};
+use super::super::spec::{AllGroups, Handling, Local, NodeCommand, Spec, cmd, container};
 use super::{KEY, NONE, SLOT, why};
 
 pub(super) static SERVER: &[Spec] = &[
@@ -163,7 +163,7 @@ pub(super) static SERVER: &[Spec] = &[
             cmd("module|unload", 3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Handling::Refused(why::OPERATORS)),
         ],
     ),
-    cmd("monitor", 1, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Refused(why::OPERATORS)),
+    cmd("monitor", 1, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Node(NodeCommand::Monitor)),
     cmd("psync", -3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, Handling::Refused(why::REPLICATION)),
     cmd("readonly", 1, LOADING | STALE | FAST, NONE, Handling::Refused(why::CLUSTER)),
     cmd("readwrite", 1, LOADING | STALE | FAST, NONE, Handling::Refused(why::CLUSTER)),
@@ -186,10 +186,10 @@ pub(super) static SERVER: &[Spec] = &[
         0,
         Handling::Container,
         &[
-            cmd("slowlog|get", -2, ADMIN | LOADING | STALE, NONE, Handling::Refused(why::OPERATORS)),
-            cmd("slowlog|help", 2, LOADING | STALE, NONE, Handling::Refused(why::OPERATORS)),
-            cmd("slowlog|len", 2, ADMIN | LOADING | STALE, NONE, Handling::Refused(why::OPERATORS)),
-            cmd("slowlog|reset", 2, ADMIN | LOADING | STALE, NONE, Handling::Refused(why::OPERATORS)),
+            cmd("slowlog|get", -2, ADMIN | LOADING | STALE, NONE, Handling::Node(NodeCommand::SlowlogGet)),
+            cmd("slowlog|help", 2, LOADING | STALE, NONE, Handling::Local(Local::SlowlogHelp)),
+            cmd("slowlog|len", 2, ADMIN | LOADING | STALE, NONE, Handling::Node(NodeCommand::SlowlogLen)),
+            cmd("slowlog|reset", 2, ADMIN | LOADING | STALE, NONE, Handling::Node(NodeCommand::SlowlogReset)),
         ],
     ),
     cmd("swapdb", 3, WRITE | FAST, NONE, Handling::AllGroups(AllGroups::Swapdb)),

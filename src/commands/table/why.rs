@@ -3,8 +3,6 @@
 
 pub(super) const PUBSUB_LATER: &str = "publish and subscribe is not supported by this proxy yet, not executed";
 pub(super) const TRACKING: &str = "client-side caching is not supported by this proxy yet, not executed";
-pub(super) const SESSIONS: &str =
-    "managing the connections of other clients is not supported by this proxy yet, not executed";
 
 pub(super) const OPERATORS: &str =
     "it concerns one server, not the data, so the proxy refuses it, not executed. Send it to the server itself";

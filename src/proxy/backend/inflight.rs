@@ -158,6 +158,11 @@ impl InFlight {
         matches!(&self.requester, Requester::Step(step) if step.blocks()) && is_nil(reply)
     }
 
+    /// Whether a server may rightly leave it unanswered for a while.
+    pub(in crate::proxy) fn blocks(&self) -> bool {
+        matches!(&self.requester, Requester::Step(step) if step.blocks())
+    }
+
     /// The tick from which its deadline counts; `None`: it has none.
     #[inline]
     pub(in crate::proxy) fn due_from(&self) -> Option<u32> {

@@ -2,6 +2,7 @@
 //! Knows nothing of servers; the settings of a client are kept in its session.
 
 mod acl;
+mod client;
 mod codis;
 mod command;
 mod config;
@@ -35,7 +36,7 @@ use crate::{
     model::route::ProductRoutes,
     resp::{
         number,
-        write::{self, Version},
+        write,
     },
 };
 
@@ -109,6 +110,7 @@ pub(super) fn answer(
             after.logged_out = routes.auth.is_required();
             session.forget_backend_set();
             session.end_watch();
+            session.is_monitor.set(false);
             write::simple(out, "RESET");
         }
         Local::Time => time(out),
@@ -146,7 +148,7 @@ pub(super) fn answer(
         Local::CommandInfo => command::info(servers().as_deref(), call, out, version),
         Local::CommandGetkeys => command::getkeys(servers().as_deref(), call, out),
         Local::ClientId => write::int(out, session.id as i64),
-        Local::ClientInfo => write::verbatim(out, &client_info(session), version),
+        Local::ClientInfo => write::verbatim(out, &format!("{}\n", session.describe(worker)), version),
         Local::ClientGetname => match session.client.borrow().name.as_str() {
             "" => write::null(out, version),
             name => write::bulk(out, name.as_bytes()),
@@ -160,7 +162,14 @@ pub(super) fn answer(
         },
         Local::ClientSetinfo => client_setinfo(session, call, out),
         Local::ClientNoEvict | Local::ClientNoTouch => match on_or_off(call.get(2)) {
-            Some(_) => write::simple(out, "OK"),
+            Some(on) => {
+                let mut client = session.client.borrow_mut();
+                match command {
+                    Local::ClientNoEvict => client.no_evict = on,
+                    _ => client.no_touch = on,
+                }
+                write::simple(out, "OK");
+            }
             None => write::error(out, "ERR syntax error"),
         },
         Local::ClientReply => after.mode_changed = client_reply(session, call, out),
@@ -180,10 +189,8 @@ pub(super) fn answer(
         Local::ConfigHelp | Local::CommandHelp | Local::AclHelp | Local::LatencyHelp | Local::ModuleHelp => {
             help::help(command, out);
         }
-        Local::ClientHelp => {
-            write::array(out, 1);
-            write::simple(out, "See https://redis.io/commands; the proxy offers the commands that COMMAND LIST shows.");
-        }
+        Local::ClientHelp => client::help(client::CLIENT, out),
+        Local::SlowlogHelp => client::help(client::SLOWLOG, out),
     }
     after
 }
@@ -251,14 +258,19 @@ fn on_or_off(given: &[u8]) -> Option<bool> {
 }
 
 fn client_setinfo(session: &Session, call: &CallContext<'_>, out: &mut Vec<u8>) {
-    let Ok(value) = name(call.get(3)) else {
-        return write::error(out, "ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.");
-    };
+    let what = String::from_utf8_lossy(&call.get(2)[..call.get(2).len().min(QUOTED_MAX)]);
     let mut client = session.client.borrow_mut();
-    match call.get(2) {
-        what if what.eq_ignore_ascii_case(b"LIB-NAME") => client.library = value,
-        what if what.eq_ignore_ascii_case(b"LIB-VER") => client.library_version = value,
-        _ => return write::error(out, "ERR Unrecognized option"),
+    let attribute = match () {
+        () if what.eq_ignore_ascii_case("lib-name") => &mut client.library,
+        () if what.eq_ignore_ascii_case("lib-ver") => &mut client.library_version,
+        () => return write::error(out, &format!("ERR Unrecognized option '{what}'")),
+    };
+    match name(call.get(3)) {
+        Ok(value) => *attribute = value,
+        Err(_) => {
+            let text = format!("ERR {what} cannot contain spaces, newlines or special characters.");
+            return write::error(out, &text);
+        }
     }
     write::simple(out, "OK");
 }
@@ -285,13 +297,4 @@ fn client_reply(session: &Session, call: &CallContext<'_>, out: &mut Vec<u8>) ->
     }
     write::simple(out, "OK");
     true
-}
-
-fn client_info(session: &Session) -> String {
-    let client = session.client.borrow();
-    let resp = if client.version == Version::Resp3 { 3 } else { 2 };
-    format!(
-        "id={} addr={} name={} db={} resp={resp} lib-name={} lib-ver={}\n",
-        session.id, session.addr, client.name, client.db, client.library, client.library_version
-    )
 }

@@ -3,9 +3,11 @@
 //! handles one.
 
 mod connections;
+mod describe;
 mod idle;
 mod learnt;
 mod memory;
+mod observed;
 mod output;
 mod pre_login;
 mod request;
@@ -49,6 +51,18 @@ use crate::commands::CommandNumber;
 pub(super) struct Session {
     pub(super) id: u64,
     pub(super) addr: SocketAddr,
+    /// Where the client is connected to.
+    laddr: SocketAddr,
+    /// The file descriptor of its socket.
+    fd: i32,
+    /// The tick at which it connected.
+    connected_at: u32,
+    /// Bytes of requests that are read and not executed.
+    unread: Cell<usize>,
+    /// Whether its next request waits for the end of a pause.
+    is_postponed: Cell<bool>,
+    /// Whether it sees the requests of its product.
+    pub(super) is_monitor: Cell<bool>,
     pub(super) product: Rc<ProductView>,
     pub(super) client: RefCell<ClientState>,
     writer: RefCell<Option<OwnedWriteHalf>>,

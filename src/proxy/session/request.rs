@@ -17,7 +17,7 @@ use crate::{
         gather::{LargeSplit, NotStarted, ScatterGather},
         learnt::{dispatch_learnt, server_commands},
         local,
-        operation::{Operation, run_about_scripts, run_local, run_over_all_groups, scan_key},
+        operation::{Operation, run_about_scripts, run_at_node, run_local, run_over_all_groups, scan_key},
         reads::{self, ReadChoice},
         replies::Ticket,
         worker::Worker,
@@ -82,6 +82,21 @@ impl Session {
         serve_check: ServeCheck,
         call: &CallContext<'_>,
     ) -> Handled {
+        if self.product.is_observed.get() {
+            return self.handle_observed(worker, routes, serve_check, call);
+        }
+        self.handle_now(worker, routes, serve_check, call)
+    }
+
+    /// The same, whoever observes the product.
+    #[inline]
+    pub(super) fn handle_now(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        routes: &ProductRoutes,
+        serve_check: ServeCheck,
+        call: &CallContext<'_>,
+    ) -> Handled {
         if call.args.is_empty() {
             return Handled::Done;
         }
@@ -132,11 +147,15 @@ impl Session {
                 count(&worker.stats.forwarded);
                 Operation::start(worker, self, call, muted, |operation| run_about_scripts(operation, command, spec));
             }
-            Dispatch::AllGroups(_) | Dispatch::KeyScan(_) if !self.is_settled() => return Handled::Waiting,
+            Dispatch::AllGroups(_) | Dispatch::KeyScan(_) | Dispatch::Node(_) if !self.is_settled() => return Handled::Waiting,
             Dispatch::AllGroups(kind) => {
                 self.count_request(worker, mode);
                 count(&worker.stats.forwarded);
                 Operation::start(worker, self, call, muted, |operation| run_over_all_groups(operation, kind));
+            }
+            Dispatch::Node(command) => {
+                self.count_request(worker, mode);
+                Operation::start(worker, self, call, muted, |operation| run_at_node(operation, command));
             }
             Dispatch::KeyScan(slot) => {
                 self.count_request(worker, mode);
@@ -432,6 +451,7 @@ impl Session {
             | Dispatch::Scripts { .. }
             | Dispatch::AllGroups(_)
             | Dispatch::KeyScan(_)
+            | Dispatch::Node(_)
             | Dispatch::Blocking { .. }
             | Dispatch::WaitReplicas { .. }
             | Dispatch::Transaction(..)

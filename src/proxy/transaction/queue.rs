@@ -221,6 +221,8 @@ fn check(
             Ok(db.filter(|db| *db < routes.databases).map_or(Queued::ForNode(Local::Select), Queued::Select))
         }
         Handling::Local(local) => Ok(Queued::ForNode(local)),
+        // Other threads answer it, which takes until after EXEC.
+        Handling::Node(_) => Err(before_multi(spec)),
         // Inside a transaction it does nothing, as in Redis.
         Handling::Transaction(_) => Ok(Queued::ForServer(None)),
         Handling::AllGroups(_) | Handling::Scripts(_) => Err(format!(

@@ -77,7 +77,7 @@ pub(super) enum Dispatch {
     /// Forward a call of a script or function to one server, which may lack it.
     Script { target: DispatchTarget, kind: ScriptCall },
     /// Ask the primaries of all groups about scripts or functions.
-    Scripts { command: ScriptCommand, spec: &'static Spec },
+    Scripts(ScriptCommand),
     /// Ask the primaries of all groups.
     AllGroups(AllGroups),
     /// Go on with the scan of a key, whose slot this is.
@@ -297,6 +297,15 @@ fn any_server(routes: &ProductRoutes, serve_check: ServeCheck, spec: &Spec) -> D
     })
 }
 
+/// What becomes of a call whose keys are not known, because of `error`.
+#[cold]
+fn invalid(routes: &ProductRoutes, serve_check: ServeCheck, spec: &Spec, error: InvalidCall) -> Dispatch {
+    match error.has_other_texts() {
+        true => any_server(routes, serve_check, spec),
+        false => Dispatch::Refuse(RefusalReason::Invalid(error)),
+    }
+}
+
 /// `dispatch`, if there are groups.
 fn of_groups(routes: &ProductRoutes, serve_check: ServeCheck, dispatch: Dispatch) -> Dispatch {
     if serve_check != ServeCheck::Open {
@@ -318,7 +327,7 @@ fn by_keys(
     scratch.shrink();
     scratch.positions.clear();
     if let Err(error) = spec.routing_keys(call, &mut scratch.positions) {
-        return Dispatch::Refuse(RefusalReason::Invalid(InvalidCall::new(spec, call, error)));
+        return invalid(routes, serve_check, spec, InvalidCall::new(spec, call, error));
     }
     let Some((&first, others)) = scratch.positions.split_first() else {
         return Dispatch::Refuse(RefusalReason::Invalid(InvalidCall::new(spec, call, KeysError::NoKeys)));
@@ -447,7 +456,7 @@ mod tests {
             Dispatch::Script { target: t, kind } => {
                 format!("{kind:?} to group {} write {} replica {}", t.group, t.is_write, t.may_read_replica)
             }
-            Dispatch::Scripts { command, .. } => format!("{command:?}"),
+            Dispatch::Scripts(command) => format!("{command:?}"),
             Dispatch::AllGroups(kind) => format!("all groups {kind:?}"),
             Dispatch::KeyScan(slot) => format!("key scan {slot}"),
             Dispatch::Transaction(command, _) => format!("transaction {command:?}"),

@@ -58,7 +58,8 @@ pub const DEVIATIONS: &[Deviation] = &[
         reason: "the keys may belong to different servers, now or after a migration",
         wanted: Wanted::Alone(|case| {
             let slots = case.slots.as_ref().ok()?;
-            let is_whole = case.resolved.ok()?.handling.is_of_slot() || case.name() == "watch" || case.is_queued();
+            let spec = case.resolved.ok()?;
+            let is_whole = spec.handling.is_of_slot() || spec.runs_script() || spec.name == "watch" || case.is_queued();
             (is_whole && slots.len() > 1 && !is_of_unknown_database(case)).then(|| Reply::error(CROSSSLOT))
         }),
     },

@@ -32,7 +32,7 @@ use crate::{
 const NAME_MAX: usize = 256;
 
 /// Bytes of a client's own text that an error repeats; the same as in Redis.
-const QUOTED_MAX: usize = 128;
+pub(super) const QUOTED_MAX: usize = 128;
 
 /// What the session does after the reply.
 #[derive(Clone, Copy, Debug, Default)]
@@ -186,7 +186,10 @@ fn client_setinfo(session: &Session, call: &CallContext<'_>, out: &mut Vec<u8>) 
     match call.get(2) {
         what if what.eq_ignore_ascii_case(b"LIB-NAME") => client.library = value,
         what if what.eq_ignore_ascii_case(b"LIB-VER") => client.library_version = value,
-        _ => return write::error(out, "ERR Unrecognized option"),
+        other => {
+            let option = String::from_utf8_lossy(&other[..other.len().min(QUOTED_MAX)]).into_owned();
+            return write::error(out, &format!("ERR Unrecognized option '{option}'"));
+        }
     }
     write::simple(out, "OK");
 }

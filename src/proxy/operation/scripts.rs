@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     clock,
-    commands::{Args, ScriptCommand, Spec},
+    commands::{Args, ScriptCommand},
     model::{
         ids::HostPort,
         script::{CatalogueLimits, ScriptDigest},
@@ -36,7 +36,7 @@ const CHANGE_MAX: Duration = Duration::from_secs(11);
 const CATALOGUE_MAX: Duration = Duration::from_secs(1);
 
 /// Runs a command about scripts or functions.
-pub(in crate::proxy) async fn run(operation: Operation, command: ScriptCommand, spec: &'static Spec) {
+pub(in crate::proxy) async fn run(operation: Operation, command: ScriptCommand) {
     match command {
         ScriptCommand::ScriptLoad => load(operation).await,
         ScriptCommand::ScriptExists => exists(operation).await,
@@ -46,8 +46,8 @@ pub(in crate::proxy) async fn run(operation: Operation, command: ScriptCommand, 
         ScriptCommand::FunctionKill => kill(operation, b"FUNCTION").await,
         ScriptCommand::FunctionLoad => functions::load(operation).await,
         ScriptCommand::FunctionDelete => functions::delete(operation).await,
-        ScriptCommand::FunctionFlush => functions::flush(operation, spec).await,
-        ScriptCommand::FunctionRestore => functions::restore(operation, spec).await,
+        ScriptCommand::FunctionFlush => functions::flush(operation).await,
+        ScriptCommand::FunctionRestore => functions::restore(operation).await,
         ScriptCommand::FunctionStats => functions::stats(operation).await,
         ScriptCommand::FunctionList | ScriptCommand::FunctionDump => functions::ask_one(operation).await,
     }

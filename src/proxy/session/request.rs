@@ -123,13 +123,13 @@ impl Session {
                 count(&worker.stats.forwarded);
                 LargeSplit::start(worker, self, call, (kind, spec, muted));
             }
-            Dispatch::Scripts { command, spec } => {
+            Dispatch::Scripts(command) => {
                 if !self.is_settled() {
                     return Handled::Waiting;
                 }
                 self.count_request(worker, mode);
                 count(&worker.stats.forwarded);
-                Operation::start(worker, self, call, muted, |operation| run_about_scripts(operation, command, spec));
+                Operation::start(worker, self, call, muted, |operation| run_about_scripts(operation, command));
             }
             Dispatch::AllGroups(_) | Dispatch::KeyScan(_) if !self.is_settled() => return Handled::Waiting,
             Dispatch::AllGroups(kind) => {
@@ -409,7 +409,7 @@ impl Session {
             // The routes have changed so much that a command of one server has become one of several.
             Dispatch::Split { .. }
             | Dispatch::LargeSplit { .. }
-            | Dispatch::Scripts { .. }
+            | Dispatch::Scripts(_)
             | Dispatch::AllGroups(_)
             | Dispatch::KeyScan(_)
             | Dispatch::Blocking { .. }

@@ -9,7 +9,7 @@ use crate::{
         Args, Flags, Handling, InvalidCall, KeysError, Local, ResolveError, ScriptCall, Spec, TransactionCommand,
         resolve,
     },
-    model::{ids::SlotId, route::ProductRoutes},
+    model::{ids::SlotId, route::ProductRoutes, scan_cursor::canonical_cursor},
     proxy::{
         check::ServeCheck,
         client::ReplyMode,
@@ -198,7 +198,7 @@ fn check(
             Err(RefusalReason::Invalid(InvalidCall::Database).to_string())
         }
         // Its cursor has a mark of a process, which only the node can read.
-        Handling::Cursor if call.get(2) != b"0" => Err(format!(
+        Handling::Cursor if canonical_cursor(call.get(2)).is_some_and(|cursor| cursor != 0) => Err(format!(
             "ERR '{}' with another cursor than 0 is not executed in a transaction by this proxy. Send it without MULTI",
             spec.name
         )),

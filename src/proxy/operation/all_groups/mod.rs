@@ -12,8 +12,6 @@ mod size;
 mod slots;
 mod walk;
 
-pub(super) use options::cursor;
-
 use super::Operation;
 use crate::commands::AllGroups;
 

@@ -15,7 +15,10 @@ pub use allow_list::allow_list;
 pub use blocking::{BlockTimeout, from_now_on};
 pub use invalid::InvalidCall;
 pub use keys::{Args, KeySpec, KeysError};
-pub use learnt::{KeyCount, KeySearch, LearntCommand, OfferedCommands, ReportedCommand, ReportedKeys, ServerCommands};
+pub use learnt::{
+    DifferingCommands, KeyCount, KeySearch, LearntCommand, OfferedCommands, ReportedCommand, ReportedKeys,
+    ServerCommands,
+};
 pub use lookup::{ResolveError, all, lookup, resolve};
 pub use routing::is_blocking_call;
 pub use spec::{AllGroups, Flags, Handling, Local, ScriptCall, ScriptCommand, Spec, Split, TransactionCommand};

@@ -177,7 +177,8 @@ impl Run {
         let cases = follow(&steps, |case| self.alone(case).is_some());
         let all = || cases.iter().flatten();
         self.tally.transactions += usize::from(all().any(|case| case.name() == "multi"));
-        if all().any(|case| case.transaction.is_some() && self.alone(case).is_some()) {
+        let is_transaction = |case: &Case| case.is_queued() || (case.transaction.is_some() && case.name() == "watch");
+        if all().any(|case| is_transaction(case) && self.alone(case).is_some()) {
             return self.refused_transaction(&steps, &cases);
         }
         for (step, cases) in steps.iter().zip(&cases) {
@@ -278,7 +279,11 @@ impl Run {
                 "multi" => is_refused,
                 _ => is_refused && case.is_queued(),
             });
-            let inside: Vec<Asked> = inside.map(|case| (case.clone(), false)).collect();
+            let mut inside: Vec<Asked> = inside.map(|case| (case.clone(), false)).collect();
+            // Of two WATCHes, one may have been refused.
+            if !is_refused && !inside.is_empty() {
+                inside.push((Case::new(words("UNWATCH")), false));
+            }
             let (exchanges, end) = self.pairs[step.connection].exchange(&inside);
             if let Err(why) = end {
                 return self.broken(step.connection, &why);

@@ -2,11 +2,13 @@
 //! in the reply to `COMMAND`. Knows nothing of how servers are asked.
 
 mod command;
+mod differing;
 mod keys;
 mod offered;
 mod product;
 
 pub use command::{LearntCommand, ReportedCommand};
+pub use differing::DifferingCommands;
 pub use keys::{KeyCount, KeySearch, ReportedKeys};
 pub use offered::OfferedCommands;
 pub use product::ServerCommands;

@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::command::{LearntCommand, ReportedCommand, is_in_table};
+use super::{
+    DifferingCommands,
+    command::{LearntCommand, ReportedCommand, is_in_table},
+};
 
 /// Names of commands of a server that are kept. Redis 8 with all of its modules has about 650.
 const NAMES_MAX: usize = 4096;
@@ -19,6 +22,8 @@ pub struct OfferedCommands {
     /// Whether the server names subcommands (since Redis 7).
     with_subcommands: bool,
     pub(super) learnt: BTreeMap<String, LearntCommand>,
+    /// Those of the table that the server describes otherwise.
+    pub differing: DifferingCommands,
 }
 
 impl OfferedCommands {
@@ -28,7 +33,7 @@ impl OfferedCommands {
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         let names: BTreeSet<String> = names.into_iter().take(NAMES_MAX).map(|name| name.to_ascii_lowercase()).collect();
         let with_subcommands = names.iter().any(|name| name.contains('|'));
-        Self { names, with_subcommands, learnt: BTreeMap::new() }
+        Self { names, with_subcommands, ..Self::default() }
     }
 
     /// Names of commands that the table does not have.

@@ -15,6 +15,7 @@ use crate::{
         client::ReplyMode,
         counters::count,
         dispatch::{CallContext, LOCAL_ARGS_MAX, RefusalReason},
+        learnt::server_commands,
         local,
         session::{Handled, Session},
         worker::Worker,
@@ -25,6 +26,8 @@ use crate::{
 /// The error for a transaction that needs the control user, as which no script may run.
 const SELECT_AND_SCRIPT: &str = "ERR a transaction that selects another database runs no scripts and functions, not \
     executed. Send SELECT before MULTI";
+
+const NOT_ALLOWED: &str = "ERR Command not allowed inside a transaction";
 
 const EXEC: Handling = Handling::Transaction(TransactionCommand::Exec);
 
@@ -51,6 +54,9 @@ impl Session {
         mode: ReplyMode,
     ) -> Handled {
         let in_transaction = self.client.borrow().transaction.is_some();
+        if in_transaction && self.refuses(spec) {
+            return self.refuse_in_transaction(worker, mode, NOT_ALLOWED);
+        }
         match command {
             TransactionCommand::Exec if in_transaction => return self.exec(worker, routes, serve_check, mode),
             TransactionCommand::Watch if !in_transaction => {
@@ -62,7 +68,8 @@ impl Session {
             }
             TransactionCommand::Unwatch => return self.queue(worker, routes, spec, call, mode),
             TransactionCommand::Multi if !in_transaction => {
-                self.client.borrow_mut().transaction = Some(Box::new(Transaction::new()));
+                self.client.borrow_mut().transaction =
+                    Some(Box::new(Transaction::new(server_commands(worker, &self.product))));
                 self.answer_request(worker, mode, &|out| write::simple(out, "OK"));
             }
             TransactionCommand::Discard if in_transaction => {
@@ -98,6 +105,12 @@ impl Session {
                 self.refuse_request(worker, mode, &local::unresolved(&ResolveError::WrongArity(spec), call));
                 return Handled::Done;
             }
+            // A module counts the arguments itself, when the command is executed.
+            Err(ResolveError::WrongArity(spec))
+                if is_counted_by_module(spec) && self.allows(spec, call) == Some(true) =>
+            {
+                spec
+            }
             Err(error) => return self.refuse_in_transaction(worker, mode, &local::unresolved(&error, call)),
         };
         match spec.handling {
@@ -112,8 +125,25 @@ impl Session {
                 self.close_with(worker, mode, why);
                 Handled::Done
             }
+            _ if self.allows(spec, call) == Some(false) => {
+                self.refuse_in_transaction(worker, mode, &format!("ERR {}", ResolveError::WrongArity(spec)))
+            }
             _ => self.queue(worker, routes, spec, call, mode),
         }
+    }
+
+    /// Whether the servers refuse the command between MULTI and EXEC, if that is known.
+    fn refuses(&self, spec: &Spec) -> bool {
+        let client = self.client.borrow();
+        let differing = client.transaction.as_ref().and_then(|transaction| transaction.differing());
+        differing.is_some_and(|differing| differing.is_refused_in_transactions(spec))
+    }
+
+    /// Whether the servers accept the number of arguments. `None`: not known.
+    fn allows(&self, spec: &Spec, call: &CallContext<'_>) -> Option<bool> {
+        let client = self.client.borrow();
+        let differing = client.transaction.as_ref().and_then(|transaction| transaction.differing());
+        differing.map(|differing| differing.arity_allows(spec, call.args.len()))
     }
 
     /// Queues a command, or refuses it, so that EXEC executes nothing.
@@ -175,6 +205,10 @@ impl Session {
     }
 }
 
+fn is_counted_by_module(spec: &Spec) -> bool {
+    spec.flags.contains(Flags::MODULE) && spec.handling == Handling::Slot
+}
+
 /// The error for a command that changes the settings of the connection.
 fn before_multi(spec: &Spec) -> String {
     format!("ERR '{}' is not executed in a transaction by this proxy. Send it before MULTI", spec.name)
@@ -191,7 +225,7 @@ fn check(
     worker: &Worker,
 ) -> Result<Queued, String> {
     if spec.flags.contains(Flags::NO_MULTI) {
-        return Err("ERR Command not allowed inside a transaction".into());
+        return Err(NOT_ALLOWED.into());
     }
     match spec.handling {
         Handling::Database if spec.leaves_databases(call, routes.databases) => {
@@ -239,7 +273,7 @@ fn of_slot(routes: &ProductRoutes, spec: &'static Spec, call: &CallContext<'_>) 
     if routes.rules.scripts_off && spec.runs_script() {
         return Err(RefusalReason::ScriptsOff(spec.name).to_string());
     }
-    if spec.is_single_key_at_1() {
+    if spec.is_single_key_at_1() && call.args.len() > 1 {
         return Ok(Queued::ForServer(Some(routes.layout.slot(call.get(1)))));
     }
     let mut positions = Vec::new();

@@ -250,7 +250,7 @@ fn refused_by(access: Access, spec: &Spec) -> Option<RefusalReason> {
     }
 }
 
-fn forward(routes: &ProductRoutes, serve_check: ServeCheck, slot: SlotId, spec: &Spec) -> Dispatch {
+pub(super) fn forward(routes: &ProductRoutes, serve_check: ServeCheck, slot: SlotId, spec: &Spec) -> Dispatch {
     to_owner(routes, serve_check, slot, |group, epoch| DispatchTarget {
         group,
         slot: Some(slot),
@@ -281,7 +281,7 @@ pub(super) fn to_owner(
     }
 }
 
-fn any_server(routes: &ProductRoutes, serve_check: ServeCheck, spec: &Spec) -> Dispatch {
+pub(super) fn any_server(routes: &ProductRoutes, serve_check: ServeCheck, spec: &Spec) -> Dispatch {
     if serve_check != ServeCheck::Open {
         return Dispatch::Refuse(RefusalReason::ServeCheck(serve_check));
     }

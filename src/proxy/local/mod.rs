@@ -179,17 +179,21 @@ fn on_or_off(given: &[u8]) -> Option<bool> {
 }
 
 fn client_setinfo(session: &Session, call: &CallContext<'_>, out: &mut Vec<u8>) {
+    let option = call.get(2);
+    let is = |name: &[u8]| option.eq_ignore_ascii_case(name);
+    // Both errors repeat the option as the client wrote it.
+    let quoted = || String::from_utf8_lossy(&option[..option.len().min(QUOTED_MAX)]).into_owned();
+    if !is(b"LIB-NAME") && !is(b"LIB-VER") {
+        return write::error(out, &format!("ERR Unrecognized option '{}'", quoted()));
+    }
     let Ok(value) = name(call.get(3)) else {
-        return write::error(out, "ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.");
+        let text = format!("ERR {} cannot contain spaces, newlines or special characters.", quoted());
+        return write::error(out, &text);
     };
     let mut client = session.client.borrow_mut();
-    match call.get(2) {
-        what if what.eq_ignore_ascii_case(b"LIB-NAME") => client.library = value,
-        what if what.eq_ignore_ascii_case(b"LIB-VER") => client.library_version = value,
-        other => {
-            let option = String::from_utf8_lossy(&other[..other.len().min(QUOTED_MAX)]).into_owned();
-            return write::error(out, &format!("ERR Unrecognized option '{option}'"));
-        }
+    match is(b"LIB-NAME") {
+        true => client.library = value,
+        false => client.library_version = value,
     }
     write::simple(out, "OK");
 }

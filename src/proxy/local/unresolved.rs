@@ -3,7 +3,7 @@
 
 use super::QUOTED_MAX;
 use crate::{
-    commands::{Args, Flags, Handling, ResolveError, TransactionCommand},
+    commands::{Args, Handling, ResolveError, TransactionCommand},
     proxy::dispatch::CallContext,
 };
 
@@ -31,10 +31,6 @@ pub(in crate::proxy) fn unresolved(error: &ResolveError, call: &CallContext<'_>)
         // Also without MULTI. (Redis, `rejectCommand`.)
         ResolveError::WrongArity(spec) if spec.handling == Handling::Transaction(TransactionCommand::Exec) => {
             format!("EXECABORT Transaction discarded because of: {error}").into_bytes()
-        }
-        // A module repeats the name as the client wrote it. (Redis, `RM_WrongArity`.)
-        ResolveError::WrongArity(spec) if spec.flags.contains(Flags::MODULE) => {
-            [b"ERR wrong number of arguments for '", quoted(0, QUOTED_MAX), b"' command"].concat()
         }
         ResolveError::WrongArity(_) => format!("ERR {error}").into_bytes(),
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::Session;
 use crate::{
-    commands::{Local, Spec, Split},
+    commands::{Local, ResolveError, Spec, Split},
     model::{reads::ReadFrom, route::ProductRoutes},
     proxy::{
         backend::{Backend, InFlight, Requester, Unavailable},
@@ -153,6 +153,12 @@ impl Session {
                 if routes.reads.own_writes && spec.is_write() {
                     self.note_write(ticket);
                 }
+            }
+            // The servers do not have it, and the error repeats the call.
+            Dispatch::WaitReplicas { spec }
+                if server_commands(worker, &self.product).is_some_and(|commands| !commands.has(spec.name)) =>
+            {
+                self.refuse_request(worker, mode, &local::unresolved(&ResolveError::Unknown, call));
             }
             Dispatch::WaitReplicas { spec } => {
                 if !self.is_settled() {

@@ -107,7 +107,7 @@ impl Session {
             }
             // A module counts the arguments itself, when the command is executed.
             Err(ResolveError::WrongArity(spec))
-                if is_counted_by_module(spec) && self.allows(spec, call) == Some(true) =>
+                if spec.is_counted_by_module() && self.allows(spec, call) == Some(true) =>
             {
                 spec
             }
@@ -203,10 +203,6 @@ impl Session {
             self.charge_split(worker, transaction.charged, 0);
         }
     }
-}
-
-fn is_counted_by_module(spec: &Spec) -> bool {
-    spec.flags.contains(Flags::MODULE) && spec.handling == Handling::Slot
 }
 
 /// The error for a command that changes the settings of the connection.

@@ -117,7 +117,7 @@ chaos: redis ## random cases of the fault matrices; ARGS='--seconds 3600', '--ki
 	cargo build
 	PONTOON_BIN=$(CURDIR)/target/debug/pontoon cargo run --package cluster-tests --bin chaos -- $(ARGS)
 
-differential: redis servers ## the same generated calls to three groups and to one Redis: what differs; ARGS=redis-8
+differential: redis servers ## the same generated calls to three groups and to one Redis: what differs; ARGS="--seed N --calls N redis-8"
 	cargo build
 	PONTOON_BIN=$(CURDIR)/target/debug/pontoon cargo run --package cluster-tests --bin comparison -- $(ARGS)
 

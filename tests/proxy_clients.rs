@@ -42,10 +42,13 @@ impl Node {
     }
 
     fn clients(&self, count: usize) -> Vec<Client> {
-        (0..count).map(|_| self.bed.client()).map(|mut client| {
-            client.call("PING").expect("+PONG\r\n");
-            client
-        }).collect()
+        (0..count)
+            .map(|_| self.bed.client())
+            .map(|mut client| {
+                client.call("PING").expect("+PONG\r\n");
+                client
+            })
+            .collect()
     }
 
     fn other(&self) -> Client {
@@ -146,7 +149,9 @@ fn the_fields_of_a_client_are_true() {
     let me = id(client);
     client.call("CLIENT SETNAME job").expect("+OK\r\n");
     client.call("CLIENT SETINFO LIB-NAME lib").expect("+OK\r\n").call("CLIENT SETINFO lib-ver 1.2").expect("+OK\r\n");
-    client.call("CLIENT SETINFO LIB-VER a\nb").expect("-ERR LIB-VER cannot contain spaces, newlines or special characters.\r\n");
+    client
+        .call("CLIENT SETINFO LIB-VER a\nb")
+        .expect("-ERR LIB-VER cannot contain spaces, newlines or special characters.\r\n");
     client.call("CLIENT SETINFO foo b").expect("-ERR Unrecognized option 'foo'\r\n");
     client.call("SELECT 3").expect("+OK\r\n").call("CLIENT NO-EVICT ON").expect("+OK\r\n");
     client.call("CLIENT NO-TOUCH on").expect("+OK\r\n").call("GET k").expect("$-1\r\n");
@@ -171,7 +176,13 @@ fn the_fields_of_a_client_are_true() {
         assert_eq!(field(&line, name), want, "{line}");
     }
     assert!(field(&line, "fd").parse::<i32>().unwrap() > 2);
-    client.call("WATCH {a}1 {a}2").expect("+OK\r\n").call("MULTI").expect("+OK\r\n").call("SET {a}1 1").expect("+QUEUED\r\n");
+    client
+        .call("WATCH {a}1 {a}2")
+        .expect("+OK\r\n")
+        .call("MULTI")
+        .expect("+OK\r\n")
+        .call("SET {a}1 1")
+        .expect("+QUEUED\r\n");
     let line = shown(asker, me);
     assert_eq!((field(&line, "multi"), field(&line, "watch"), field(&line, "flags")), ("1", "2", "xeT"), "{line}");
     assert!(field(&line, "multi-mem").parse::<usize>().unwrap() > 0 && field(&line, "cmd") == "set", "{line}");
@@ -281,7 +292,11 @@ fn a_pause_of_writes_keeps_back_writes_only() {
     transaction.call("EXEC");
     script.call("EVAL return(1) 0");
     reader.call("GET k").expect("$-1\r\n").call("MULTI").expect("+OK\r\n").call("GET k").expect("+QUEUED\r\n");
-    reader.call("EXEC").expect("*1\r\n$-1\r\n").call("SET k").expect("-ERR wrong number of arguments for 'set' command\r\n");
+    reader
+        .call("EXEC")
+        .expect("*1\r\n$-1\r\n")
+        .call("SET k")
+        .expect("-ERR wrong number of arguments for 'set' command\r\n");
     other.call("SET {other} 1").expect("+OK\r\n");
     assert!(waits(writer, &mut other) && waits(transaction, &mut other) && waits(script, &mut other));
     let writer_id = number(reader, "CLIENT ID");
@@ -449,5 +464,5 @@ fn strangers_see_nothing() {
     }
     let mut client = bed.client();
     client.call("AUTH secret").expect("+OK\r\n");
-    assert_eq!(bulk(&mut client, "CLIENT LIST").lines().filter(|line| field(line, "user") == "default").count() , 1);
+    assert_eq!(bulk(&mut client, "CLIENT LIST").lines().filter(|line| field(line, "user") == "default").count(), 1);
 }

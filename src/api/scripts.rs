@@ -19,7 +19,7 @@ use crate::{
     clock,
     control::servers::{
         first_primary::FirstPrimary,
-        libraries::{ACT_MAX, list, make_equal, open},
+        libraries::{ACT_MAX, Turn, list, make_equal, open},
     },
     model::{
         apply,
@@ -132,12 +132,14 @@ impl Api {
     ) -> Result<ChangeReply, CallFailure> {
         let state = self.state();
         let Some(product) = state.products.get(&product) else { return Ok(recorded) };
-        let by = call.deadline.min(Instant::now() + ACT_MAX);
+        let deadline = call.deadline;
         let mut tasks = JoinSet::new();
         for primary in primaries(product) {
             let (catalogue, connection) = (product.scripts.clone(), self.connection_name());
             tasks.spawn(async move {
                 let equal = async {
+                    let _turn = Turn::at(&primary.addr).await;
+                    let by = deadline.min(Instant::now() + ACT_MAX);
                     let mut client = open(&primary.addr, primary.credentials.as_ref(), &connection, by).await?;
                     make_equal(&mut client, &catalogue, by).await
                 };
@@ -180,7 +182,9 @@ impl Api {
             |libraries: &Libraries| libraries.iter().find(|(_, text)| *text == code).map(|(name, _)| name.clone());
         if let Some((index, outcome)) = recorded {
             outcome?;
-            return self.spread(call, product, done(index), known(&first.before)).await;
+            let name = known(&first.before);
+            drop(first);
+            return self.spread(call, product, done(index), name).await;
         }
         let mut command: Vec<&[u8]> = vec![b"FUNCTION", b"LOAD"];
         command.extend(replace.then_some(b"REPLACE".as_slice()));
@@ -202,7 +206,10 @@ impl Api {
         };
         let change = Change::LoadLibrary(LoadLibrary { product, name: name.clone(), code: code.clone() });
         match self.record(call, change).await {
-            Ok(recorded) => self.spread(call, product, recorded, Some(name)).await,
+            Ok(recorded) => {
+                drop(first);
+                self.spread(call, product, recorded, Some(name)).await
+            }
             Err(failure) => {
                 if is_unmade(&failure) {
                     first.restore(call.deadline).await;
@@ -222,8 +229,8 @@ impl Api {
             outcome?;
             return self.spread(call, product, done(index), None).await;
         }
-        let first = self.first_primary(product, call.deadline).await?;
-        let Some(name) = std::str::from_utf8(name).ok().filter(|name| first.before.contains_key(*name)) else {
+        let present = self.first_primary(product, call.deadline).await?.before.into_keys().collect::<BTreeSet<_>>();
+        let Some(name) = std::str::from_utf8(name).ok().filter(|name| present.contains(*name)) else {
             return Err(CallFailure::Refused("ERR Library not found".into()));
         };
         let names = [name.to_owned()].into();
@@ -305,6 +312,7 @@ impl Api {
                 }
             }
         }
+        drop(first);
         self.spread(call, product, recorded, None).await
     }
 }

@@ -42,6 +42,12 @@ pub enum InvalidCall {
 }
 
 impl InvalidCall {
+    /// Whether servers of every version refuse the call, whatever its arguments mean, but each in its own words.
+    #[must_use]
+    pub const fn has_other_texts(self) -> bool {
+        matches!(self, Self::NoScript | Self::UnbalancedStreams)
+    }
+
     /// What Redis answers to the call `args` of `spec`, whose keys were not found because of `error`.
     #[cold]
     pub fn new<A: Args + ?Sized>(spec: &Spec, args: &A, error: KeysError) -> Self {

@@ -18,8 +18,8 @@ pub use blocking::{BlockTimeout, from_now_on};
 pub use invalid::InvalidCall;
 pub use keys::{Args, KeySpec, KeysError};
 pub use learnt::{
-    KeyCount, KeySearch, LearntCommand, OfferedCommands, RedisVersion, ReportedCommand, ReportedKeys, ServerCommands,
-    ServerIdentity,
+    DifferingCommands, KeyCount, KeySearch, LearntCommand, OfferedCommands, RedisVersion, ReportedCommand,
+    ReportedKeys, ServerCommands, ServerIdentity,
 };
 pub use lookup::{ResolveError, all, lookup, resolve, resolve_numbered};
 pub use number::CommandNumber;

@@ -19,7 +19,15 @@ pub fn secret_args(call: &(impl Args + ?Sized)) -> Vec<usize> {
         behind(len, 2, |at| if is(at, "auth") { 2 } else { 0 })
     } else if is(0, "migrate") {
         // Behind host, port, key, database and timeout.
-        behind(len, 6, |at| if is(at, "auth") { 1 } else if is(at, "auth2") { 2 } else { 0 })
+        behind(len, 6, |at| {
+            if is(at, "auth") {
+                1
+            } else if is(at, "auth2") {
+                2
+            } else {
+                0
+            }
+        })
     } else if is(0, "config") && is(1, "set") {
         let is_secret = |at: &usize| SECRET_SETTINGS.iter().any(|name| is(at - 1, name));
         (3..len).step_by(2).filter(is_secret).collect()

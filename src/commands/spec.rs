@@ -158,6 +158,11 @@ impl Spec {
         matches!(self.handling, Handling::Script(_))
     }
 
+    /// Whether a module counts its arguments, when it is executed; its key is argument 1.
+    pub const fn is_counted_by_module(&self) -> bool {
+        self.flags.contains(Flags::MODULE) && matches!(self.handling, Handling::Slot) && self.is_single_key_at_1()
+    }
+
     /// Whether argument 1 is the only key: the fast path, which does not call [`Spec::keys`].
     pub const fn is_single_key_at_1(&self) -> bool {
         matches!(self.keys, KeySpec::One(1))

@@ -102,6 +102,15 @@ impl ScanPlace {
     }
 }
 
+/// A client's cursor in the form in which it was returned. `None`: it is something else, which servers of some versions
+/// refuse, and others read as `strtoul` does.
+#[must_use]
+pub fn canonical_cursor(text: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(text).ok()?;
+    let cursor = digits.parse().ok()?;
+    (digits == "0" || digits.starts_with(|c: char| ('1'..='9').contains(&c))).then_some(cursor)
+}
+
 /// The cursor of a scan of one key for the process `run_id`, from a client's: 0 if another process returned it.
 #[must_use]
 pub fn key_cursor_at_server(cursor: u64, run_id: &str) -> u64 {
@@ -164,6 +173,16 @@ mod tests {
         let mut history = ScanHistory::default();
         (0..times).for_each(|_| history.record(GroupChange::Changed(GroupId(1))));
         history
+    }
+
+    #[test]
+    fn a_cursor_that_no_server_writes_is_not_canonical() {
+        for (text, want) in [("0", 0), ("10", 10), ("18446744073709551615", u64::MAX)] {
+            assert_eq!(canonical_cursor(text.as_bytes()), Some(want));
+        }
+        for text in ["", "00", "01", "+1", "-1", " 1", "1 ", "x", "18446744073709551616"] {
+            assert_eq!(canonical_cursor(text.as_bytes()), None, "{text}");
+        }
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub(super) enum Dispatch {
     /// Forward a call of a script or function to one server, which may lack it.
     Script { target: DispatchTarget, kind: ScriptCall },
     /// Ask the primaries of all groups about scripts or functions.
-    Scripts { command: ScriptCommand, spec: &'static Spec },
+    Scripts(ScriptCommand),
     /// Ask the primaries of all groups.
     AllGroups(AllGroups),
     /// Go on with the scan of a key, whose slot this is.
@@ -255,7 +255,7 @@ fn refused_by(access: Access, spec: &Spec) -> Option<RefusalReason> {
     }
 }
 
-fn forward(routes: &ProductRoutes, serve_check: ServeCheck, slot: SlotId, spec: &Spec) -> Dispatch {
+pub(super) fn forward(routes: &ProductRoutes, serve_check: ServeCheck, slot: SlotId, spec: &Spec) -> Dispatch {
     to_owner(routes, serve_check, slot, |group, epoch| DispatchTarget {
         group,
         slot: Some(slot),
@@ -286,7 +286,7 @@ pub(super) fn to_owner(
     }
 }
 
-fn any_server(routes: &ProductRoutes, serve_check: ServeCheck, spec: &Spec) -> Dispatch {
+pub(super) fn any_server(routes: &ProductRoutes, serve_check: ServeCheck, spec: &Spec) -> Dispatch {
     if serve_check != ServeCheck::Open {
         return Dispatch::Refuse(RefusalReason::ServeCheck(serve_check));
     }
@@ -300,6 +300,15 @@ fn any_server(routes: &ProductRoutes, serve_check: ServeCheck, spec: &Spec) -> D
         is_write: spec.is_write(),
         may_read_replica: false,
     })
+}
+
+/// What becomes of a call whose keys are not known, because of `error`.
+#[cold]
+fn invalid(routes: &ProductRoutes, serve_check: ServeCheck, spec: &Spec, error: InvalidCall) -> Dispatch {
+    match error.has_other_texts() {
+        true => any_server(routes, serve_check, spec),
+        false => Dispatch::Refuse(RefusalReason::Invalid(error)),
+    }
 }
 
 /// `dispatch`, if there are groups.
@@ -323,7 +332,7 @@ fn by_keys(
     scratch.shrink();
     scratch.positions.clear();
     if let Err(error) = spec.routing_keys(call, &mut scratch.positions) {
-        return Dispatch::Refuse(RefusalReason::Invalid(InvalidCall::new(spec, call, error)));
+        return invalid(routes, serve_check, spec, InvalidCall::new(spec, call, error));
     }
     let Some((&first, others)) = scratch.positions.split_first() else {
         return Dispatch::Refuse(RefusalReason::Invalid(InvalidCall::new(spec, call, KeysError::NoKeys)));
@@ -452,7 +461,7 @@ mod tests {
             Dispatch::Script { target: t, kind } => {
                 format!("{kind:?} to group {} write {} replica {}", t.group, t.is_write, t.may_read_replica)
             }
-            Dispatch::Scripts { command, .. } => format!("{command:?}"),
+            Dispatch::Scripts(command) => format!("{command:?}"),
             Dispatch::AllGroups(kind) => format!("all groups {kind:?}"),
             Dispatch::KeyScan(slot) => format!("key scan {slot}"),
             Dispatch::Transaction(command, _) => format!("transaction {command:?}"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     check::ServeCheck,
-    dispatch::{CallContext, Dispatch, DispatchTarget, RefusalReason, Scratch, to_owner},
+    dispatch::{CallContext, Dispatch, DispatchTarget, RefusalReason, Scratch, any_server, forward, to_owner},
     product::ProductView,
     worker::Worker,
 };
@@ -36,9 +36,17 @@ pub(super) fn dispatch_learnt(
     scratch: &mut Scratch,
 ) -> LearntDispatch {
     let refuse = |reason| LearntDispatch { decision: Dispatch::Refuse(reason), dedicated: false };
-    // The table has the command, and another arity.
-    if matches!(error, ResolveError::WrongArity(_)) {
-        return refuse(RefusalReason::Unresolved(error));
+    if let ResolveError::WrongArity(spec) = error {
+        // The module refuses the call, in its own words.
+        let differing = commands.and_then(ServerCommands::differing).filter(|_| spec.is_counted_by_module());
+        if !differing.is_some_and(|differing| differing.arity_allows(spec, call.len())) {
+            return refuse(RefusalReason::Unresolved(error));
+        }
+        let decision = match call.len() {
+            0 | 1 => any_server(routes, serve_check, spec),
+            _ => forward(routes, serve_check, routes.layout.slot(call.get(1)), spec),
+        };
+        return LearntDispatch { decision, dedicated: false };
     }
     let positions = scratch.positions();
     let command = match commands.and_then(|commands| commands.resolve(call, positions)) {

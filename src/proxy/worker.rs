@@ -308,7 +308,9 @@ impl Worker {
         let newest = self.catalogues.borrow().clone();
         for (id, product) in &*self.routes.products() {
             if let Some(catalogue) = newest.get(id) {
-                product.scripts.swap(catalogue);
+                if product.scripts.swap(catalogue) {
+                    self.bodies.flush(*id);
+                }
             }
         }
     }

@@ -1,7 +1,6 @@
 //! Sends the same generated calls to a cluster of three groups and to one plain server, and shows every reply and every key
-//! that differs, but for the table of deviations. The exit code is 1 if something differs. `PONTOON_SEED` chooses the seed,
-//! `PONTOON_CALLS` the number of replies.
-//! usage: comparison [redis-7 | redis-8 | valkey-8]...   without arguments: all
+//! that differs, but for the table of deviations. The exit code is 1 if something differs.
+//! usage: comparison [--seed N] [--calls N] [redis-7 | redis-8 | valkey-8]...   without names: all
 
 use std::process::ExitCode;
 
@@ -19,16 +18,39 @@ use cluster_tests::{
 /// Clients, each of a node and of the plain server.
 const CONNECTIONS: usize = 4;
 const GROUPS: u16 = 3;
-const REPLIES: u64 = 30_000;
+const REPLIES: usize = 30_000;
 const SEED: u64 = 20_261_130;
+const KINDS: [(&str, Kind); 3] = [("redis-7", Kind::Machine), ("redis-8", Kind::Redis8), ("valkey-8", Kind::Valkey8)];
 
-/// A number in the environment.
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+/// What is compared.
+struct Options {
+    seed: u64,
+    replies: usize,
+    /// Kinds of servers; empty: all.
+    kinds: Vec<String>,
+}
+
+impl Options {
+    fn of(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self { seed: SEED, replies: REPLIES, kinds: Vec::new() };
+        while let Some(arg) = args.next() {
+            let mut number = || {
+                let value = args.next().ok_or(format!("{arg} needs a number"))?;
+                value.parse::<u64>().map_err(|error| format!("{arg} {value}: {error}"))
+            };
+            match arg.as_str() {
+                "--seed" => options.seed = number()?,
+                "--calls" => options.replies = usize::try_from(number()?).map_err(|error| error.to_string())?,
+                _ if KINDS.iter().any(|(name, _)| *name == arg) => options.kinds.push(arg),
+                _ => return Err(format!("unknown argument '{arg}'")),
+            }
+        }
+        Ok(options)
+    }
 }
 
 /// Whether nothing differs from a server of this kind.
-fn compare(name: &str, kind: Kind) -> bool {
+fn compare(name: &str, kind: Kind, Options { seed, replies, .. }: &Options) -> bool {
     let options = RedisOptions { kind, ..RedisOptions::default() };
     let mut cluster = Cluster::start(3);
     for gid in 1..=GROUPS {
@@ -39,10 +61,9 @@ fn compare(name: &str, kind: Kind) -> bool {
     let reference = cluster.servers[reference].port;
     let servers: Vec<u16> = cluster.servers[..usize::from(GROUPS)].iter().map(|server| server.port).collect();
     let nodes: Vec<u16> = cluster.nodes.iter().map(|node| node.client_port).collect();
-    let (seed, replies) = (setting("PONTOON_SEED", SEED), setting("PONTOON_CALLS", REPLIES));
     let mut run = Run::new(Subject::Cluster, &nodes, reference, &servers, CONNECTIONS);
-    let mut generator = differential::generator(seed, reference, CONNECTIONS);
-    differential::play(&mut run, &mut generator, usize::try_from(replies).unwrap_or(usize::MAX));
+    let mut generator = differential::generator(*seed, reference, CONNECTIONS);
+    differential::play(&mut run, &mut generator, *replies);
     println!(
         "{name}, seed {seed}: {:?}, {} of {} commands, {} differences",
         run.tally,
@@ -60,12 +81,14 @@ fn compare(name: &str, kind: Kind) -> bool {
 }
 
 fn main() -> ExitCode {
-    let kinds = [("redis-7", Kind::Machine), ("redis-8", Kind::Redis8), ("valkey-8", Kind::Valkey8)];
-    let chosen: Vec<String> = std::env::args().skip(1).collect();
-    let differing = kinds
-        .into_iter()
-        .filter(|(name, _)| chosen.is_empty() || chosen.iter().any(|other| other == name))
-        .filter(|(name, kind)| !compare(name, *kind))
-        .count();
+    let options = match Options::of(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    };
+    let chosen = |name: &str| options.kinds.is_empty() || options.kinds.iter().any(|other| other == name);
+    let differing = KINDS.iter().filter(|(name, kind)| chosen(name) && !compare(name, *kind, &options)).count();
     if differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,7 +1,10 @@
 //! Where a node answers otherwise than one Redis, and why: the only differences that the comparison accepts.
 //! docs/commands.md has this table; a test holds the two equal.
 
-use pontoon::commands::{Flags, Handling, InvalidCall, KeysError};
+use pontoon::{
+    commands::{Flags, Handling, InvalidCall, KeysError},
+    model::scan_cursor::canonical_cursor,
+};
 
 use super::{case::Case, reply::Reply};
 
@@ -37,8 +40,28 @@ pub const DEVIATIONS: &[Deviation] = &[
         node: "`ERR 'NAME': ` and the reason",
         reason: "they concern one server, or bypass the cluster",
         wanted: Wanted::Alone(|case| match case.resolved.ok()?.handling {
+            // Redis refuses these, too.
+            Handling::Refused(_) if case.is_queued() && case.resolved.ok()?.flags.contains(Flags::NO_MULTI) => {
+                Some(Reply::error("ERR Command not allowed inside a transaction"))
+            }
             Handling::Refused(why) => Some(Reply::error(&format!("ERR '{}': {why}", case.name()))),
             _ => None,
+        }),
+    },
+    Deviation {
+        calls: "`HSCAN` `SSCAN` `ZSCAN` with another cursor than 0 in `MULTI`",
+        redis: "queues them",
+        node: "`ERR 'NAME' with another cursor than 0 is not executed in a transaction by this proxy. Send it without MULTI`; `EXEC` \
+            answers `EXECABORT`",
+        reason: "the cursor is valid for one process of a server, and only the node knows for which",
+        wanted: Wanted::Alone(|case| {
+            let spec = case.resolved.ok().filter(|spec| spec.handling == Handling::Cursor && case.is_queued())?;
+            canonical_cursor(&case.call[2]).is_some_and(|cursor| cursor != 0).then(|| {
+                Reply::error(&format!(
+                    "ERR '{}' with another cursor than 0 is not executed in a transaction by this proxy. Send it without MULTI",
+                    spec.name
+                ))
+            })
         }),
     },
     Deviation {
@@ -58,7 +81,8 @@ pub const DEVIATIONS: &[Deviation] = &[
         reason: "the keys may belong to different servers, now or after a migration",
         wanted: Wanted::Alone(|case| {
             let slots = case.slots.as_ref().ok()?;
-            let is_whole = case.resolved.ok()?.handling.is_of_slot() || case.name() == "watch" || case.is_queued();
+            let spec = case.resolved.ok()?;
+            let is_whole = spec.handling.is_of_slot() || spec.runs_script() || spec.name == "watch" || case.is_queued();
             (is_whole && slots.len() > 1 && !is_of_unknown_database(case)).then(|| Reply::error(CROSSSLOT))
         }),
     },
@@ -108,14 +132,14 @@ pub const DEVIATIONS: &[Deviation] = &[
         }),
     },
     Deviation {
-        calls: "commands over all groups (`DBSIZE` `SCAN` `KEYS` `FLUSHALL` ...) in `MULTI`",
+        calls: "commands over all groups (`DBSIZE` `SCAN` `KEYS` `FLUSHALL` `SCRIPT LOAD` `FUNCTION LOAD` ...) in `MULTI`",
         redis: "queues them",
         node: "`ERR 'NAME' concerns all groups of the product and is not executed in a transaction, which runs in one group. Call \
             it without MULTI`; `EXEC` answers `EXECABORT`",
         reason: "a transaction is executed by one server",
         wanted: Wanted::Alone(|case| {
             let spec = case.resolved.ok().filter(|spec| case.is_queued() && !spec.flags.contains(Flags::NO_MULTI))?;
-            matches!(spec.handling, Handling::AllGroups(_)).then(|| {
+            matches!(spec.handling, Handling::AllGroups(_) | Handling::Scripts(_)).then(|| {
                 Reply::error(&format!(
                     "ERR '{}' concerns all groups of the product and is not executed in a transaction, which runs in one group. \
                      Call it without MULTI",
@@ -173,19 +197,18 @@ pub const DEVIATIONS: &[Deviation] = &[
         }),
     },
     Deviation {
-        calls: "`HSCAN` `SSCAN` `ZSCAN` with another cursor than 0 in `MULTI`",
-        redis: "queues them",
-        node: "`ERR 'NAME' with another cursor than 0 is not executed in a transaction by this proxy. Send it without MULTI`; `EXEC` \
-            answers `EXECABORT`",
-        reason: "the cursor is valid for one process of a server, and only the node knows for which",
-        wanted: Wanted::Alone(|case| {
-            let spec = case.resolved.ok().filter(|spec| spec.handling == Handling::Cursor && case.is_queued())?;
-            (case.word(2) != "0").then(|| {
-                Reply::error(&format!(
-                    "ERR '{}' with another cursor than 0 is not executed in a transaction by this proxy. Send it without MULTI",
-                    spec.name
-                ))
-            })
+        calls: "`CLIENT SETNAME`, `SETINFO` and `HELLO SETNAME` of a text with a NUL",
+        redis: "Redis 8 and Valkey accept it: they look at the text up to the NUL",
+        node: "`ERR Client names cannot contain spaces, newlines or special characters.` and the like, as Redis 7",
+        reason: "the bytes behind the NUL would break the lines of `CLIENT LIST`",
+        wanted: Wanted::Beside(|case, redis| {
+            let has_nul = case.call.iter().any(|word| word.contains(&0));
+            let text = match case.name() {
+                "client|setname" | "hello" => "ERR Client names cannot contain spaces, newlines or special characters.",
+                "client|setinfo" => "ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.",
+                _ => return None,
+            };
+            (has_nul && !redis.is_error()).then(|| Reply::error(text))
         }),
     },
 ];

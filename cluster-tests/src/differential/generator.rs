@@ -31,7 +31,7 @@ pub struct Step {
 pub enum Unit {
     /// Single calls. Those that are pending are left out.
     Singles(Step),
-    /// Calls that belong together: all are left out if one is pending.
+    /// Calls that belong together, but for those that are pending.
     Sequence(Vec<Step>),
     /// A call that blocks, after other calls of its connection, and what another connection sends then.
     Blocked { before: Step, blocked: Call, then: Step },

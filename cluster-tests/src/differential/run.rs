@@ -168,15 +168,18 @@ impl Run {
     }
 
     fn sequence(&mut self, steps: &[Step]) {
-        let cases = follow(steps, |case| self.alone(case).is_some());
-        let all = || cases.iter().flatten();
-        if all().any(|case| self.is_pending(case)) {
-            self.tally.pending += all().count();
-            return;
+        let mut steps = steps.to_vec();
+        for step in &mut steps {
+            let before = step.calls.len();
+            step.calls.retain(|call| !self.is_pending(&Case::new(call.clone())));
+            self.tally.pending += before - step.calls.len();
         }
+        let cases = follow(&steps, |case| self.alone(case).is_some());
+        let all = || cases.iter().flatten();
         self.tally.transactions += usize::from(all().any(|case| case.name() == "multi"));
-        if all().any(|case| case.transaction.is_some() && self.alone(case).is_some()) {
-            return self.refused_transaction(steps, &cases);
+        let is_transaction = |case: &Case| case.is_queued() || (case.transaction.is_some() && case.name() == "watch");
+        if all().any(|case| is_transaction(case) && self.alone(case).is_some()) {
+            return self.refused_transaction(&steps, &cases);
         }
         for (step, cases) in steps.iter().zip(&cases) {
             self.cases(step.connection, cases, step.is_pipeline);
@@ -276,7 +279,11 @@ impl Run {
                 "multi" => is_refused,
                 _ => is_refused && case.is_queued(),
             });
-            let inside: Vec<Asked> = inside.map(|case| (case.clone(), false)).collect();
+            let mut inside: Vec<Asked> = inside.map(|case| (case.clone(), false)).collect();
+            // Of two WATCHes, one may have been refused.
+            if !is_refused && !inside.is_empty() {
+                inside.push((Case::new(words("UNWATCH")), false));
+            }
             let (exchanges, end) = self.pairs[step.connection].exchange(&inside);
             if let Err(why) = end {
                 return self.broken(step.connection, &why);

@@ -2,12 +2,14 @@
 //! in the reply to `COMMAND`. Knows nothing of how servers are asked.
 
 mod command;
+mod differing;
 mod identity;
 mod keys;
 mod offered;
 mod product;
 
 pub use command::{LearntCommand, ReportedCommand};
+pub use differing::DifferingCommands;
 pub use identity::{RedisVersion, ServerIdentity};
 pub use keys::{KeyCount, KeySearch, ReportedKeys};
 pub use offered::OfferedCommands;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    DifferingCommands,
     command::{LearntCommand, ReportedCommand, is_in_table},
     identity::ServerIdentity,
 };
@@ -23,6 +24,8 @@ pub struct OfferedCommands {
     with_subcommands: bool,
     pub(super) learnt: BTreeMap<String, LearntCommand>,
     pub(super) identity: ServerIdentity,
+    /// Those of the table that the server describes otherwise.
+    pub differing: DifferingCommands,
 }
 
 impl OfferedCommands {
@@ -32,7 +35,7 @@ impl OfferedCommands {
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         let names: BTreeSet<String> = names.into_iter().take(NAMES_MAX).map(|name| name.to_ascii_lowercase()).collect();
         let with_subcommands = names.iter().any(|name| name.contains('|'));
-        Self { names, with_subcommands, learnt: BTreeMap::new(), identity: ServerIdentity::default() }
+        Self { names, with_subcommands, ..Self::default() }
     }
 
     /// Records what the server is.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{LearntCommand, OfferedCommands, RedisVersion};
+use super::{DifferingCommands, LearntCommand, OfferedCommands, RedisVersion};
 use crate::commands::{Args, keys::KeysError};
 
 /// The commands of the primaries of a product's groups.
@@ -68,6 +68,12 @@ impl ServerCommands {
             });
         }
         common
+    }
+
+    /// The commands of the table that the servers of the first group describe otherwise.
+    #[must_use]
+    pub fn differing(&self) -> Option<&DifferingCommands> {
+        self.offered.first().map(|offered| &offered.differing)
     }
 
     /// The commands that the table does not have and that are served, and their containers, by name.

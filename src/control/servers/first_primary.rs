@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::libraries::{list, make_equal, open};
+use super::libraries::{Turn, list, make_equal, open};
 use crate::{
     model::{ids::HostPort, script::ScriptCatalogue, secret::Credentials},
     plan::libraries::Libraries,
@@ -12,6 +12,8 @@ use crate::{
 /// The primary that a change of libraries is tried at, brought to the catalogue before.
 pub struct FirstPrimary {
     client: Client,
+    /// Nobody else changes its libraries meanwhile.
+    _turn: Turn,
     /// Its libraries.
     pub before: Libraries,
 }
@@ -26,11 +28,12 @@ impl FirstPrimary {
         catalogue: &ScriptCatalogue,
         by: Instant,
     ) -> Result<Self, String> {
+        let turn = Turn::at(login.0).await;
         let opened = async {
             let mut client = open(login.0, login.1, &login.2, by).await?;
             make_equal(&mut client, catalogue, by).await?;
             let before = list(&mut client, by).await?;
-            Ok::<_, RedisError>(Self { client, before })
+            Ok::<_, RedisError>(Self { client, _turn: turn, before })
         };
         opened.await.map_err(|error| error.to_string())
     }

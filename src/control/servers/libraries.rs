@@ -4,11 +4,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{Arc, LazyLock, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -20,6 +22,7 @@ use crate::{
         ids::{Epoch, HostPort},
         script::ScriptCatalogue,
         secret::Credentials,
+        state::ClusterState,
     },
     panics,
     plan::libraries::{Libraries, LibraryFix, LibraryTarget, fixes, missing},
@@ -34,6 +37,29 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const ASK_INTERVAL: Duration = Duration::from_secs(30);
 /// How many servers are asked at the same time.
 const CONCURRENT_MAX: usize = 16;
+
+/// Those whose turn it is to change the libraries of a server, by server.
+static TURNS: LazyLock<std::sync::Mutex<BTreeMap<HostPort, Arc<Mutex<()>>>>> = LazyLock::new(Default::default);
+
+/// The right to change the libraries of one server. Two that compare a server with the catalogue at the same time, one of them
+/// with an older version, would undo what the other has done, or fail because it is done.
+#[derive(Debug)]
+pub struct Turn {
+    _guard: OwnedMutexGuard<()>,
+}
+
+impl Turn {
+    /// Waits for the turn at a server. Whoever has it gives it back after [`ACT_MAX`] or two.
+    pub async fn at(addr: &HostPort) -> Self {
+        let of_server = {
+            let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+            // Nobody waits for the others.
+            turns.retain(|other, turn| other == addr || Arc::strong_count(turn) > 1);
+            turns.entry(addr.clone()).or_default().clone()
+        };
+        Self { _guard: of_server.lock_owned().await }
+    }
+}
 
 /// Connects to a server as the control user. `name`: of the connection.
 ///
@@ -166,8 +192,14 @@ impl LibraryController {
         let due: Vec<_> = targets.iter().filter(|t| due(t) && !self.busy.contains(&t.addr)).cloned().collect();
         for target in due.into_iter().take(CONCURRENT_MAX.saturating_sub(self.busy.len())) {
             self.busy.insert(target.addr.clone());
-            let name = connection_name(ctx);
+            let (name, state) = (connection_name(ctx), ctx.consensus.state());
             self.tasks.spawn(async move {
+                let _turn = Turn::at(&target.addr).await;
+                // The catalogue may have changed while others had their turn.
+                let newest = newest(&state.borrow(), &target);
+                let Some(target) = newest else {
+                    return (target.addr.clone(), version(&target), Err("it is not a primary any more".into()));
+                };
                 let done = timeout(ACT_MAX, act(&target, &name)).await;
                 let done = done.unwrap_or_else(|_| Err("it does not answer".into()));
                 (target.addr.clone(), version(&target), done)
@@ -178,6 +210,15 @@ impl LibraryController {
 
 fn connection_name(ctx: &LeaderContext) -> String {
     format!("pt:{}:libraries:{}", ctx.cluster, ctx.me)
+}
+
+/// The target with the catalogue as it is now. `None`: the server is no primary of its group any more.
+fn newest(state: &ClusterState, target: &LibraryTarget) -> Option<LibraryTarget> {
+    let product = state.products.values().find(|product| {
+        let primary = product.groups.get(&target.group).and_then(|group| group.servers.first());
+        primary.is_some_and(|primary| primary.addr == target.addr)
+    })?;
+    Some(LibraryTarget { catalogue: product.scripts.clone(), ..target.clone() })
 }
 
 fn version(target: &LibraryTarget) -> (Epoch, String) {

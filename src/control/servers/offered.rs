@@ -4,7 +4,7 @@
 use tokio::time::Instant;
 
 use crate::{
-    commands::{KeyCount, KeySearch, OfferedCommands, ReportedCommand, ReportedKeys},
+    commands::{DifferingCommands, KeyCount, KeySearch, OfferedCommands, ReportedCommand, ReportedKeys},
     redis::{Client, RedisError, Reply},
 };
 
@@ -18,6 +18,8 @@ pub async fn offered_commands(client: &mut Client, deadline: Instant) -> Result<
             let names = reply.items().unwrap_or_default().iter();
             let mut offered = OfferedCommands::new(names.filter_map(|name| name.text().map(str::to_owned)));
             let unknown: Vec<String> = offered.unknown().map(str::to_owned).collect();
+            let described = client.ask(&[b"COMMAND"], deadline).await?;
+            offered.differing = differing(&described);
             if !unknown.is_empty() {
                 let mut ask = vec![b"COMMAND".as_slice(), b"INFO"];
                 ask.extend(unknown.iter().map(String::as_bytes));
@@ -31,11 +33,18 @@ pub async fn offered_commands(client: &mut Client, deadline: Instant) -> Result<
             let reply = client.ask(&[b"COMMAND"], deadline).await?;
             let described: Vec<_> = reply.items().unwrap_or_default().iter().filter_map(reported).collect();
             let mut offered = OfferedCommands::new(described.iter().map(|command| command.name.clone()));
+            offered.differing = DifferingCommands::of(&described);
             offered.learn(described);
             Ok(offered)
         }
         Err(error) => Err(error),
     }
+}
+
+/// The commands of the table that a server describes otherwise, from its reply to COMMAND.
+fn differing(described: &Reply) -> DifferingCommands {
+    let described: Vec<_> = described.items().unwrap_or_default().iter().filter_map(reported).collect();
+    DifferingCommands::of(&described)
 }
 
 /// An element of the reply to COMMAND: ten values of Redis 7, seven of Redis 6. `None`: it is not.

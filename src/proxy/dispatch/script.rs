@@ -1,7 +1,7 @@
 //! Where calls of scripts and functions go, and commands about them.
 //! Knows nothing of what a server has.
 
-use super::{CallContext, Dispatch, DispatchTarget, RefusalReason, Scratch, forward};
+use super::{CallContext, Dispatch, DispatchTarget, RefusalReason, Scratch, forward, invalid};
 use crate::{
     commands::{Args, InvalidCall, ScriptCall, ScriptCommand, Spec},
     model::{ids::SlotId, route::ProductRoutes, script::ScriptDigest},
@@ -23,7 +23,7 @@ pub(super) fn scripts(
     if routes.groups.is_empty() {
         return Dispatch::Refuse(RefusalReason::NoServers);
     }
-    Dispatch::Scripts { command, spec }
+    Dispatch::Scripts(command)
 }
 
 pub(super) fn script(
@@ -40,7 +40,7 @@ pub(super) fn script(
     scratch.shrink();
     scratch.positions.clear();
     if let Err(error) = spec.keys(call, &mut scratch.positions) {
-        return Dispatch::Refuse(RefusalReason::Invalid(InvalidCall::new(spec, call, error)));
+        return invalid(routes, serve_check, spec, InvalidCall::new(spec, call, error));
     }
     let (slot, keyless) = match scratch.positions.split_first() {
         None => (slot_of_name(routes, kind, call.get(1)), true),

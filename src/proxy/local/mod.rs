@@ -34,10 +34,7 @@ use super::{
 use crate::{
     commands::{Args, Local, ServerCommands},
     model::route::ProductRoutes,
-    resp::{
-        number,
-        write,
-    },
+    resp::{number, write},
 };
 
 /// Longest name of a client, in bytes. Redis has no limit, but a name occupies memory as long as the client is
@@ -45,7 +42,7 @@ use crate::{
 const NAME_MAX: usize = 256;
 
 /// Bytes of a client's own text that an error repeats; the same as in Redis.
-const QUOTED_MAX: usize = 128;
+pub(super) const QUOTED_MAX: usize = 128;
 
 /// What the session does after the reply.
 #[derive(Clone, Copy, Debug, Default)]

@@ -90,7 +90,7 @@ impl Operation {
             Dispatch::Refuse(refusal) => return Err(Tried::Refused(refusal.to_string())),
             Dispatch::Split { .. }
             | Dispatch::LargeSplit { .. }
-            | Dispatch::Scripts { .. }
+            | Dispatch::Scripts(_)
             | Dispatch::AllGroups(_)
             | Dispatch::Node(_)
             | Dispatch::KeyScan(_)

@@ -12,9 +12,12 @@ use super::{
     primaries::{GroupReply, first_error},
 };
 use crate::{
-    commands::{Args, Spec},
+    commands::Args,
     model::ids::HostPort,
-    proxy::scripts::{LibraryRequest, ScriptChange},
+    proxy::{
+        local::QUOTED_MAX,
+        scripts::{LibraryRequest, ScriptChange},
+    },
     resp::write,
 };
 
@@ -39,6 +42,14 @@ impl Operation {
             (None, None) => write::simple(&mut reply, "OK"),
         }
         self.finish(&reply);
+    }
+
+    /// What Redis answers to a subcommand with too many arguments whose arity allows any number. It repeats the name as the
+    /// client wrote it.
+    fn refuse_arguments(self) {
+        let name = self.argument(1);
+        let name = String::from_utf8_lossy(&name[..name.len().min(QUOTED_MAX)]).into_owned();
+        self.refuse(&format!("ERR unknown subcommand or wrong number of arguments for '{name}'. Try FUNCTION HELP."));
     }
 }
 
@@ -66,10 +77,10 @@ pub(super) async fn delete(operation: Operation) {
 }
 
 /// FUNCTION FLUSH [ASYNC|SYNC].
-pub(super) async fn flush(operation: Operation, spec: &'static Spec) {
+pub(super) async fn flush(operation: Operation) {
     let len = operation.call().len();
     if len > 3 {
-        return operation.refuse(&wrong_arguments(spec));
+        return operation.refuse_arguments();
     }
     if len == 3 {
         let mode = operation.argument(2);
@@ -81,20 +92,14 @@ pub(super) async fn flush(operation: Operation, spec: &'static Spec) {
 }
 
 /// FUNCTION RESTORE payload [FLUSH|APPEND|REPLACE]. A server checks the arguments.
-pub(super) async fn restore(operation: Operation, spec: &'static Spec) {
+pub(super) async fn restore(operation: Operation) {
     let len = operation.call().len();
     if len > 4 {
-        return operation.refuse(&wrong_arguments(spec));
+        return operation.refuse_arguments();
     }
     let payload = operation.argument(2);
     let policy = if len == 4 { operation.argument(3) } else { Bytes::new() };
     operation.change_libraries(ScriptChange::RestoreLibraries { payload, policy }).await;
-}
-
-/// What Redis answers to a subcommand with too many arguments whose arity allows any number.
-fn wrong_arguments(spec: &Spec) -> String {
-    let subcommand = spec.name.split('|').next_back().unwrap_or_default();
-    format!("ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try FUNCTION HELP.")
 }
 
 /// FUNCTION LIST, FUNCTION DUMP: all primaries have the same libraries.

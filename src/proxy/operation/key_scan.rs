@@ -1,12 +1,12 @@
 //! HSCAN, SSCAN and ZSCAN: the cursor of a server process means nothing to another one, so the client gets it with a mark of
 //! the process, and another process begins at 0 (decision 0027). Knows nothing of the options, which the server reads.
 
-use super::{Operation, StepError, StepSlots, all_groups::cursor, step::received};
+use super::{Operation, StepError, StepSlots, step::received};
 use crate::{
     commands::Args,
     model::{
         ids::SlotId,
-        scan_cursor::{key_cursor_at_server, key_cursor_for_client},
+        scan_cursor::{canonical_cursor, key_cursor_at_server, key_cursor_for_client},
     },
     proxy::{dispatch::RefusalReason, pieces::Pieces},
     resp::{
@@ -31,8 +31,8 @@ pub(in crate::proxy) async fn run(operation: Operation, slot: SlotId) {
 async fn scanned(operation: &Operation, slot: SlotId) -> Result<Pieces, String> {
     let call = operation.call();
     let text = |error: StepError| error.text().to_owned();
-    // The server refuses an invalid cursor, as it is.
-    let cursor = cursor(call.get(CURSOR_AT)).ok();
+    // What no server has returned is sent as it is: servers of some versions refuse it.
+    let cursor = canonical_cursor(call.get(CURSOR_AT));
     let mut deadline = None;
     loop {
         operation.may_serve()?;

@@ -19,8 +19,8 @@ use tokio::time::{Instant, timeout_at};
 pub(super) use all_groups::run as run_over_all_groups;
 pub(super) use functions::call_after_loading;
 pub(super) use key_scan::run as scan_key;
-pub(super) use node::{describe as describe_clients, kill as kill_clients, run as run_at_node};
 pub(super) use local::run as run_local;
+pub(super) use node::{describe as describe_clients, kill as kill_clients, run as run_at_node};
 pub(super) use scripts::{repeat_with_body, run as run_about_scripts};
 pub(super) use step::{Blocks, Step, StepError, StepRequest, StepResult, StepSlots, or_unknown, received, send_step};
 

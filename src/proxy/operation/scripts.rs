@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     clock,
-    commands::{Args, ScriptCommand, Spec},
+    commands::{Args, ScriptCommand},
     model::{
         ids::HostPort,
         script::{CatalogueLimits, ScriptDigest},
@@ -36,7 +36,7 @@ const CHANGE_MAX: Duration = Duration::from_secs(11);
 const CATALOGUE_MAX: Duration = Duration::from_secs(1);
 
 /// Runs a command about scripts or functions.
-pub(in crate::proxy) async fn run(operation: Operation, command: ScriptCommand, spec: &'static Spec) {
+pub(in crate::proxy) async fn run(operation: Operation, command: ScriptCommand) {
     match command {
         ScriptCommand::ScriptLoad => load(operation).await,
         ScriptCommand::ScriptExists => exists(operation).await,
@@ -46,8 +46,8 @@ pub(in crate::proxy) async fn run(operation: Operation, command: ScriptCommand, 
         ScriptCommand::FunctionKill => kill(operation, b"FUNCTION").await,
         ScriptCommand::FunctionLoad => functions::load(operation).await,
         ScriptCommand::FunctionDelete => functions::delete(operation).await,
-        ScriptCommand::FunctionFlush => functions::flush(operation, spec).await,
-        ScriptCommand::FunctionRestore => functions::restore(operation, spec).await,
+        ScriptCommand::FunctionFlush => functions::flush(operation).await,
+        ScriptCommand::FunctionRestore => functions::restore(operation).await,
         ScriptCommand::FunctionStats => functions::stats(operation).await,
         ScriptCommand::FunctionList | ScriptCommand::FunctionDump => functions::ask_one(operation).await,
     }
@@ -93,7 +93,8 @@ async fn load(operation: Operation) {
     operation.finish(&reply);
 }
 
-/// 1 only if EVALSHA works at every group: a script of the catalogue is loaded where it is missing.
+/// 1 if EVALSHA works at every group. A script whose body this node knows is loaded where it is missing: one of the catalogue,
+/// or one that it has seen in an EVAL, if a server has accepted it.
 async fn exists(operation: Operation) {
     let call = operation.call();
     let catalogue = operation.session.product.scripts.catalogue();
@@ -101,7 +102,7 @@ async fn exists(operation: Operation) {
     let is_known = |digest: &Option<ScriptDigest>| digest.is_some_and(|digest| catalogue.body(&digest).is_some());
     let unknown: Vec<String> =
         digests.iter().filter(|digest| !is_known(digest)).flatten().map(ToString::to_string).collect();
-    let mut everywhere = vec![true; unknown.len()];
+    let (mut everywhere, mut somewhere) = (vec![true; unknown.len()], vec![false; unknown.len()]);
     if !unknown.is_empty() {
         let mut words: Vec<&[u8]> = vec![b"SCRIPT", b"EXISTS"];
         words.extend(unknown.iter().map(String::as_bytes));
@@ -110,34 +111,40 @@ async fn exists(operation: Operation) {
         for group in operation.ask_primaries(&request, Version::Resp2).await {
             match group.result {
                 Ok(reply) if reply.starts_with(b"-") => return operation.finish(&reply),
-                Ok(reply) => and(&mut everywhere, &reply),
+                Ok(reply) => note_exists(&reply, &mut everywhere, &mut somewhere),
                 Err(error) => return operation.refuse(error.text()),
             }
         }
     }
-    let mut found = everywhere.into_iter();
+    let product = operation.routes().id;
+    let is_seen = |digest: &ScriptDigest| operation.worker.bodies.get(product, digest).is_some();
+    let mut found = everywhere.into_iter().zip(somewhere);
     let mut reply = Vec::new();
     write::array(&mut reply, digests.len());
     for digest in &digests {
-        let exists = is_known(digest) || (digest.is_some() && found.next() == Some(true));
+        let exists = is_known(digest)
+            || digest.is_some_and(|digest| {
+                found.next().is_some_and(|(everywhere, somewhere)| everywhere || (somewhere && is_seen(&digest)))
+            });
         write::int(&mut reply, exists.into());
     }
     operation.finish(&reply);
 }
 
-/// Takes away from `everywhere` what is not in a reply of integers.
-fn and(everywhere: &mut [bool], reply: &[u8]) {
+/// Takes away from `everywhere` what is 0 in the reply of a group, and adds to `somewhere` what is 1.
+fn note_exists(reply: &[u8], everywhere: &mut [bool], somewhere: &mut [bool]) {
     let mut at = match header(reply, 1) {
         Header::Number(_, at) => at,
         Header::Incomplete | Header::Bad => return everywhere.fill(false),
     };
-    for exists in everywhere {
+    for (everywhere, somewhere) in everywhere.iter_mut().zip(somewhere) {
         match header(reply, at + 1) {
             Header::Number(number, next) => {
-                *exists &= number == 1;
+                *everywhere &= number == 1;
+                *somewhere |= number == 1;
                 at = next;
             }
-            Header::Incomplete | Header::Bad => *exists = false,
+            Header::Incomplete | Header::Bad => *everywhere = false,
         }
     }
 }

@@ -170,14 +170,16 @@ impl ProductScripts {
         self.catalogue.borrow().body(digest).cloned()
     }
 
-    /// Replaces the catalogue. After a SCRIPT FLUSH, no process surely has anything.
-    pub(super) fn swap(&self, catalogue: &Arc<ScriptCatalogue>) {
+    /// Replaces the catalogue. Returns whether there was a SCRIPT FLUSH: then no process surely has anything.
+    pub(super) fn swap(&self, catalogue: &Arc<ScriptCatalogue>) -> bool {
         let former = self.catalogue.replace(catalogue.clone());
         self.libraries_at.set(catalogue.libraries_at);
-        if former.flushed != catalogue.flushed {
+        let is_flushed = former.flushed != catalogue.flushed;
+        if is_flushed {
             self.forget_loaded();
         }
         self.swapped.notify_waiters();
+        is_flushed
     }
 
     /// Waits until the catalogue has what was changed at this log index.
@@ -225,11 +227,11 @@ mod tests {
         process.note_loaded(digest);
         let mut catalogue = ScriptCatalogue::default();
         catalogue.load_script(Bytes::from_static(b"return 1"), Epoch(5), 0, &CatalogueLimits::new(0, 1));
-        scripts.swap(&Arc::new(catalogue.clone()));
+        assert!(!scripts.swap(&Arc::new(catalogue.clone())));
         assert!(scripts.process(&"one".into()).has(&digest) && !scripts.process(&"two".into()).has(&digest));
         assert_eq!(scripts.body(&digest).unwrap(), "return 1");
         catalogue.flush_scripts(Epoch(6));
-        scripts.swap(&Arc::new(catalogue));
+        assert!(scripts.swap(&Arc::new(catalogue)));
         assert!(!process.has(&digest) && scripts.body(&digest).is_none());
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::Session;
 use crate::{
-    commands::{Local, Spec, Split},
+    commands::{Local, ResolveError, Spec, Split},
     model::{reads::ReadFrom, route::ProductRoutes},
     proxy::{
         backend::{Backend, InFlight, Requester, Unavailable},
@@ -139,15 +139,17 @@ impl Session {
                 count(&worker.stats.forwarded);
                 LargeSplit::start(worker, self, call, (kind, spec, muted));
             }
-            Dispatch::Scripts { command, spec } => {
+            Dispatch::Scripts(command) => {
                 if !self.is_settled() {
                     return Handled::Waiting;
                 }
                 self.count_request(worker, mode);
                 count(&worker.stats.forwarded);
-                Operation::start(worker, self, call, muted, |operation| run_about_scripts(operation, command, spec));
+                Operation::start(worker, self, call, muted, |operation| run_about_scripts(operation, command));
             }
-            Dispatch::AllGroups(_) | Dispatch::KeyScan(_) | Dispatch::Node(_) if !self.is_settled() => return Handled::Waiting,
+            Dispatch::AllGroups(_) | Dispatch::KeyScan(_) | Dispatch::Node(_) if !self.is_settled() => {
+                return Handled::Waiting;
+            }
             Dispatch::AllGroups(kind) => {
                 self.count_request(worker, mode);
                 count(&worker.stats.forwarded);
@@ -173,6 +175,12 @@ impl Session {
                 if routes.reads.own_writes && spec.is_write() {
                     self.note_write(ticket);
                 }
+            }
+            // The servers do not have it, and the error repeats the call.
+            Dispatch::WaitReplicas { spec }
+                if server_commands(worker, &self.product).is_some_and(|commands| !commands.has(spec.name)) =>
+            {
+                self.refuse_request(worker, mode, &local::unresolved(&ResolveError::Unknown, call));
             }
             Dispatch::WaitReplicas { spec } => {
                 if !self.is_settled() {
@@ -448,7 +456,7 @@ impl Session {
             // The routes have changed so much that a command of one server has become one of several.
             Dispatch::Split { .. }
             | Dispatch::LargeSplit { .. }
-            | Dispatch::Scripts { .. }
+            | Dispatch::Scripts(_)
             | Dispatch::AllGroups(_)
             | Dispatch::KeyScan(_)
             | Dispatch::Node(_)

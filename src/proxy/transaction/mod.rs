@@ -12,9 +12,13 @@ pub(super) use block::{Block, BlockReply};
 pub(super) use probe::Probe;
 pub(super) use watch::Watch;
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
-use crate::{commands::Local, model::ids::SlotId, resp::write};
+use crate::{
+    commands::{DifferingCommands, Local, ServerCommands},
+    model::ids::SlotId,
+    resp::write,
+};
 
 /// Room for the requests of a usual transaction, so that they are not copied while it grows.
 const USUAL_BYTES: usize = 1024;
@@ -42,6 +46,8 @@ pub(super) struct Transaction {
     refused: bool,
     /// Bytes that are charged to the session.
     charged: usize,
+    /// What the servers say of their commands. `None`: they were not asked yet.
+    commands: Option<Arc<ServerCommands>>,
 }
 
 /// A command of a transaction that the node answers itself.
@@ -54,7 +60,7 @@ struct LocalCall {
 }
 
 impl Transaction {
-    fn new() -> Self {
+    fn new(commands: Option<Arc<ServerCommands>>) -> Self {
         let mut requests = Vec::with_capacity(USUAL_BYTES);
         write::request(&mut requests, &[b"MULTI"]);
         Self {
@@ -68,7 +74,13 @@ impl Transaction {
             runs_script: false,
             refused: false,
             charged: 0,
+            commands,
         }
+    }
+
+    /// The commands that the servers describe otherwise than the table.
+    fn differing(&self) -> Option<&DifferingCommands> {
+        self.commands.as_ref()?.differing()
     }
 
     /// Number of commands.

@@ -9,12 +9,13 @@ use crate::{
         Args, Flags, Handling, InvalidCall, KeysError, Local, ResolveError, ScriptCall, Spec, TransactionCommand,
         resolve_numbered,
     },
-    model::{ids::SlotId, route::ProductRoutes},
+    model::{ids::SlotId, route::ProductRoutes, scan_cursor::canonical_cursor},
     proxy::{
         check::ServeCheck,
         client::ReplyMode,
         counters::count,
         dispatch::{CallContext, LOCAL_ARGS_MAX, RefusalReason},
+        learnt::server_commands,
         local,
         session::{Handled, Session},
         worker::Worker,
@@ -25,6 +26,8 @@ use crate::{
 /// The error for a transaction that needs the control user, as which no script may run.
 const SELECT_AND_SCRIPT: &str = "ERR a transaction that selects another database runs no scripts and functions, not \
     executed. Send SELECT before MULTI";
+
+const NOT_ALLOWED: &str = "ERR Command not allowed inside a transaction";
 
 const EXEC: Handling = Handling::Transaction(TransactionCommand::Exec);
 
@@ -51,6 +54,9 @@ impl Session {
         mode: ReplyMode,
     ) -> Handled {
         let in_transaction = self.client.borrow().transaction.is_some();
+        if in_transaction && self.refuses(spec) {
+            return self.refuse_in_transaction(worker, mode, NOT_ALLOWED);
+        }
         match command {
             TransactionCommand::Exec if in_transaction => return self.exec(worker, routes, serve_check, mode),
             TransactionCommand::Watch if !in_transaction => {
@@ -62,7 +68,8 @@ impl Session {
             }
             TransactionCommand::Unwatch => return self.queue(worker, routes, spec, call, mode),
             TransactionCommand::Multi if !in_transaction => {
-                self.client.borrow_mut().transaction = Some(Box::new(Transaction::new()));
+                self.client.borrow_mut().transaction =
+                    Some(Box::new(Transaction::new(server_commands(worker, &self.product))));
                 self.answer_request(worker, mode, &|out| write::simple(out, "OK"));
             }
             TransactionCommand::Discard if in_transaction => {
@@ -100,6 +107,12 @@ impl Session {
                 self.refuse_request(worker, mode, &local::unresolved(&ResolveError::WrongArity(spec), call));
                 return Handled::Done;
             }
+            // A module counts the arguments itself, when the command is executed.
+            Err(ResolveError::WrongArity(spec))
+                if spec.is_counted_by_module() && self.allows(spec, call) == Some(true) =>
+            {
+                spec
+            }
             Err(error) => return self.refuse_in_transaction(worker, mode, &local::unresolved(&error, call)),
         };
         match spec.handling {
@@ -114,8 +127,25 @@ impl Session {
                 self.close_with(worker, mode, why);
                 Handled::Done
             }
+            _ if self.allows(spec, call) == Some(false) => {
+                self.refuse_in_transaction(worker, mode, &format!("ERR {}", ResolveError::WrongArity(spec)))
+            }
             _ => self.queue(worker, routes, spec, call, mode),
         }
+    }
+
+    /// Whether the servers refuse the command between MULTI and EXEC, if that is known.
+    fn refuses(&self, spec: &Spec) -> bool {
+        let client = self.client.borrow();
+        let differing = client.transaction.as_ref().and_then(|transaction| transaction.differing());
+        differing.is_some_and(|differing| differing.is_refused_in_transactions(spec))
+    }
+
+    /// Whether the servers accept the number of arguments. `None`: not known.
+    fn allows(&self, spec: &Spec, call: &CallContext<'_>) -> Option<bool> {
+        let client = self.client.borrow();
+        let differing = client.transaction.as_ref().and_then(|transaction| transaction.differing());
+        differing.map(|differing| differing.arity_allows(spec, call.args.len()))
     }
 
     /// Queues a command, or refuses it, so that EXEC executes nothing.
@@ -193,14 +223,14 @@ fn check(
     worker: &Worker,
 ) -> Result<Queued, String> {
     if spec.flags.contains(Flags::NO_MULTI) {
-        return Err("ERR Command not allowed inside a transaction".into());
+        return Err(NOT_ALLOWED.into());
     }
     match spec.handling {
         Handling::Database if spec.leaves_databases(call, routes.databases) => {
             Err(RefusalReason::Invalid(InvalidCall::Database).to_string())
         }
         // Its cursor has a mark of a process, which only the node can read.
-        Handling::Cursor if call.get(2) != b"0" => Err(format!(
+        Handling::Cursor if canonical_cursor(call.get(2)).is_some_and(|cursor| cursor != 0) => Err(format!(
             "ERR '{}' with another cursor than 0 is not executed in a transaction by this proxy. Send it without MULTI",
             spec.name
         )),
@@ -242,7 +272,7 @@ fn of_slot(routes: &ProductRoutes, spec: &'static Spec, call: &CallContext<'_>) 
     if routes.rules.scripts_off && spec.runs_script() {
         return Err(RefusalReason::ScriptsOff(spec.name).to_string());
     }
-    if spec.is_single_key_at_1() {
+    if spec.is_single_key_at_1() && call.args.len() > 1 {
         return Ok(Queued::ForServer(Some(routes.layout.slot(call.get(1)))));
     }
     let mut positions = Vec::new();

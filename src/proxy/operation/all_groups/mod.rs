@@ -12,7 +12,6 @@ mod size;
 mod slots;
 mod walk;
 
-pub(super) use options::cursor;
 pub(super) use size::count_keys;
 
 use super::Operation;

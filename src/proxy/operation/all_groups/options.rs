@@ -70,7 +70,7 @@ pub(super) fn parse<'a, A: Args + ?Sized>(args: &'a A, first: usize) -> Result<(
 ///
 /// # Errors
 /// Returns the error of Redis.
-pub(in crate::proxy::operation) fn cursor(text: &[u8]) -> Result<u64, &'static str> {
+fn cursor(text: &[u8]) -> Result<u64, &'static str> {
     let (negative, digits) = match text.split_first() {
         Some((b'-', digits)) => (true, digits),
         Some((b'+', digits)) => (false, digits),

@@ -10,7 +10,12 @@ use super::{
     options::{ScanOptions, parse},
     walk::{GroupPage, Walk},
 };
-use crate::{commands::Args, model::route::ProductRoutes, proxy::pieces::Pieces, resp::write};
+use crate::{
+    commands::Args,
+    model::{route::ProductRoutes, scan_cursor::canonical_cursor},
+    proxy::pieces::Pieces,
+    resp::write::{self, Version},
+};
 
 /// Keys of one step: a server is busy with it for about two milliseconds, and a hold that begins waits no longer.
 const STEP_COUNT: u64 = 4096;
@@ -46,6 +51,11 @@ pub(super) async fn keys(operation: Operation) {
 /// The cursor and the keys of a SCAN. `None`: the client was closed.
 async fn scanned(operation: &Operation) -> Result<Option<(u64, FoundKeys)>, String> {
     let call = operation.call();
+    if canonical_cursor(call.get(1)).is_none()
+        && let Some(error) = refused_by_a_server(operation).await
+    {
+        return Err(error);
+    }
     let (cursor, options) = parse(&call, 1)?;
     let mut walk = Walk::of(operation, cursor).await?;
     let mut found = FoundKeys::default();
@@ -62,6 +72,15 @@ async fn scanned(operation: &Operation) -> Result<Option<(u64, FoundKeys)>, Stri
         }
     }
     Ok(Some((walk.cursor(&operation.routes())?, found)))
+}
+
+/// The error of a server for the cursor.
+async fn refused_by_a_server(operation: &Operation) -> Option<String> {
+    let mut request = Vec::new();
+    write::request(&mut request, &[b"SCAN", operation.call().get(1)]);
+    let reply = operation.ask_a_primary(&request, Version::Resp2).await.ok()?;
+    let error = reply.strip_prefix(b"-")?;
+    Some(String::from_utf8_lossy(error).trim_end().to_owned())
 }
 
 /// All keys with a pattern. `None`: the client was closed.

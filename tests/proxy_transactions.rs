@@ -377,7 +377,7 @@ fn what_a_sharded_system_cannot_do_is_refused_with_the_reason_and_nothing_is_exe
 #[test]
 fn limits_are_errors_when_a_command_is_queued() {
     let server = Redis::start();
-    let limits = Limits { transaction_commands_max: 3, transaction_bytes_max: 1000, ..Limits::default() };
+    let limits = Limits { transaction_commands_max: 3, transaction_bytes_max: 1000, watched_keys_max: 3, ..Limits::default() };
     let bed = Bed::start_with(&[&server.addr], limits, 1, |table| table);
     let mut client = bed.client();
     client.call("MULTI").expect("+OK\r\n");
@@ -391,6 +391,11 @@ fn limits_are_errors_when_a_command_is_queued() {
     assert!(client.line().contains("at most 1000 bytes (proxy.transaction_bytes_max)"));
     client.call("EXEC").expect("-EXECABORT Transaction discarded because of previous errors.\r\n");
     client.call("GET n").expect("$-1\r\n");
+    // Keys that are watched.
+    client.call("WATCH {a}1 {a}2").expect("+OK\r\n").call("WATCH {a}3 {a}4");
+    assert!(client.line().contains("at most 3 keys (proxy.watched_keys_max)"));
+    client.call("WATCH {a}3").expect("+OK\r\n").call("UNWATCH").expect("+OK\r\n");
+    client.call("WATCH {a}1 {a}2 {a}3").expect("+OK\r\n");
 }
 
 #[test]

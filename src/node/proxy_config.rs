@@ -64,6 +64,7 @@ pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks
             dedicated_max: proxy.dedicated_max,
             transaction_commands_max: proxy.transaction_commands_max,
             transaction_bytes_max: proxy.transaction_bytes_max,
+            watched_keys_max: proxy.watched_keys_max,
             dedicated_total_max: allowed.dedicated,
             memory_max: memory_max(proxy.memory_max),
             reply_max: proxy.reply_max,

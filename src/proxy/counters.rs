@@ -105,6 +105,8 @@ counters! {
     /// Transactions answered with nil by the node: a watched slot had another owner, or the connection with the watch was
     /// lost.
     transactions_unwatched "transactions_unwatched";
+    /// Commands of transactions, and WATCH, refused because of a limit.
+    transactions_refused "transaction_commands_refused";
     /// Scripts loaded at a server in front of a call.
     script_loads "script_loads";
     /// Calls of scripts repeated with the body, because the server did not have the script.

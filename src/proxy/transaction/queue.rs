@@ -306,12 +306,14 @@ impl Transaction {
     ) -> Result<(), String> {
         let limits = &worker.config.limits;
         if self.len() >= limits.transaction_commands_max {
+            count(&worker.stats.transactions_refused);
             return Err(format!(
                 "ERR a transaction has at most {} commands (proxy.transaction_commands_max), not executed. Use several",
                 limits.transaction_commands_max
             ));
         }
         if self.bytes() + call.bytes.len() > limits.transaction_bytes_max {
+            count(&worker.stats.transactions_refused);
             return Err(format!(
                 "ERR a transaction has at most {} bytes (proxy.transaction_bytes_max), not executed. Use several",
                 limits.transaction_bytes_max

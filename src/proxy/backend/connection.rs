@@ -22,6 +22,7 @@ use super::{
     incomplete::{Beginning, IncompleteReply},
     inflight::WITHHELD,
     refusals::{is_not_permitted, is_not_primary},
+    slow::SlowCheck,
 };
 use crate::{
     clock::boottime_ns,
@@ -334,10 +335,12 @@ impl Pump<'_> {
     /// Delivers all complete replies after check 2, and writes to each client's socket once.
     fn deliver(&mut self, bytes: &[u8]) -> Result<usize, String> {
         self.note_activity();
-        // Check 2 comes after the read that returned the replies, once for all of them.
+        // Check 2 comes after the read that returned the replies, once for all of them. So does the time of their arrival.
+        self.worker.clock.begin_batch();
         let check = ReplyCheck::new(self.worker, &self.backend.product);
         let confirm = self.backend.product.min_acks.get() > 0;
         let confirm_reads = confirm && self.backend.product.confirm_reads.get();
+        let slow = SlowCheck::new(self.worker);
         let mut at = 0;
         let mut swapped = false;
         let outcome = loop {
@@ -361,6 +364,7 @@ impl Pump<'_> {
                     } else {
                         entry
                     };
+                    slow.look_at(self.worker, self.backend, &entry);
                     self.note_swapped(&check, &entry, &mut swapped);
                     let passes = check.passes(&entry, &self.backend.product);
                     if beginning != Beginning::Kept {

@@ -42,10 +42,13 @@ impl Node {
     }
 
     fn clients(&self, count: usize) -> Vec<Client> {
-        (0..count).map(|_| self.bed.client()).map(|mut client| {
-            client.call("PING").expect("+PONG\r\n");
-            client
-        }).collect()
+        (0..count)
+            .map(|_| self.bed.client())
+            .map(|mut client| {
+                client.call("PING").expect("+PONG\r\n");
+                client
+            })
+            .collect()
     }
 
     fn other(&self) -> Client {
@@ -141,7 +144,9 @@ fn the_fields_of_a_client_are_true() {
     let me = id(client);
     client.call("CLIENT SETNAME job").expect("+OK\r\n");
     client.call("CLIENT SETINFO LIB-NAME lib").expect("+OK\r\n").call("CLIENT SETINFO lib-ver 1.2").expect("+OK\r\n");
-    client.call("CLIENT SETINFO LIB-VER a\nb").expect("-ERR LIB-VER cannot contain spaces, newlines or special characters.\r\n");
+    client
+        .call("CLIENT SETINFO LIB-VER a\nb")
+        .expect("-ERR LIB-VER cannot contain spaces, newlines or special characters.\r\n");
     client.call("CLIENT SETINFO foo b").expect("-ERR Unrecognized option 'foo'\r\n");
     client.call("SELECT 3").expect("+OK\r\n").call("CLIENT NO-EVICT ON").expect("+OK\r\n");
     client.call("CLIENT NO-TOUCH on").expect("+OK\r\n").call("GET k").expect("$-1\r\n");
@@ -166,7 +171,13 @@ fn the_fields_of_a_client_are_true() {
         assert_eq!(field(&line, name), want, "{line}");
     }
     assert!(field(&line, "fd").parse::<i32>().unwrap() > 2);
-    client.call("WATCH {a}1 {a}2").expect("+OK\r\n").call("MULTI").expect("+OK\r\n").call("SET {a}1 1").expect("+QUEUED\r\n");
+    client
+        .call("WATCH {a}1 {a}2")
+        .expect("+OK\r\n")
+        .call("MULTI")
+        .expect("+OK\r\n")
+        .call("SET {a}1 1")
+        .expect("+QUEUED\r\n");
     let line = shown(asker, me);
     assert_eq!((field(&line, "multi"), field(&line, "watch"), field(&line, "flags")), ("1", "2", "xeT"), "{line}");
     assert!(field(&line, "multi-mem").parse::<usize>().unwrap() > 0 && field(&line, "cmd") == "set", "{line}");
@@ -276,7 +287,11 @@ fn a_pause_of_writes_keeps_back_writes_only() {
     transaction.call("EXEC");
     script.call("EVAL return(1) 0");
     reader.call("GET k").expect("$-1\r\n").call("MULTI").expect("+OK\r\n").call("GET k").expect("+QUEUED\r\n");
-    reader.call("EXEC").expect("*1\r\n$-1\r\n").call("SET k").expect("-ERR wrong number of arguments for 'set' command\r\n");
+    reader
+        .call("EXEC")
+        .expect("*1\r\n$-1\r\n")
+        .call("SET k")
+        .expect("-ERR wrong number of arguments for 'set' command\r\n");
     other.call("SET {other} 1").expect("+OK\r\n");
     assert!(waits(writer, &mut other) && waits(transaction, &mut other) && waits(script, &mut other));
     let writer_id = number(reader, "CLIENT ID");
@@ -444,7 +459,7 @@ fn strangers_see_nothing() {
     }
     let mut client = bed.client();
     client.call("AUTH secret").expect("+OK\r\n");
-    assert_eq!(bulk(&mut client, "CLIENT LIST").lines().filter(|line| field(line, "user") == "default").count() , 1);
+    assert_eq!(bulk(&mut client, "CLIENT LIST").lines().filter(|line| field(line, "user") == "default").count(), 1);
 }
 
 /// The elements of a reply, those of nested arrays in parentheses.
@@ -465,11 +480,17 @@ fn slow_log(client: &mut Client, call: &str) -> Vec<(u64, String)> {
         let mut parts = entry.splitn(4, ' ').skip(2);
         (parts.next().unwrap().parse().unwrap(), parts.next().unwrap().trim_end_matches(')').to_owned())
     };
-    entries.split(") (").filter(|text| !text.is_empty()).fold(Vec::<String>::new(), |mut all, text| {
-        // Each entry begins with its id, and has a list of arguments inside.
-        all.push(text.trim_start_matches('(').to_owned());
-        all
-    }).iter().map(|text| entry(text)).collect()
+    entries
+        .split(") (")
+        .filter(|text| !text.is_empty())
+        .fold(Vec::<String>::new(), |mut all, text| {
+            // Each entry begins with its id, and has a list of arguments inside.
+            all.push(text.trim_start_matches('(').to_owned());
+            all
+        })
+        .iter()
+        .map(|text| entry(text))
+        .collect()
 }
 
 /// Lets the server answer nobody for a while.

@@ -42,10 +42,7 @@ const NAMED_MAX: usize = 8;
 
 impl Api {
     /// The clients of all nodes, or of one.
-    pub(super) async fn clients(
-        &self,
-        request: Request<ListClientsRequest>,
-    ) -> Result<Response<ClientsReply>, Status> {
+    pub(super) async fn clients(&self, request: Request<ListClientsRequest>) -> Result<Response<ClientsReply>, Status> {
         let was_forwarded = forward::was_forwarded(&request);
         let filter = request.into_inner().filter.unwrap_or_default();
         let own = self.own_filter(&filter)?;
@@ -74,7 +71,9 @@ impl Api {
         let own = self.own_filter(&filter)?;
         let says_which = filter.node != 0 || !filter.product.is_empty() || !own.is_empty();
         if !says_which {
-            return Err(CallFailure::Bad("say which clients: by id, address, user, name, age, product or node".into()).into());
+            return Err(
+                CallFailure::Bad("say which clients: by id, address, user, name, age, product or node".into()).into()
+            );
         }
         if was_forwarded {
             return Ok(Response::new(self.kill_own(&own, dry_run).await?));
@@ -227,7 +226,11 @@ impl Api {
             tokio::spawn(async move {
                 let node = note.node;
                 if let Err(status) = api.change_for(by, note, false).await {
-                    tracing::warn!(node, error = status.message(), "an event about closed clients could not be written");
+                    tracing::warn!(
+                        node,
+                        error = status.message(),
+                        "an event about closed clients could not be written"
+                    );
                 }
             });
         }

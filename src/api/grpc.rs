@@ -6,14 +6,15 @@ use tonic::{Request, Response, Status};
 use super::{Api, change::product, show};
 use crate::wire::pb::admin::{
     AddServerRequest, AssignSlotsRequest, CancelMigrationRequest, ChangeReply, ChangeScriptsRequest, ClientsReply,
-    CreateGroupRequest, CreateProductRequest, DrainGroupRequest, KillClientsRequest, ListClientsRequest, ListEventsReply, ListEventsRequest, ListGroupsReply,
-    ListGroupsRequest, ListMigrationsReply, ListMigrationsRequest, ListNodesReply, ListNodesRequest, ListProductsReply,
-    ListProductsRequest, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest, NoteClientsKilledRequest, NoteNodeLogRequest,
-    PauseMigrationRequest, PromoteRequest, RebalanceRequest, ReleaseSlotsRequest, RemoveGroupRequest,
-    RemoveNodeRequest, RemoveProductRequest, RemoveServerRequest, ResumeMigrationRequest, SetClusterRequest,
-    SetGroupRequest, SetMigrationRequest, SetNodeLogReply, SetNodeLogRequest, SetNodeRoleRequest, SetProductRequest,
-    SetServerRequest, ShowClusterReply, ShowClusterRequest, ShowGroupReply, ShowGroupRequest, StartMigrationRequest,
-    StatusReply, StatusRequest, admin_server::Admin,
+    CreateGroupRequest, CreateProductRequest, DrainGroupRequest, KillClientsRequest, ListClientsRequest,
+    ListEventsReply, ListEventsRequest, ListGroupsReply, ListGroupsRequest, ListMigrationsReply, ListMigrationsRequest,
+    ListNodesReply, ListNodesRequest, ListProductsReply, ListProductsRequest, ListSlotsReply, ListSlotsRequest,
+    LocateKeyReply, LocateKeyRequest, NoteClientsKilledRequest, NoteNodeLogRequest, PauseMigrationRequest,
+    PromoteRequest, RebalanceRequest, ReleaseSlotsRequest, RemoveGroupRequest, RemoveNodeRequest, RemoveProductRequest,
+    RemoveServerRequest, ResumeMigrationRequest, SetClusterRequest, SetGroupRequest, SetMigrationRequest,
+    SetNodeLogReply, SetNodeLogRequest, SetNodeRoleRequest, SetProductRequest, SetServerRequest, ShowClusterReply,
+    ShowClusterRequest, ShowGroupReply, ShowGroupRequest, StartMigrationRequest, StatusReply, StatusRequest,
+    admin_server::Admin,
 };
 
 type Changed = Result<Response<ChangeReply>, Status>;

@@ -111,8 +111,20 @@ where
     N: Grpc,
     <N as Service<http::Request<Body>>>::Future: Send,
 {
-    let Services { control, raft, node, secret, refused, hosts, source, leased, report, clients, clients_max, connections_max } =
-        services;
+    let Services {
+        control,
+        raft,
+        node,
+        secret,
+        refused,
+        hosts,
+        source,
+        leased,
+        report,
+        clients,
+        clients_max,
+        connections_max,
+    } = services;
     let leadership = control.log.leadership();
     let forwarded = ForwardedAuth(control.log.clone());
     let api = Api { control, leaders: Leaders::new(secret.clone()).calling_from(source), clients };

@@ -95,10 +95,10 @@ use crate::{
     },
     panics,
 };
+use inquiry::Workers;
 use memory::MemoryBudget;
 use permit::Permit;
 use report::SharedReport;
-use inquiry::Workers;
 
 /// Accepted connections that may wait for a worker, per worker. If there are more, the worker is far behind, and the
 /// acceptor closes the connection.

@@ -27,8 +27,20 @@ pub(super) static CONNECTION: &[Spec] = &[
             cmd("client|setname", 3, NOSCRIPT | LOADING | STALE, NONE, Handling::Local(Local::ClientSetname)),
             cmd("client|tracking", -3, NOSCRIPT | LOADING | STALE, NONE, Handling::Unsupported(why::TRACKING)),
             cmd("client|trackinginfo", 2, NOSCRIPT | LOADING | STALE, NONE, Handling::Local(Local::ClientTrackinginfo)),
-            cmd("client|unblock", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Node(NodeCommand::ClientUnblock)),
-            cmd("client|unpause", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Node(NodeCommand::ClientUnpause)),
+            cmd(
+                "client|unblock",
+                -3,
+                ADMIN | NOSCRIPT | LOADING | STALE,
+                NONE,
+                Handling::Node(NodeCommand::ClientUnblock),
+            ),
+            cmd(
+                "client|unpause",
+                2,
+                ADMIN | NOSCRIPT | LOADING | STALE,
+                NONE,
+                Handling::Node(NodeCommand::ClientUnpause),
+            ),
             cmd("client|setinfo", 4, NOSCRIPT | LOADING | STALE, NONE, Handling::Local(Local::ClientSetinfo)),
             cmd("client|no-touch", 3, NOSCRIPT | LOADING | STALE, NONE, Handling::Local(Local::ClientNoTouch)),
             // Valkey 8.

@@ -9,6 +9,7 @@ mod identity;
 mod incomplete;
 mod inflight;
 mod refusals;
+mod refused;
 mod script_load;
 mod slow;
 mod writing;

@@ -28,10 +28,9 @@ impl SlowCheck {
     pub(super) fn new(worker: &Worker) -> Self {
         match worker.config.limits.slow_request {
             None => Self { now_us: 0, limit_us: u32::MAX },
-            Some(limit) => Self {
-                now_us: worker.clock.micros(),
-                limit_us: u32::try_from(limit.as_micros()).unwrap_or(u32::MAX),
-            },
+            Some(limit) => {
+                Self { now_us: worker.clock.micros(), limit_us: u32::try_from(limit.as_micros()).unwrap_or(u32::MAX) }
+            }
         }
     }
 

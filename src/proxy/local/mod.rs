@@ -22,10 +22,7 @@ use super::{
 use crate::{
     commands::{self, Args, Local},
     model::route::ProductRoutes,
-    resp::{
-        number,
-        write,
-    },
+    resp::{number, write},
 };
 
 /// Longest name of a client, in bytes. Redis has no limit, but a name occupies memory as long as the client is

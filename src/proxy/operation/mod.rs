@@ -141,7 +141,9 @@ impl Operation {
     fn note_if_slow(&self) {
         let took = self.started.elapsed();
         let is_slow = self.worker.config.limits.slow_request.is_some_and(|limit| took >= limit);
-        let waits = |spec: &Spec| spec.flags.contains(Flags::BLOCKING) || matches!(spec.handling, Handling::Node(_) | Handling::WaitReplicas);
+        let waits = |spec: &Spec| {
+            spec.flags.contains(Flags::BLOCKING) || matches!(spec.handling, Handling::Node(_) | Handling::WaitReplicas)
+        };
         if is_slow && !resolve(&self.call()).is_ok_and(waits) {
             self.session.note_slow(&self.worker, &self.call(), took);
         }

@@ -60,7 +60,10 @@ impl Session {
             reply_bytes,
             waiting: replies.waiting(),
             replies_behind: replies.held() - reply_bytes,
-            memory: size_of::<Self>() + self.memory.unread_requests.get() + self.memory.charged_steps() + replies.memory(),
+            memory: size_of::<Self>()
+                + self.memory.unread_requests.get()
+                + self.memory.charged_steps()
+                + replies.memory(),
             is_full: self.blocked.get(),
             command: self.last_command.get().map_or("", |spec| spec.name),
             user: user(&client, &routes.auth).to_owned(),

@@ -8,11 +8,7 @@ use crate::{
     commands::{Args, Flags, Handling, ResolveError, Spec, TransactionCommand, resolve},
     model::route::ProductRoutes,
     proxy::{
-        check::ServeCheck,
-        client::Access,
-        dispatch::CallContext,
-        learnt::server_commands,
-        pause::Paused,
+        check::ServeCheck, client::Access, dispatch::CallContext, learnt::server_commands, pause::Paused,
         worker::Worker,
     },
 };

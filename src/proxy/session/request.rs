@@ -147,7 +147,9 @@ impl Session {
                 count(&worker.stats.forwarded);
                 Operation::start(worker, self, call, muted, |operation| run_about_scripts(operation, command, spec));
             }
-            Dispatch::AllGroups(_) | Dispatch::KeyScan(_) | Dispatch::Node(_) if !self.is_settled() => return Handled::Waiting,
+            Dispatch::AllGroups(_) | Dispatch::KeyScan(_) | Dispatch::Node(_) if !self.is_settled() => {
+                return Handled::Waiting;
+            }
             Dispatch::AllGroups(kind) => {
                 self.count_request(worker, mode);
                 count(&worker.stats.forwarded);

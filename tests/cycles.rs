@@ -34,7 +34,20 @@ const ACCEPTED: &[(&str, &[&str], &str)] = &[
     ),
     (
         "proxy",
-        &["acks", "backend", "backend_set", "dedicated", "hold", "product", "quota", "session", "worker"],
+        &[
+            "acks",
+            "backend",
+            "backend_set",
+            "dedicated",
+            "hold",
+            "inquiry",
+            "monitor",
+            "pause",
+            "product",
+            "quota",
+            "session",
+            "worker",
+        ],
         "one thread's object graph: a worker owns sessions and backends, and both return to it to complete a request",
     ),
 ];

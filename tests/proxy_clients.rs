@@ -65,16 +65,11 @@ fn with_second(mut table: RouteTable, port: u16) -> RouteTable {
     table
 }
 
-/// The text of a bulk reply.
+/// The text of a bulk reply whose lines end with a line feed alone.
 fn bulk(client: &mut Client, call: &str) -> String {
     let head = client.call(call).line();
-    let len: usize = head.strip_prefix('$').unwrap_or_else(|| panic!("{call}: {head}")).parse().unwrap();
-    let mut text = String::new();
-    while text.len() < len {
-        text += &client.line();
-        text += "\r\n";
-    }
-    text.trim_end().to_owned()
+    assert!(head.starts_with('$'), "{call}: {head}");
+    client.line()
 }
 
 fn number(client: &mut Client, call: &str) -> u64 {
@@ -465,4 +460,128 @@ fn strangers_see_nothing() {
     let mut client = bed.client();
     client.call("AUTH secret").expect("+OK\r\n");
     assert_eq!(bulk(&mut client, "CLIENT LIST").lines().filter(|line| field(line, "user") == "default").count(), 1);
+}
+
+/// The elements of a reply, those of nested arrays in parentheses.
+fn value(client: &mut Client) -> String {
+    let head = client.line();
+    match (&head[..1], head[1..].parse::<usize>()) {
+        ("*", Ok(len)) => format!("({})", (0..len).map(|_| value(client)).collect::<Vec<_>>().join(" ")),
+        ("$", Ok(_)) => client.line(),
+        _ => head[1..].to_owned(),
+    }
+}
+
+/// The entries of the slow log, newest first: the microseconds, and what follows them.
+fn slow_log(client: &mut Client, call: &str) -> Vec<(u64, String)> {
+    let text = value(client.call(call));
+    let entries = text.strip_prefix('(').unwrap().strip_suffix(')').unwrap();
+    let entry = |entry: &str| {
+        let mut parts = entry.splitn(4, ' ').skip(2);
+        (parts.next().unwrap().parse().unwrap(), parts.next().unwrap().trim_end_matches(')').to_owned())
+    };
+    entries
+        .split(") (")
+        .filter(|text| !text.is_empty())
+        .fold(Vec::<String>::new(), |mut all, text| {
+            // Each entry begins with its id, and has a list of arguments inside.
+            all.push(text.trim_start_matches('(').to_owned());
+            all
+        })
+        .iter()
+        .map(|text| entry(text))
+        .collect()
+}
+
+/// Lets the server answer nobody for a while.
+fn stop_for(direct: &mut Client, ms: u64) {
+    direct.call(&format!("CLIENT PAUSE {ms} ALL")).expect("+OK\r\n");
+}
+
+#[test]
+fn the_slow_log_has_what_took_long() {
+    let node = Node::start();
+    let mut other = node.other();
+    let mut direct = Client::connect(node.redis.port());
+    let mut clients = node.clients(4);
+    for client in &mut clients {
+        client.call("SET warm 1").expect("+OK\r\n");
+    }
+    other.call("SET warm 1").expect("+OK\r\n");
+    clients[1].call("CLIENT SETNAME job").expect("+OK\r\n");
+    stop_for(&mut direct, 300);
+    let long = "v".repeat(200);
+    clients[0].call(&format!("SET k {long}"));
+    clients[1].call("GET one").call("GET two");
+    clients[2].call("MULTI").expect("+OK\r\n").call("SET m 1").expect("+QUEUED\r\n").call("EXEC");
+    clients[3].call("BLPOP q 0.4");
+    other.call("GET of-another");
+    clients[0].expect("+OK\r\n");
+    clients[1].expect("$-1\r\n$-1\r\n");
+    clients[2].expect("*1\r\n+OK\r\n");
+    clients[3].expect("*-1\r\n");
+    other.expect("$-1\r\n");
+    let addrs: Vec<_> = clients.iter().map(|client| client.stream.local_addr().unwrap()).collect();
+    let asker = &mut clients[3];
+    assert_eq!(number(asker, "SLOWLOG LEN"), 4);
+    let entries = slow_log(asker, "SLOWLOG GET");
+    let texts: std::collections::BTreeSet<&str> = entries.iter().map(|(_, text)| text.as_str()).collect();
+    let shown_value = format!("{}... (72 more bytes)", "v".repeat(128));
+    let wanted = [
+        format!("(SET k {shown_value}) {} ", addrs[0]),
+        format!("(GET one) {} job", addrs[1]),
+        format!("(GET two) {} job", addrs[1]),
+        format!("(EXEC) {} ", addrs[2]),
+    ];
+    assert_eq!(texts, wanted.iter().map(String::as_str).collect(), "{entries:?}");
+    assert!(entries.iter().all(|(us, _)| (100_000..20_000_000).contains(us)), "{entries:?}");
+    assert_eq!(slow_log(asker, "SLOWLOG GET 1").len(), 1);
+    assert_eq!(slow_log(asker, "SLOWLOG GET -1").len(), 4);
+    assert_eq!(slow_log(&mut other, "SLOWLOG GET").len(), 1, "that of its own product");
+    for call in ["SLOWLOG GET -2", "SLOWLOG GET abc"] {
+        asker.call(call).expect("-ERR count should be greater than or equal to -1\r\n");
+    }
+    asker.call("SLOWLOG RESET").expect("+OK\r\n");
+    assert_eq!((number(asker, "SLOWLOG LEN"), number(&mut other, "SLOWLOG LEN")), (0, 1));
+}
+
+#[test]
+fn many_bytes_in_flight_do_not_mix_up_the_slow_log() {
+    let node = Node::start();
+    let mut direct = Client::connect(node.redis.port());
+    let mut client = node.clients(1).remove(0);
+    client.call("SET warm 1").expect("+OK\r\n");
+    let value = "v".repeat(100_000);
+    for round in 0..3 {
+        stop_for(&mut direct, 200);
+        // More than is kept of unanswered requests.
+        for i in 0..30 {
+            client.call(&format!("SET key{i} {value}"));
+        }
+        client.call(&format!("GET last{round}"));
+        for _ in 0..30 {
+            client.expect("+OK\r\n");
+        }
+        client.expect("$-1\r\n");
+        stop_for(&mut direct, 100);
+        client.call(&format!("GET small{round}")).expect("$-1\r\n");
+        let entries = slow_log(&mut client, "SLOWLOG GET 200");
+        assert!(entries[0].1.starts_with(&format!("(GET small{round})")), "{:?}", entries[0]);
+        for (_, text) in &entries {
+            let known = text.starts_with("(SET key") || text.starts_with("(GET ") || text.contains("are not known now");
+            assert!(known, "{text}");
+        }
+    }
+    assert!(number(&mut client, "SLOWLOG LEN") <= 128);
+}
+
+#[test]
+fn the_slow_log_can_be_off() {
+    let node = Node::start_with(Limits { slow_request: None, ..Limits::default() });
+    let mut direct = Client::connect(node.redis.port());
+    let mut client = node.clients(1).remove(0);
+    client.call("SET warm 1").expect("+OK\r\n");
+    stop_for(&mut direct, 100);
+    client.call("GET k").expect("$-1\r\n");
+    assert_eq!(number(&mut client, "SLOWLOG LEN"), 0);
 }

@@ -5,15 +5,16 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, change::product, show};
 use crate::wire::pb::admin::{
-    AddServerRequest, AssignSlotsRequest, CancelMigrationRequest, ChangeReply, ChangeScriptsRequest,
-    CreateGroupRequest, CreateProductRequest, DrainGroupRequest, ListEventsReply, ListEventsRequest, ListGroupsReply,
-    ListGroupsRequest, ListMigrationsReply, ListMigrationsRequest, ListNodesReply, ListNodesRequest, ListProductsReply,
-    ListProductsRequest, ListSlotsReply, ListSlotsRequest, LocateKeyReply, LocateKeyRequest, NoteNodeLogRequest,
-    PauseMigrationRequest, PromoteRequest, RebalanceRequest, ReleaseSlotsRequest, RemoveGroupRequest,
-    RemoveNodeRequest, RemoveProductRequest, RemoveServerRequest, ResumeMigrationRequest, SetClusterRequest,
-    SetGroupRequest, SetMigrationRequest, SetNodeLogReply, SetNodeLogRequest, SetNodeRoleRequest, SetProductRequest,
-    SetServerRequest, ShowClusterReply, ShowClusterRequest, ShowGroupReply, ShowGroupRequest, StartMigrationRequest,
-    StatusReply, StatusRequest, admin_server::Admin,
+    AddServerRequest, AssignSlotsRequest, CancelMigrationRequest, ChangeReply, ChangeScriptsRequest, ClientsReply,
+    CreateGroupRequest, CreateProductRequest, DrainGroupRequest, KillClientsRequest, ListClientsRequest,
+    ListEventsReply, ListEventsRequest, ListGroupsReply, ListGroupsRequest, ListMigrationsReply, ListMigrationsRequest,
+    ListNodesReply, ListNodesRequest, ListProductsReply, ListProductsRequest, ListSlotsReply, ListSlotsRequest,
+    LocateKeyReply, LocateKeyRequest, NoteClientsKilledRequest, NoteNodeLogRequest, PauseMigrationRequest,
+    PromoteRequest, RebalanceRequest, ReleaseSlotsRequest, RemoveGroupRequest, RemoveNodeRequest, RemoveProductRequest,
+    RemoveServerRequest, ResumeMigrationRequest, SetClusterRequest, SetGroupRequest, SetMigrationRequest,
+    SetNodeLogReply, SetNodeLogRequest, SetNodeRoleRequest, SetProductRequest, SetServerRequest, ShowClusterReply,
+    ShowClusterRequest, ShowGroupReply, ShowGroupRequest, StartMigrationRequest, StatusReply, StatusRequest,
+    admin_server::Admin,
 };
 
 type Changed = Result<Response<ChangeReply>, Status>;
@@ -71,6 +72,18 @@ impl Admin for Api {
     }
 
     async fn note_node_log(&self, request: Request<NoteNodeLogRequest>) -> Changed {
+        self.change(request).await
+    }
+
+    async fn list_clients(&self, request: Request<ListClientsRequest>) -> Result<Response<ClientsReply>, Status> {
+        self.clients(request).await
+    }
+
+    async fn kill_clients(&self, request: Request<KillClientsRequest>) -> Result<Response<ClientsReply>, Status> {
+        self.kill(request).await
+    }
+
+    async fn note_clients_killed(&self, request: Request<NoteClientsKilledRequest>) -> Changed {
         self.change(request).await
     }
 

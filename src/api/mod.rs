@@ -12,6 +12,7 @@
 mod bounded;
 pub mod call;
 pub mod change;
+mod clients;
 pub mod cluster;
 mod connections;
 mod control_user;
@@ -50,7 +51,7 @@ pub mod slots;
 mod status;
 pub mod validate;
 
-use crate::control::handle::Control;
+use crate::{control::handle::Control, proxy::NodeClients};
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
@@ -59,4 +60,6 @@ pub struct Api {
     pub control: Control,
     /// Calls to the leader.
     pub leaders: forward::Leaders,
+    /// The Redis clients of this node.
+    pub clients: NodeClients,
 }

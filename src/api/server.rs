@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     control::handle::Control,
-    proxy::ProxyReport,
+    proxy::{NodeClients, ProxyReport},
     wire::{
         auth::{ClusterSecret, ServerAuth},
         pb::{self, admin::admin_server::AdminServer},
@@ -88,6 +88,8 @@ pub struct Services<R, N> {
     pub leased: health::Leased,
     /// For /metrics.
     pub report: watch::Receiver<Arc<ProxyReport>>,
+    /// The Redis clients of this node.
+    pub clients: NodeClients,
     /// Clients that the node accepts, for /metrics.
     pub clients_max: usize,
     /// Connections that the admin port may have.
@@ -109,11 +111,23 @@ where
     N: Grpc,
     <N as Service<http::Request<Body>>>::Future: Send,
 {
-    let Services { control, raft, node, secret, refused, hosts, source, leased, report, clients_max, connections_max } =
-        services;
+    let Services {
+        control,
+        raft,
+        node,
+        secret,
+        refused,
+        hosts,
+        source,
+        leased,
+        report,
+        clients,
+        clients_max,
+        connections_max,
+    } = services;
     let leadership = control.log.leadership();
     let forwarded = ForwardedAuth(control.log.clone());
-    let api = Api { control, leaders: Leaders::new(secret.clone()).calling_from(source) };
+    let api = Api { control, leaders: Leaders::new(secret.clone()).calling_from(source), clients };
     let counted = metrics::Counted { report, refused: refused.clone(), clients_max, secret: secret.clone() };
     let monitoring = health::routes(leased, leadership).merge(metrics::routes(counted));
     let auth = ServerAuth { secret, refused: refused.clone() };

@@ -3,6 +3,7 @@
 
 mod change;
 mod client;
+mod clients;
 mod cluster;
 mod declared;
 mod duration;
@@ -122,6 +123,9 @@ enum Command {
     /// Move slots with their keys, while clients use them
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
+    /// List or close the Redis clients of all nodes
+    #[command(subcommand)]
+    Client(clients::ClientCommand),
     /// Rebalance the groups of the product: show which slots would move, and move them with --apply
     Rebalance(rebalance::RebalanceArgs),
     /// Show what happened, with the evidence
@@ -148,6 +152,7 @@ impl Command {
             Self::Recover(_) => return (true, false),
             Self::Rebalance(args) => return (true, args.applies()),
             Self::Node(node::NodeCommand::Set { .. }) => return (true, false),
+            Self::Client(command) => return (!command.reads(), false),
             Self::Node(command) => command.reads(),
             Self::Product(command) => command.reads(),
             Self::Group(command) => command.reads(),
@@ -246,6 +251,7 @@ async fn remote(command: Command, common: Common) -> Result<(), CliError> {
         Command::Maintenance(command) => maintenance::run(command, &remote).await,
         Command::Slot(command) => slot::run(command, &remote).await,
         Command::Migrate(command) => migrate::run(command, &remote).await,
+        Command::Client(command) => clients::run(command, &remote).await,
         Command::Rebalance(args) => rebalance::run(args, &remote).await,
         Command::Events(args) => events::run(args, &remote).await,
         Command::Cluster(command) => cluster::run(command, &remote).await,

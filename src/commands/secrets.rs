@@ -16,17 +16,17 @@ pub fn secret_args(call: &(impl Args + ?Sized)) -> Vec<usize> {
     if is(0, "auth") {
         (1..len).collect()
     } else if is(0, "hello") {
-        behind(len, 2, |at| if is(at, "auth") { 2 } else { 0 })
+        behind(len, 2, |at| match () {
+            () if is(at, "auth") => (2, true),
+            () if is(at, "setname") => (1, false),
+            () => (0, false),
+        })
     } else if is(0, "migrate") {
         // Behind host, port, key, database and timeout.
-        behind(len, 6, |at| {
-            if is(at, "auth") {
-                1
-            } else if is(at, "auth2") {
-                2
-            } else {
-                0
-            }
+        behind(len, 6, |at| match () {
+            () if is(at, "auth") => (1, true),
+            () if is(at, "auth2") => (2, true),
+            () => (0, false),
         })
     } else if is(0, "config") && is(1, "set") {
         let is_secret = |at: &usize| SECRET_SETTINGS.iter().any(|name| is(at - 1, name));
@@ -38,13 +38,16 @@ pub fn secret_args(call: &(impl Args + ?Sized)) -> Vec<usize> {
     }
 }
 
-/// The arguments behind those from `from` on of which `secrets` says how many belong to them.
-fn behind(len: usize, from: usize, secrets: impl Fn(usize) -> usize) -> Vec<usize> {
+/// The secrets among the arguments from `from` on. `option`: how many arguments belong to the one at a position, and whether
+/// they are secrets.
+fn behind(len: usize, from: usize, option: impl Fn(usize) -> (usize, bool)) -> Vec<usize> {
     let mut found = Vec::new();
     let mut at = from;
     while at < len {
-        let count = secrets(at);
-        found.extend((at + 1..=at + count).filter(|at| *at < len));
+        let (count, are_secret) = option(at);
+        if are_secret {
+            found.extend((at + 1..=at + count).filter(|at| *at < len));
+        }
         at += count + 1;
     }
     found
@@ -61,7 +64,7 @@ mod tests {
             ("auth user secret", vec![1, 2]),
             ("HELLO", vec![]),
             ("HELLO 3 AUTH user secret SETNAME x", vec![3, 4]),
-            ("HELLO 3 SETNAME auth auth user secret", vec![4, 5, 6]),
+            ("HELLO 3 SETNAME auth auth user secret", vec![5, 6]),
             ("HELLO 3 auth user", vec![3]),
             ("MIGRATE h 1 k 0 9 COPY AUTH secret", vec![7]),
             ("migrate h 1 auth 0 9 auth2 user secret KEYS a", vec![6 + 1, 6 + 2]),

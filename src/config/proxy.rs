@@ -30,6 +30,10 @@ section! {
         transaction_bytes_max "transaction_bytes_max": usize = 32 << 20, "33554432";
         /// Keys that WATCH of one client may name before its EXEC or UNWATCH; a WATCH with more is refused.
         watched_keys_max "watched_keys_max": usize = 1_000_000, "1000000";
+        /// Microseconds from which on a request is in SLOWLOG, until its reply arrives; -1: none is.
+        slow_request "slow_request_us": i64 = 10_000, "10000";
+        /// Requests per second and product that MONITOR shows.
+        monitor_rate "monitor_rate": u32 = 10_000, "10000";
         /// Bytes that all buffers for clients and servers may hold; 0: a quarter of the memory of the machine or control group.
         memory_max "memory_max": usize = 0, "0";
         /// A client is closed if a reply to it is larger than this, unless it has a connection to the server of its own.
@@ -71,6 +75,9 @@ impl ProxyConfig {
         check(commands, "proxy.transaction_commands_max", "1 to 10000000")?;
         check(self.transaction_bytes_max >= 64 << 10, "proxy.transaction_bytes_max", "at least 65536")?;
         check((1..=10_000_000).contains(&self.watched_keys_max), "proxy.watched_keys_max", "1 to 10000000")?;
+        // An hour, as of the times below.
+        check((-1..=3_600_000_000).contains(&self.slow_request), "proxy.slow_request_us", "-1 to 3600000000")?;
+        check((1..=1_000_000).contains(&self.monitor_rate), "proxy.monitor_rate", "1 to 1000000")?;
         check(self.backend_queue_max >= 64 << 10, "proxy.backend_queue_max", "at least 65536")?;
         let sane = Duration::from_millis(10)..=Duration::from_secs(3600);
         check(sane.contains(&self.client_stalled_max), "proxy.client_stalled_max_ms", "10 to 3600000")?;

@@ -45,7 +45,7 @@ macro_rules! integer {
         }
     )*};
 }
-integer!(u16, u32, u64, usize);
+integer!(u16, u32, u64, usize, i64);
 
 impl SettingValue for bool {
     const KIND: SettingKind = SettingKind::Boolean;

@@ -209,6 +209,8 @@ macro_rules! for_every_event_kind {
             LibraryLoaded = "library-loaded",
             /// A client deleted libraries of functions.
             LibrariesDeleted = "libraries-deleted",
+            /// An operator closed clients of a node.
+            ClientsKilled = "clients-killed",
         }
     };
 }

@@ -1,7 +1,7 @@
 //! The proxy's part of the configuration.
 //! Knows nothing of what the proxy does with it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 
@@ -68,6 +68,8 @@ pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks
             dedicated_total_max: allowed.dedicated,
             memory_max: memory_max(proxy.memory_max),
             reply_max: proxy.reply_max,
+            slow_request: u64::try_from(proxy.slow_request).ok().map(Duration::from_micros),
+            monitor_rate: proxy.monitor_rate,
             backend_queued_max: proxy.backend_queue_max,
             request_deadline: proxy.request_deadline,
             connect_deadline: proxy.connect_deadline,

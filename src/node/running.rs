@@ -43,7 +43,7 @@ use crate::{
     },
     model::{change::NewMember, ids::Uuid},
     plan::timing::Timing,
-    proxy::{ClusterId, Proxy, ProxyReport, ServerActivity, ServerClients, UnmanagedReplicas, permit::Permit},
+    proxy::{ClusterId, NodeClients, Proxy, ServerActivity, ServerClients, UnmanagedReplicas, permit::Permit},
     wire::{auth::ClusterSecret, pb::node::node_server::NodeServer},
 };
 
@@ -144,8 +144,8 @@ impl OpenNode {
         let (proxy, script_requests) = starting.proxy(&unmanaged, allowed)?;
         let leader = starting.leader_parts();
         let movers = starting.movers(&leader);
-        let calls = starting.calls(&leader, &movers, listener, (proxy.report(), allowed));
-        starting.answer_scripts(&leader, script_requests);
+        let calls = starting.calls(&leader, &movers, listener, (&proxy, allowed));
+        starting.answer_scripts(&leader, proxy.clients(), script_requests);
         starting.bootstrap();
         let leading = starting.leading(leader.clone());
         let (followers, last_heartbeat, heartbeat_end) = starting.followers(&leader, &proxy, &movers, unmanaged);
@@ -211,9 +211,9 @@ impl Starting<'_> {
     }
 
     /// Answers what the proxy asks about scripts and functions, until it ends.
-    fn answer_scripts(&self, leader: &LeaderParts, requests: ScriptRequests) {
+    fn answer_scripts(&self, leader: &LeaderParts, clients: NodeClients, requests: ScriptRequests) {
         let leaders = api::forward::Leaders::new(self.secret.clone()).calling_from(self.config.node.source);
-        let api = api::Api { control: self.control(leader), leaders };
+        let api = api::Api { control: self.control(leader), leaders, clients };
         self.tasks.spawn_finite("script-changes", scripts::changes::run(api, requests.changes));
         let loading = scripts::libraries::run(self.me.id, self.log.state(), requests.libraries);
         self.tasks.spawn_finite("script-libraries", loading);
@@ -250,7 +250,7 @@ impl Starting<'_> {
         leader: &LeaderParts,
         movers: &Movers,
         listener: TcpListener,
-        (report, allowed): (watch::Receiver<Arc<ProxyReport>>, Allowed),
+        (proxy, allowed): (&Proxy, Allowed),
     ) -> Calls {
         let node = NodeService {
             me: self.me.clone(),
@@ -271,7 +271,8 @@ impl Starting<'_> {
             hosts: api::gate::hosts::HostNames::new(self.config.node.host_names()),
             source: self.config.node.source,
             leased: Arc::new(move || leased.leased()),
-            report,
+            report: proxy.report(),
+            clients: proxy.clients(),
             clients_max: allowed.clients,
             connections_max: allowed.admin_connections,
         };

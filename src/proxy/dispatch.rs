@@ -2,12 +2,12 @@
 //! Knows nothing of sockets, sessions or connections.
 
 mod bench;
+mod refusal;
 mod script;
-
-use std::fmt;
 
 #[doc(hidden)]
 pub use bench::DispatchBench;
+pub(super) use refusal::RefusalReason;
 use script::{script, scripts};
 
 use super::{check::ServeCheck, client::Access};
@@ -98,59 +98,6 @@ pub(super) enum Dispatch {
     Refuse(RefusalReason),
     /// Answer with an error and close the connection.
     Close(&'static str),
-}
-
-/// Why a request is refused.
-#[derive(Debug)]
-pub(super) enum RefusalReason {
-    Unresolved(ResolveError),
-    /// Of a command that the table does not have; the text is without `ERR `.
-    Learnt(String),
-    Invalid(InvalidCall),
-    NotOffered {
-        name: &'static str,
-        why: &'static str,
-    },
-    ScriptsOff(&'static str),
-    CrossSlot,
-    NotLoggedIn,
-    /// The node would answer this command itself.
-    TooManyArguments(&'static str),
-    ServeCheck(ServeCheck),
-    Unassigned(SlotId),
-    NoServers,
-}
-
-impl fmt::Display for RefusalReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unresolved(error) => write!(f, "ERR {error}"),
-            Self::Learnt(text) => write!(f, "ERR {text}"),
-            Self::Invalid(error) => error.fmt(f),
-            Self::NotOffered { name, why } => write!(f, "ERR '{name}': {why}"),
-            Self::ScriptsOff(name) => {
-                write!(f, "NOPERM '{name}' is not executed: the operator has switched scripts off for this product")
-            }
-            Self::CrossSlot => f.write_str(
-                "CROSSSLOT Keys in request don't hash to the same slot, not executed. Use a hash tag: of {a}b only a \
-                    is hashed",
-            ),
-            Self::NotLoggedIn => f.write_str("NOAUTH Authentication required."),
-            Self::TooManyArguments(name) => {
-                write!(f, "ERR '{name}' with more than {LOCAL_ARGS_MAX} arguments is not executed. Use several calls")
-            }
-            Self::ServeCheck(ServeCheck::OldTable) => {
-                f.write_str("CLUSTERDOWN this node is still learning the newest routes, not executed")
-            }
-            Self::ServeCheck(_) => f.write_str("CLUSTERDOWN this node lost contact with its peers, not executed"),
-            Self::Unassigned(slot) => {
-                write!(f, "CLUSTERDOWN slot {slot} is not assigned to a group, not executed. See: pontoon slot assign")
-            }
-            Self::NoServers => {
-                f.write_str("CLUSTERDOWN this product has no groups, not executed. See: pontoon group create")
-            }
-        }
-    }
 }
 
 /// Space that a worker reuses for all calls, so that a call allocates nothing.
@@ -464,6 +411,7 @@ mod tests {
             Dispatch::Scripts(command) => format!("{command:?}"),
             Dispatch::AllGroups(kind) => format!("all groups {kind:?}"),
             Dispatch::KeyScan(slot) => format!("key scan {slot}"),
+            Dispatch::Node(command) => format!("node {command:?}"),
             Dispatch::Transaction(command, _) => format!("transaction {command:?}"),
             Dispatch::Blocking { slot, .. } => format!("blocking {slot}"),
             Dispatch::WaitReplicas { .. } => "wait for replicas".into(),

@@ -43,7 +43,7 @@ impl fmt::Display for Unanswered {
 }
 
 /// The ways to all workers of a node. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Workers(Arc<[mpsc::Sender<Inquiry>]>);
 
 impl Workers {

@@ -37,6 +37,7 @@ mod listener;
 mod local;
 mod memory;
 mod monitor;
+mod node_clients;
 mod operation;
 mod pause;
 pub mod permit;
@@ -77,6 +78,7 @@ pub use counters::StatsSnapshot;
 pub use dispatch::DispatchBench;
 pub use inquiry::Unanswered;
 pub use limits::Limits;
+pub use node_clients::NodeClients;
 pub use report::{HoldProgress, ListenerReport, ProxyReport};
 pub use scripts::{
     LibrariesLoaded, LibraryRequest, ScriptCatalogues, ScriptChange, ScriptLink, ScriptRequest, ScriptsChanged,
@@ -303,20 +305,10 @@ impl Proxy {
         self.workers.ask(index, move |worker| worker.unblock(client, None, how)).await.unwrap_or(false)
     }
 
-    /// The clients that a filter means, up to `max`, and whether there are more.
-    ///
-    /// # Errors
-    /// A worker gives no answer in time.
-    pub async fn clients(&self, filter: &ClientFilter, max: usize) -> Result<(Vec<ClientView>, bool), Unanswered> {
-        operation::describe_clients(&self.workers, filter, max).await
-    }
-
-    /// Closes the clients that a filter means, and returns them.
-    ///
-    /// # Errors
-    /// A worker gives no answer in time; clients of others may be closed.
-    pub async fn kill_clients(&self, filter: &ClientFilter) -> Result<Vec<ClientView>, Unanswered> {
-        operation::kill_clients(&self.workers, filter, None).await
+    /// The clients of the node.
+    #[must_use]
+    pub fn clients(&self) -> NodeClients {
+        NodeClients::new(self.workers.clone())
     }
 
     /// Stops accepting, finishes the requests in flight within `deadline`, and closes all connections. Returns when the

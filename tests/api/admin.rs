@@ -103,6 +103,7 @@ pub async fn world() -> World {
             source: None,
             leased: Arc::new(|| true),
             report: tokio::sync::watch::channel(Arc::default()).1,
+            clients: Default::default(),
             clients_max: 50_000,
             connections_max: 500,
         };

@@ -61,6 +61,7 @@ async fn a_caller_with_the_secret_keeps_its_connection_and_strangers_lose_theirs
         source: None,
         leased: Arc::new(|| true),
         report: tokio::sync::watch::channel(Arc::default()).1,
+        clients: Default::default(),
         clients_max: 50_000,
         connections_max: PLACES,
     };

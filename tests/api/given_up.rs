@@ -62,6 +62,7 @@ async fn a_peer_that_gave_up_many_calls_keeps_its_connection() {
         source: None,
         leased: Arc::new(|| true),
         report: tokio::sync::watch::channel(Arc::default()).1,
+        clients: Default::default(),
         clients_max: 50_000,
         connections_max: 500,
     };

@@ -59,6 +59,7 @@ async fn changes_reach_the_log_and_repeats_are_recognised() {
         source: None,
         leased: Arc::new(|| false),
         report: tokio::sync::watch::channel(Arc::default()).1,
+        clients: Default::default(),
         clients_max: 50_000,
         connections_max: 500,
     };

@@ -722,6 +722,18 @@ pub fn audited() -> Log {
     ]
 }
 
+/// The clients of a node, which an operator has closed.
+pub fn killed_clients() -> Log {
+    let note = NoteNode {
+        node: NodeId(2),
+        note: NodeNote::ClientsKilled,
+        text: "closed 1 clients: 7 of product 'default' (10.0.0.9:40000)".to_owned(),
+        before: String::new(),
+        after: String::new(),
+    };
+    vec![(STEP, changes().swap_remove(0).1), ("note_node_clients_killed", Change::NoteNode(note))]
+}
+
 /// The cluster secrets of a node, and what has changed of them.
 pub fn secrets() -> Log {
     let note = NoteNode {
@@ -771,7 +783,7 @@ pub fn scripts() -> Log {
 }
 
 /// All of them.
-pub fn all() -> [Log; 14] {
+pub fn all() -> [Log; 15] {
     [
         changes(),
         migrations(),
@@ -787,5 +799,6 @@ pub fn all() -> [Log; 14] {
         audited(),
         secrets(),
         scripts(),
+        killed_clients(),
     ]
 }

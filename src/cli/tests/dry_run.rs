@@ -49,6 +49,8 @@ pub const LINES: &[&str] = &[
     "migrate pause 17",
     "migrate resume 17",
     "migrate set 17 hold-max=0",
+    "client ls",
+    "client kill 7",
     "rebalance --apply",
     "events",
     "cluster show",

@@ -120,6 +120,7 @@ samples! {
     StatusReply: json::status();
     ListNodesReply: ListNodesReply { nodes: vec![Node { id: 3, ..json::node() }] };
     SetNodeLogReply: json::levels();
+    ClientsReply: json::clients();
     ListProductsReply: ListProductsReply { products: vec![json::product()] };
     ListGroupsReply: ListGroupsReply {
         groups: vec![Group { maintenance: true, ..json::group() }],
@@ -157,6 +158,9 @@ calls! {
     set_node_role(SetNodeRoleRequest) -> ChangeReply, options;
     set_node_log(SetNodeLogRequest) -> SetNodeLogReply = dry_run;
     note_node_log(NoteNodeLogRequest) -> ChangeReply, options;
+    list_clients(ListClientsRequest) -> ClientsReply;
+    kill_clients(KillClientsRequest) -> ClientsReply = dry_run;
+    note_clients_killed(NoteClientsKilledRequest) -> ChangeReply, options;
     list_products(ListProductsRequest) -> ListProductsReply;
     create_product(CreateProductRequest) -> ChangeReply, options;
     set_product(SetProductRequest) -> ChangeReply, options;

@@ -240,6 +240,31 @@ pub fn levels() -> SetNodeLogReply {
     SetNodeLogReply { id: 3, levels: "pontoon=debug".into(), chosen: true, before: "pontoon=info".into() }
 }
 
+/// Clients of a node, and a node that is silent.
+pub fn clients() -> ClientsReply {
+    let client = Client {
+        node: 1,
+        id: (1 << 40) + 7,
+        product: "shop".into(),
+        addr: "10.0.0.9:40000".into(),
+        laddr: "10.0.0.1:19000".into(),
+        name: "worker".into(),
+        age_ms: 61_500,
+        idle_ms: 900,
+        flags: "x".into(),
+        db: 2,
+        queued: Some(1),
+        command: "set".into(),
+        user: "default".into(),
+        resp: 3,
+        library: "redis-py".into(),
+        library_version: "7.0.1".into(),
+        memory_bytes: 2048,
+    };
+    let silent = vec![SilentNode { id: 3, why: "no answer within 2 s".into() }];
+    ClientsReply { clients: vec![client.clone(), Client { queued: None, ..client }], silent, more: true }
+}
+
 /// Settings of the cluster.
 pub fn settings() -> ShowClusterReply {
     ShowClusterReply { voters: 5, hold_max_ms: 250, maintenance: false, failover_share_max_percent: 50 }
@@ -253,6 +278,7 @@ fn status_and_nodes() {
         Node { id: 2, role: learner, desired_role: auto, state: NodeState::Unknown.into(), ..Node::default() };
     check(&vec![node(), unknown], "node-ls");
     check(&levels(), "node-set");
+    check(&clients(), "client-ls");
     check(&node(), "node-show");
     let nodes = vec![NodeVersion { id: 1, version: "0.1.0".into() }];
     // Never both: it shows the types.

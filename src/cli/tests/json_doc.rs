@@ -50,6 +50,8 @@ const PRINTED: &[Printed] = &[
         "migrate-ls",
         "one line, whenever something has changed, until all have ended",
     ),
+    ("client ls", One, "ClientsReply", "client-ls", ""),
+    ("client kill", One, "ClientsReply", "client-ls", "those that were closed"),
     ("events", List, "Event", "events", "with `--follow` one line for each event, which is an object"),
     ("cluster show", One, "ShowClusterReply", "cluster-show", ""),
     ("version", One, "Versions", "version", ""),

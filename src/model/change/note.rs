@@ -109,6 +109,8 @@ pub enum NodeNote {
     LogSet,
     /// It accepts or sends other cluster secrets.
     SecretsSet,
+    /// An operator has closed clients of it.
+    ClientsKilled,
 }
 
 impl NodeNote {
@@ -119,6 +121,7 @@ impl NodeNote {
             Self::ClientsClosed => EventKind::ClientsClosed,
             Self::LogSet => EventKind::LogSet,
             Self::SecretsSet => EventKind::SecretsSet,
+            Self::ClientsKilled => EventKind::ClientsKilled,
         }
     }
 }

@@ -21,7 +21,8 @@ use super::{
     handshake::{self, Connected, LoginTarget},
     incomplete::{Beginning, IncompleteReply},
     inflight::WITHHELD,
-    refusals::{is_not_permitted, is_not_primary},
+    refusals::{OTHER_RULES, is_not_primary},
+    slow::SlowCheck,
 };
 use crate::{
     clock::boottime_ns,
@@ -53,9 +54,6 @@ const REST_RESERVED: usize = 64 * 1024;
 
 /// Bytes of a replica's error that are repeated to a client; the same as for other quoted texts.
 const QUOTED_MAX: usize = 128;
-
-/// What is said of a server that answered in this way.
-const OTHER_RULES: &str = "has other rules for the data user; they are being set";
 
 /// The beginning of a server's error to a call of a script that it does not have; it has executed nothing. (Redis adds
 /// advice, Valkey does not.)
@@ -334,10 +332,12 @@ impl Pump<'_> {
     /// Delivers all complete replies after check 2, and writes to each client's socket once.
     fn deliver(&mut self, bytes: &[u8]) -> Result<usize, String> {
         self.note_activity();
-        // Check 2 comes after the read that returned the replies, once for all of them.
+        // Check 2 comes after the read that returned the replies, once for all of them. So does the time of their arrival.
+        self.worker.clock.begin_batch();
         let check = ReplyCheck::new(self.worker, &self.backend.product);
         let confirm = self.backend.product.min_acks.get() > 0;
         let confirm_reads = confirm && self.backend.product.confirm_reads.get();
+        let slow = SlowCheck::new(self.worker);
         let mut at = 0;
         let mut swapped = false;
         let outcome = loop {
@@ -361,6 +361,7 @@ impl Pump<'_> {
                     } else {
                         entry
                     };
+                    slow.look_at(self.worker, self.backend, &entry);
                     self.note_swapped(&check, &entry, &mut swapped);
                     let passes = check.passes(&entry, &self.backend.product);
                     if beginning != Beginning::Kept {
@@ -497,33 +498,6 @@ impl Pump<'_> {
         };
         let request = backend.out.borrow().get(request).unwrap_or_default().to_vec();
         entry.retry_at_primary(self.worker, backend, &request, sent, &why);
-    }
-
-    /// Answers a write that a server refused because it is a replica: the route is wrong, and the group must be probed.
-    #[cold]
-    fn refuse_misrouted(&self, entry: InFlight) {
-        let addr = &self.backend.addr;
-        self.worker.report_misrouted(addr);
-        let server = self.backend.product.server_name(addr);
-        let text = format!("-TRYAGAIN not executed: {server} is a replica now; its group is being probed\r\n");
-        entry.fail_with(self.worker, false, text.as_bytes());
-    }
-
-    /// Whether an error says that the data user may not run a command that it has to be able to run.
-    #[cold]
-    fn is_refused_data_user(&self, error: &[u8]) -> bool {
-        let backend = self.backend;
-        backend.user == ServerUser::Data && backend.login.data.is_some() && is_not_permitted(error)
-    }
-
-    /// Answers a request that a server refused because it has other rules for the data user.
-    #[cold]
-    fn refuse_data_user(&self, entry: InFlight) {
-        let addr = &self.backend.addr;
-        self.worker.report_data_user(addr);
-        let server = self.backend.product.server_name(addr);
-        let text = format!("-TRYAGAIN not executed: {server} {OTHER_RULES}\r\n");
-        entry.fail_with(self.worker, false, text.as_bytes());
     }
 
     /// A server lacks a script: the call is repeated with the body, if that is possible.

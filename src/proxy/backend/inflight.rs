@@ -88,6 +88,8 @@ pub(in crate::proxy) struct InFlight {
     pub(in crate::proxy) len: u32,
     /// The worker's tick when it was sent.
     pub(in crate::proxy) tick: u32,
+    /// When it was sent, in microseconds, modulo 2^32; for the slow log.
+    pub(in crate::proxy) sent_us: u32,
     /// The generation of the worker's table when it was sent.
     pub(in crate::proxy) generation: u32,
     /// `None` if the command has no keys.

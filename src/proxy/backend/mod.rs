@@ -9,7 +9,9 @@ mod identity;
 mod incomplete;
 mod inflight;
 mod refusals;
+mod refused;
 mod script_load;
+mod slow;
 mod writing;
 
 use std::{
@@ -45,6 +47,9 @@ const COMPACT_FROM: usize = 64 * 1024;
 
 /// Capacity above which an empty write buffer is freed: more than usual pipelines need, so that those allocate nothing.
 const KEEP_OUT: usize = 256 * 1024;
+
+/// Bytes of unanswered requests that are kept for the slow log: a second of usual requests.
+const RETAINED_MAX: usize = 1024 * 1024;
 
 /// The state of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,13 +128,15 @@ pub(super) struct Backend {
     full: Cell<bool>,
     /// Whether the reply to the oldest request is passed on to its client while it arrives. It has passed check 2.
     pub(super) passing_on: Cell<bool>,
-    /// Requests whose bytes are not completely written. Of a replica also those that are not answered, so that they can
-    /// be repeated at the primary without a copy.
+    /// Requests whose bytes are not completely written, and those that are not answered: of a replica, so that they can be
+    /// repeated at the primary without a copy; of a primary up to [`RETAINED_MAX`], for the slow log.
     out: RefCell<Vec<u8>>,
     /// Number of bytes of `out` that were written to the socket.
     written: Cell<usize>,
-    /// Of a replica: position in `out` of the oldest unanswered request.
+    /// Position in `out` of the oldest unanswered request, or of what is left of it.
     answered: Cell<usize>,
+    /// Of a primary: bytes of the oldest unanswered requests that are not in `out` any more.
+    forgotten: Cell<usize>,
     pub(super) inflight: RefCell<VecDeque<InFlight>>,
     /// The worker's tick at the last request.
     last_used: Cell<u32>,
@@ -172,6 +179,7 @@ impl Backend {
             out: RefCell::default(),
             written: Cell::new(0),
             answered: Cell::new(0),
+            forgotten: Cell::new(0),
             inflight: RefCell::default(),
             last_used: Cell::new(0),
             charged: Cell::new(0),
@@ -345,8 +353,9 @@ impl Backend {
     fn compact(&self, out: &mut Vec<u8>) {
         let written = self.written.get();
         // A faulty server may answer a request that it has not received completely.
-        let done = match (self.replica, self.is_dedicated()) {
-            (true, _) => self.answered.get().min(written),
+        let answered = self.answered.get().min(written);
+        let done = match (self.replica || written - answered <= RETAINED_MAX, self.is_dedicated()) {
+            (true, _) => answered,
             // A request that is not completely written may be cut off.
             (false, true) => cut_off::first_unsent(&self.inflight.borrow(), out.len(), written).1.min(written),
             (false, false) => written,
@@ -362,15 +371,23 @@ impl Backend {
             return;
         }
         self.written.set(written - done);
-        self.answered.set(self.answered.get().saturating_sub(done));
+        let answered = self.answered.get();
+        self.answered.set(answered.saturating_sub(done));
+        self.forgotten.set(self.forgotten.get() + done.saturating_sub(answered));
     }
 
-    /// Records that a replica answered the oldest request, which has `len` bytes; returns its place in `out`.
+    /// Records that the oldest request, which has `len` bytes, was answered; returns its place in `out`, if that still has it.
+    #[inline]
     fn take_answered(&self, len: u32) -> Range<usize> {
-        let from = self.answered.get();
-        let to = from + len as usize;
-        self.answered.set(to);
-        from..to
+        let (from, len) = (self.answered.get(), len as usize);
+        let forgotten = self.forgotten.get().min(len);
+        if forgotten > 0 {
+            self.forgotten.set(self.forgotten.get() - forgotten);
+            self.answered.set(from + len - forgotten);
+            return 0..0;
+        }
+        self.answered.set(from + len);
+        from..from + len
     }
 
     fn unwritten(&self) -> usize {
@@ -409,6 +426,7 @@ impl Backend {
         let out = std::mem::take(&mut *self.out.borrow_mut());
         self.written.set(0);
         let mut request = self.answered.replace(0);
+        self.forgotten.set(0);
         let mut entries = std::mem::take(&mut *self.inflight.borrow_mut());
         if self.cutting.replace(false) {
             let mut at = at;

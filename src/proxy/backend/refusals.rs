@@ -12,6 +12,9 @@ const NOT_PERMITTED: (&[u8], [&[u8]; 2]) =
 /// (Redis 7 returns it as it is.)
 const SCRIPT_FAILED: &[u8] = b"-ERR Error running script ";
 
+/// What is said of a server that refused the data user.
+pub(super) const OTHER_RULES: &str = "has other rules for the data user; they are being set";
+
 /// Whether an error says that the server is a replica and has therefore refused a write, also of a script.
 #[cold]
 pub(super) fn is_not_primary(error: &[u8]) -> bool {

@@ -56,6 +56,7 @@ impl Backend {
                 // A script is far below 4 GB.
                 len: request.len() as u32,
                 tick: worker.clock.tick(),
+                sent_us: worker.clock.micros(),
                 generation: worker.routes.generation(),
                 slot: None,
                 is_write: false,

@@ -158,6 +158,7 @@ impl ScatterGather {
                     epoch: Epoch(0),
                     len: bytes.len().try_into().unwrap_or(u32::MAX),
                     tick: worker.clock.tick(),
+                    sent_us: worker.clock.micros(),
                     generation: worker.routes.generation(),
                     slot: None,
                     is_write,

@@ -32,6 +32,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
+    commands::{Flags, Handling, Spec, resolve},
     model::route::ProductRoutes,
     proxy::check::ServeCheck,
     resp::{request::Arg, write},
@@ -49,6 +50,7 @@ pub(super) struct Operation {
     charged: Cell<usize>,
     /// How often in a row it has waited for a connection.
     connects: Cell<u32>,
+    started: Instant,
     /// Bytes that the session counts as queued until the request is answered.
     queued: usize,
 }
@@ -97,6 +99,7 @@ impl Operation {
             args: call.args.to_vec(),
             charged: Cell::new(0),
             connects: Cell::new(0),
+            started: Instant::now(),
             queued,
         };
         operation.charge(0);
@@ -132,9 +135,22 @@ impl Operation {
 
     /// The same; `answer` gives the reply to the session.
     pub(super) fn finish_with(self, answer: impl FnOnce(Rc<Session>, &Worker, Ticket)) {
+        self.note_if_slow();
         self.session.alone.set(false);
         answer(self.session.clone(), &self.worker, self.ticket);
         self.worker.flush_replied();
+    }
+
+    /// Puts it into the slow log, if it took long. A blocked call is not slow, and as in Redis, what it waited is not counted.
+    fn note_if_slow(&self) {
+        let took = self.started.elapsed();
+        let is_slow = self.worker.config.limits.slow_request.is_some_and(|limit| took >= limit);
+        let waits = |spec: &Spec| {
+            spec.flags.contains(Flags::BLOCKING) || matches!(spec.handling, Handling::Node(_) | Handling::WaitReplicas)
+        };
+        if is_slow && !resolve(&self.call()).is_ok_and(waits) {
+            self.session.note_slow(&self.worker, &self.call(), took);
+        }
     }
 
     /// Answers the request with an error; `text` is without `-` and the end of the line.

@@ -212,6 +212,7 @@ pub(in crate::proxy) fn send_step(
             epoch,
             len: bytes.len().try_into().unwrap_or(u32::MAX),
             tick,
+            sent_us: worker.clock.micros(),
             generation: worker.routes.generation(),
             slot,
             is_write,

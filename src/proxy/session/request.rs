@@ -399,6 +399,7 @@ impl Session {
                 // `REQUEST_MAX` is 1 GB, far below 4 GB.
                 len: request.len() as u32,
                 tick: worker.clock.tick(),
+                sent_us: worker.clock.micros(),
                 generation: worker.routes.generation(),
                 slot: target.slot,
                 is_write: target.is_write,

@@ -73,6 +73,11 @@ impl Block {
         }
     }
 
+    /// Whether it asks only whether the server executes transactions.
+    pub(in crate::proxy) fn is_probe(&self) -> bool {
+        matches!(self.purpose, Purpose::Probe(_))
+    }
+
     /// MULTI and EXEC alone, for a session that waits for the result.
     pub(super) fn probe(session: &Rc<Session>, backend: Rc<Backend>) -> Self {
         Self {

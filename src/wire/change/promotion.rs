@@ -162,6 +162,7 @@ impl Encode for NoteNode {
             NodeNote::ClientsClosed => pb::NodeNote::ClientsClosed,
             NodeNote::LogSet => pb::NodeNote::LogSet,
             NodeNote::SecretsSet => pb::NodeNote::SecretsSet,
+            NodeNote::ClientsKilled => pb::NodeNote::ClientsKilled,
         };
         let (text, before, after) = (self.text.clone(), self.before.clone(), self.after.clone());
         pb::NoteNode { node: self.node.0, note: note.into(), text, before, after }
@@ -172,6 +173,7 @@ impl Encode for NoteNode {
             Ok(pb::NodeNote::ClientsClosed) => NodeNote::ClientsClosed,
             Ok(pb::NodeNote::LogSet) => NodeNote::LogSet,
             Ok(pb::NodeNote::SecretsSet) => NodeNote::SecretsSet,
+            Ok(pb::NodeNote::ClientsKilled) => NodeNote::ClientsKilled,
             Ok(pb::NodeNote::Unspecified) | Err(_) => return bad("what a note is about", message.note),
         };
         let pb::NoteNode { node, text, before, after, .. } = message;

@@ -127,7 +127,9 @@ pub const DEVIATIONS: &[Deviation] = &[
         wanted: Wanted::Alone(|case| {
             let transaction =
                 case.transaction.as_ref().filter(|transaction| case.name() == "exec" && transaction.is_open)?;
-            let differ = !transaction.queued.is_empty() && transaction.watched.union(&transaction.queued).count() > 1;
+            let differ = !transaction.is_refused
+                && !transaction.queued.is_empty()
+                && transaction.watched.union(&transaction.queued).count() > 1;
             differ.then(|| aborted(CROSSSLOT))
         }),
     },
@@ -171,7 +173,7 @@ pub const DEVIATIONS: &[Deviation] = &[
         wanted: Wanted::Alone(|case| {
             let transaction =
                 case.transaction.as_ref().filter(|transaction| case.name() == "exec" && transaction.is_open)?;
-            (transaction.selects && !transaction.watched.is_empty()).then(|| {
+            (transaction.selects && !transaction.is_refused && !transaction.watched.is_empty()).then(|| {
                 aborted(
                     "the database or the protocol is changed after WATCH, not executed. Send SELECT and HELLO before WATCH",
                 )
@@ -203,12 +205,13 @@ pub const DEVIATIONS: &[Deviation] = &[
         reason: "the bytes behind the NUL would break the lines of `CLIENT LIST`",
         wanted: Wanted::Beside(|case, redis| {
             let has_nul = case.call.iter().any(|word| word.contains(&0));
-            let text = match case.name() {
-                "client|setname" | "hello" => "ERR Client names cannot contain spaces, newlines or special characters.",
-                "client|setinfo" => "ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.",
+            let what = match case.name() {
+                "client|setname" | "hello" => "Client names".to_owned(),
+                "client|setinfo" => case.word(2),
                 _ => return None,
             };
-            (has_nul && !redis.is_error()).then(|| Reply::error(text))
+            let text = format!("ERR {what} cannot contain spaces, newlines or special characters.");
+            (has_nul && !redis.is_error()).then(|| Reply::error(&text))
         }),
     },
 ];

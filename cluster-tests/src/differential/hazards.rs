@@ -8,7 +8,7 @@ use super::case::Case;
 /// Commands that are never asked of the reference: they end it, change its configuration or users, make it a replica,
 /// write files, or make the connection another kind of connection. Those that the table refuses are asked of the node
 /// alone.
-const DANGEROUS: [&str; 47] = [
+const DANGEROUS: [&str; 48] = [
     "acl|deluser",
     "acl|load",
     "acl|save",
@@ -50,6 +50,7 @@ const DANGEROUS: [&str; 47] = [
     "restore-asking",
     "save",
     "script|debug",
+    "script|flush",
     "shutdown",
     "slaveof",
     "ssubscribe",

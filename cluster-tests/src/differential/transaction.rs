@@ -25,13 +25,14 @@ impl Transaction {
     /// Follows a call that is sent now.
     fn follow(&mut self, case: &Case, is_refused: bool) {
         match case.name() {
+            _ if self.is_open && is_refused => self.is_refused = true,
             "watch" if !self.is_open && !is_refused => self.watched.extend(case.slots.iter().flatten()),
             "unwatch" if !self.is_open => self.watched.clear(),
             "multi" => self.is_open = true,
             // They are errors that do not end it.
             "watch" => {}
             _ if !self.is_open => {}
-            _ if is_refused || case.resolved.is_err() => self.is_refused = true,
+            _ if case.resolved.is_err() => self.is_refused = true,
             _ => {
                 self.queued.extend(case.slots.iter().flatten());
                 self.selects |= case.name() == "select" && ["1", "2"].contains(&case.word(1).as_str());

@@ -108,6 +108,24 @@ pub const DEVIATIONS: &[Deviation] = &[
         }),
     },
     Deviation {
+        calls: "scripts and functions in a `MULTI` with a `SELECT` of another database",
+        redis: "queues them",
+        node: "`ERR a transaction that selects another database runs no scripts and functions, not executed. Send SELECT before \
+            MULTI`; `EXEC` answers `EXECABORT`",
+        reason: "the user as which scripts run may not select a database",
+        wanted: Wanted::Alone(|case| {
+            let transaction = case.transaction.as_ref().filter(|state| state.is_open && !state.is_refused)?;
+            let spec = case.resolved.ok()?;
+            let selects = spec.name == "select" && ["1", "2"].contains(&case.word(1).as_str());
+            ((transaction.selects && spec.runs_script()) || (transaction.runs_script && selects)).then(|| {
+                Reply::error(
+                    "ERR a transaction that selects another database runs no scripts and functions, not executed. Send SELECT \
+                        before MULTI",
+                )
+            })
+        }),
+    },
+    Deviation {
         calls: "a command in `MULTI` with keys of another slot than those of the commands before",
         redis: "queues it",
         node: "`CROSSSLOT ...`; `EXEC` answers `EXECABORT`",
@@ -176,24 +194,6 @@ pub const DEVIATIONS: &[Deviation] = &[
             (transaction.selects && !transaction.is_refused && !transaction.watched.is_empty()).then(|| {
                 aborted(
                     "the database or the protocol is changed after WATCH, not executed. Send SELECT and HELLO before WATCH",
-                )
-            })
-        }),
-    },
-    Deviation {
-        calls: "scripts and functions in a `MULTI` with a `SELECT` of another database",
-        redis: "queues them",
-        node: "`ERR a transaction that selects another database runs no scripts and functions, not executed. Send SELECT before \
-            MULTI`; `EXEC` answers `EXECABORT`",
-        reason: "the user as which scripts run may not select a database",
-        wanted: Wanted::Alone(|case| {
-            let transaction = case.transaction.as_ref().filter(|state| state.is_open && !state.is_refused)?;
-            let spec = case.resolved.ok()?;
-            let selects = spec.name == "select" && ["1", "2"].contains(&case.word(1).as_str());
-            ((transaction.selects && spec.runs_script()) || (transaction.runs_script && selects)).then(|| {
-                Reply::error(
-                    "ERR a transaction that selects another database runs no scripts and functions, not executed. Send SELECT \
-                        before MULTI",
                 )
             })
         }),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pontoon::commands;
+use pontoon::commands::{self, Handling, ResolveError};
 
 use super::{
     case::Case,
@@ -110,7 +110,8 @@ impl Generator {
             41..50 => Unit::Sequence(vec![self.faulty_transaction()]),
             50..56 => {
                 let sequence = self.words.one(TRANSACTIONS);
-                self.sequence(sequence)
+                // Whether a SELECT in it changes anything is known.
+                self.sequence(&format!("SELECT 0 | {sequence} | SELECT 0"))
             }
             56..72 => {
                 let sequence = self.words.one(SEQUENCES);
@@ -188,11 +189,23 @@ impl Generator {
 
     fn sequence(&mut self, sequence: &str) -> Unit {
         let mut calls = Template::new(&mut self.words).calls(sequence);
-        calls.retain(|call| !self.is_unanswered(call));
+        calls.retain(|call| !self.is_unanswered(call) && !self.is_of_nodes(call));
         if calls.iter().any(|call| Case::new(call.clone()).name() == "script|flush") {
             calls.append(&mut load_scripts());
         }
         Unit::Sequence(vec![self.step(calls)])
+    }
+
+    /// Whether a node answers the call itself, also beside servers of a version without it.
+    fn is_of_nodes(&self, call: &Call) -> bool {
+        let is_lacking = |spec: &commands::Spec| {
+            matches!(spec.handling, Handling::Local(_))
+                && !self.commands.iter().any(|known| known.spec.name == spec.name)
+        };
+        match Case::new(call.clone()).resolved {
+            Ok(spec) | Err(ResolveError::WrongArity(spec)) => is_lacking(spec),
+            Err(_) => false,
+        }
     }
 
     /// Whether the reference has the fault that it does not answer this.

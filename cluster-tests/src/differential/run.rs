@@ -286,13 +286,15 @@ impl Run {
         for (step, cases) in steps.iter().zip(cases) {
             let inside = cases.iter().filter(|case| match case.name() {
                 "watch" => true,
+                "select" if !case.is_queued() => true,
                 "multi" => is_refused,
                 _ => is_refused && case.is_queued(),
             });
-            // RESET also ends the settings of the connection.
-            let mut inside: Vec<Asked> = inside.map(|case| (case.clone(), case.name() == "reset")).collect();
+            // Both sides keep the same database and settings.
+            let is_of_both = |case: &Case| case.name() == "reset" || (case.name() == "select" && !case.is_queued());
+            let mut inside: Vec<Asked> = inside.map(|case| (case.clone(), is_of_both(case))).collect();
             // Of two WATCHes, one may have been refused.
-            if !is_refused && !inside.is_empty() {
+            if !is_refused && inside.iter().any(|(case, _)| case.name() == "watch") {
                 inside.push((Case::new(words("UNWATCH")), false));
             }
             let (exchanges, end) = self.pairs[step.connection].exchange(&inside);

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pontoon::commands::ResolveError;
+
 use super::{case::Case, generator::Step};
 
 /// The state of a client that watches keys or has begun a transaction.
@@ -32,6 +34,8 @@ impl Transaction {
             // They are errors that do not end it.
             "watch" => {}
             _ if !self.is_open => {}
+            // A module refuses it when it is executed.
+            _ if matches!(case.resolved, Err(ResolveError::WrongArity(spec)) if spec.is_counted_by_module()) => {}
             _ if case.resolved.is_err() => self.is_refused = true,
             _ => {
                 self.queued.extend(case.slots.iter().flatten());

@@ -48,10 +48,12 @@ $(DENY): # takes about two minutes of two cores
 	cargo install cargo-deny --version 0.20.2 --locked --root target/tools
 
 # Third-party clients and tools for the tests, installed under target/.
+NODE_MODULES := ioredis redis @valkey/valkey-glide bullmq
 tools: redis systemd venv servers $(DENY)
 	@target/venv/bin/python -c 'import redis, grpc_reflection' 2>/dev/null || target/venv/bin/pip install -q redis grpcio grpcio-reflection
 	@command -v npm >/dev/null || { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends nodejs npm; }
-	@test -d target/clients/node_modules/ioredis || npm install --silent --no-fund --no-audit --prefix target/clients ioredis
+	@for module in $(NODE_MODULES); do test -d target/clients/node_modules/$$module || \
+	  { npm install --silent --no-fund --no-audit --prefix target/clients $(NODE_MODULES); break; }; done
 
 test: tools ## all tests; the last line of the output is the sum
 	cargo fmt --all --check

@@ -309,12 +309,12 @@ impl Cluster {
     /// Waits until every replica of a group is a candidate. A replica that falls behind or loses its primary before any
     /// node has found it in sync is not a candidate.
     #[track_caller]
-    fn wait_candidates(&self, product: &str, gid: &str) {
+    pub fn wait_candidates(&self, product: &str, gid: &str) {
         wait_for(&format!("the replicas of group {gid} of product '{product}' to be in sync"), GENEROUS, || {
             let group = self.cli().json(&["--product", product, "group", "show", gid]);
             let servers = group["servers"].as_array().cloned().unwrap_or_default();
             let ready = |s: &Value| s["observed"]["link"] == "up" && s["observed"]["not_candidate_because"].is_null();
-            let all = !servers.is_empty() && servers.iter().skip(1).all(ready);
+            let all = !servers.is_empty() && servers.iter().filter(|s| s["role"] != "primary").all(ready);
             if all { Ok(()) } else { Err(group) }
         });
     }

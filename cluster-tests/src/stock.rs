@@ -1,4 +1,4 @@
-//! Programs that others wrote, as clients: redis-cli, redis-benchmark, redis-py, ioredis, grpcio.
+//! Programs and libraries that others wrote, as clients: redis-cli, redis-py, ioredis and the like.
 //! Knows nothing of how they are installed; `make tools` does that, and `make test` says where they are.
 
 use std::{path::PathBuf, process::Command};
@@ -15,14 +15,14 @@ pub fn python() -> PathBuf {
     found("Python with redis-py and grpcio", "PONTOON_PYTHON", "target/venv/bin/python")
 }
 
-/// Folder with the module ioredis: `PONTOON_NODE_MODULES`, or what `make tools` made.
+/// Folder with the modules of npm, such as ioredis: `PONTOON_NODE_MODULES`, or what `make tools` made.
 ///
 /// # Panics
 /// When there is none: a test that needs it fails, and is not skipped.
 #[must_use]
 #[track_caller]
 pub fn node_modules() -> PathBuf {
-    found("the module ioredis", "PONTOON_NODE_MODULES", "target/clients/node_modules")
+    found("the folder of client libraries from npm", "PONTOON_NODE_MODULES", "target/clients/node_modules")
 }
 
 #[track_caller]

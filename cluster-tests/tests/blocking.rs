@@ -244,11 +244,13 @@ fn every_element_is_taken_once_while_primaries_change_and_servers_fail() {
     cli.ok(&["group", "promote", "1", &cluster.servers[servers[1]].addr(), "--wait", "--timeout", "60s"]);
     queues.wait_more(100);
     // A primary dies, and returns as a replica.
+    cluster.wait_candidates("default", "1");
     cluster.servers[servers[1]].kill9();
     wait_primary_other_than(&cluster, servers[1]);
     queues.wait_more(100);
     cluster.servers[servers[1]].restart();
     // A primary is stopped, and goes on when another one has replaced it.
+    cluster.wait_candidates("default", "1");
     let primary = servers.iter().copied().find(|n| cluster.servers[*n].addr() == primary(&cluster)).unwrap();
     cluster.servers[primary].pause();
     wait_primary_other_than(&cluster, primary);

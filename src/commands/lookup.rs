@@ -2,6 +2,7 @@
 //! Knows nothing of what commands mean.
 
 use super::keys::Args;
+use super::number::{CommandNumber, FIRST_OF_FAMILY};
 use super::spec::Spec;
 use super::table::FAMILIES;
 
@@ -17,6 +18,12 @@ static INDEX: [u16; INDEX_SIZE] = build_index();
 
 /// The command with this name, in any case; for `OBJECT` and the like, the container. See [`resolve`] for subcommands.
 pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
+    find(name).map(|(spec, _)| spec)
+}
+
+/// The same with its number.
+#[inline]
+fn find(name: &[u8]) -> Option<(&'static Spec, CommandNumber)> {
     if name.len() > NAME_MAX {
         return None;
     }
@@ -24,9 +31,10 @@ pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
     loop {
         // Terminates, because the index is never full.
         let place = usize::from(INDEX[at].checked_sub(1)?);
-        let spec = &FAMILIES[place / 256][place % 256];
+        let (family, row) = (place / 256, place % 256);
+        let spec = &FAMILIES[family][row];
         if spec.name.as_bytes().eq_ignore_ascii_case(name) {
-            return Some(spec);
+            return Some((spec, CommandNumber::of_row(FIRST_OF_FAMILY[family], row)));
         }
         at = (at + 1) % INDEX_SIZE;
     }
@@ -74,22 +82,37 @@ impl std::error::Error for ResolveError {}
 /// # Errors
 /// Returns why there is no such command or subcommand, or that the number of arguments is wrong.
 pub fn resolve<A: Args + ?Sized>(args: &A) -> Result<&'static Spec, ResolveError> {
+    resolve_numbered(args).0
+}
+
+/// The same with the number of the command, which a call with a wrong number of arguments has, too.
+#[inline]
+pub fn resolve_numbered<A: Args + ?Sized>(args: &A) -> (Result<&'static Spec, ResolveError>, Option<CommandNumber>) {
     if args.len() == 0 {
-        return Err(ResolveError::Unknown);
+        return (Err(ResolveError::Unknown), None);
     }
-    let mut spec = lookup(args.get(0)).ok_or(ResolveError::Unknown)?;
+    let Some((mut spec, mut number)) = find(args.get(0)) else { return (Err(ResolveError::Unknown), None) };
     if !spec.subcommands.is_empty() && args.len() > 1 {
-        spec = spec.subcommand(args.get(1)).ok_or(ResolveError::UnknownSubcommand(spec))?;
+        let Some((at, sub)) = spec.find_subcommand(args.get(1)) else {
+            return (Err(ResolveError::UnknownSubcommand(spec)), None);
+        };
+        (spec, number) = (sub, number.of_subcommand(at));
     }
-    if spec.arity_allows(args.len()) { Ok(spec) } else { Err(ResolveError::WrongArity(spec)) }
+    let resolved = if spec.arity_allows(args.len()) { Ok(spec) } else { Err(ResolveError::WrongArity(spec)) };
+    (resolved, Some(number))
 }
 
 impl Spec {
     /// The subcommand with this name, in any case, of a container.
     pub fn subcommand(&self, name: &[u8]) -> Option<&'static Spec> {
+        self.find_subcommand(name).map(|(_, sub)| sub)
+    }
+
+    fn find_subcommand(&self, name: &[u8]) -> Option<(usize, &'static Spec)> {
         // The full name of a subcommand is `container|name`.
         let prefix = self.name.len() + 1;
-        self.subcommands.iter().find(|sub| sub.name.as_bytes()[prefix..].eq_ignore_ascii_case(name))
+        let mut all = self.subcommands.iter().enumerate();
+        all.find(|(_, sub)| sub.name.as_bytes()[prefix..].eq_ignore_ascii_case(name))
     }
 }
 

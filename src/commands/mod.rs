@@ -7,7 +7,9 @@ mod invalid;
 mod keys;
 mod learnt;
 mod lookup;
+mod number;
 mod routing;
+mod secrets;
 mod spec;
 mod table;
 
@@ -16,9 +18,13 @@ pub use blocking::{BlockTimeout, from_now_on};
 pub use invalid::InvalidCall;
 pub use keys::{Args, KeySpec, KeysError};
 pub use learnt::{
-    DifferingCommands, KeyCount, KeySearch, LearntCommand, OfferedCommands, ReportedCommand, ReportedKeys,
-    ServerCommands,
+    DifferingCommands, KeyCount, KeySearch, LearntCommand, OfferedCommands, RedisVersion, ReportedCommand,
+    ReportedKeys, ServerCommands, ServerIdentity,
 };
-pub use lookup::{ResolveError, all, lookup, resolve};
+pub use lookup::{ResolveError, all, lookup, resolve, resolve_numbered};
+pub use number::CommandNumber;
 pub use routing::is_blocking_call;
-pub use spec::{AllGroups, Flags, Handling, Local, ScriptCall, ScriptCommand, Spec, Split, TransactionCommand};
+pub use secrets::secret_args;
+pub use spec::{
+    AllGroups, Flags, Handling, Local, NodeCommand, ScriptCall, ScriptCommand, Spec, Split, TransactionCommand,
+};

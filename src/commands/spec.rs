@@ -185,6 +185,8 @@ pub enum Handling {
     Transaction(TransactionCommand),
     /// Answered by the node.
     Local(Local),
+    /// Answered by the node with what all of its threads know.
+    Node(NodeCommand),
     /// Carried out by the node in steps at the primaries of all groups; the replies are merged.
     AllGroups(AllGroups),
     /// A script or function: sent to the group that owns the slot of its keys. Without keys, to the group that owns the slot
@@ -302,6 +304,20 @@ impl ScriptCommand {
     }
 }
 
+/// Commands about the clients of a node and about what they have asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeCommand {
+    ClientKill,
+    ClientList,
+    ClientPause,
+    ClientUnblock,
+    ClientUnpause,
+    Monitor,
+    SlowlogGet,
+    SlowlogLen,
+    SlowlogReset,
+}
+
 /// Commands that a node answers itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Local {
@@ -314,8 +330,28 @@ pub enum Local {
     Reset,
     Time,
     Info,
+    Role,
     ConfigGet,
+    ConfigSet,
+    ConfigResetstat,
     ConfigHelp,
+    AclCat,
+    AclGetuser,
+    AclHelp,
+    AclList,
+    AclUsers,
+    AclWhoami,
+    LatencyDoctor,
+    LatencyHelp,
+    LatencyHistory,
+    LatencyLatest,
+    LatencyReset,
+    MemoryDoctor,
+    MemoryMallocStats,
+    MemoryPurge,
+    MemoryStats,
+    ModuleHelp,
+    ModuleList,
     /// `COMMAND` without a subcommand.
     CommandAll,
     CommandCount,
@@ -335,6 +371,7 @@ pub enum Local {
     ClientGetredir,
     ClientTrackinginfo,
     ClientHelp,
+    SlowlogHelp,
     Slotsmapping,
     Slotshashkey,
 }

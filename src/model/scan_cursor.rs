@@ -1,5 +1,5 @@
 //! The cursors that clients carry: of a SCAN over all groups, and of a scan of one key (HSCAN, SSCAN, ZSCAN). A cursor
-//! has everything that a node needs to go on, so a scan may go on at any node (decision 0030).
+//! has everything that a node needs to go on, so a scan may go on at any node (decision 0027).
 //! Knows nothing of how keys are found.
 
 use super::{

@@ -1,5 +1,5 @@
 //! What a SCAN over all groups has to visit: the groups of its beginning, and again each group that has got slots or
-//! another primary since (decision 0030). Knows nothing of cursors and servers.
+//! another primary since (decision 0027). Knows nothing of cursors and servers.
 
 use std::collections::VecDeque;
 

@@ -12,7 +12,7 @@ use tracing::{debug, info};
 
 use super::{probe::Prober, tasks::Tasks};
 use crate::{
-    commands::{OfferedCommands, ServerCommands},
+    commands::{OfferedCommands, ServerCommands, ServerIdentity},
     control::servers::offered::offered_commands,
     model::{
         ids::{Epoch, HostPort, NodeId},
@@ -21,7 +21,7 @@ use crate::{
     },
     panics,
     proxy::ProductCommands,
-    redis::{Client, RedisError},
+    redis::{Client, RedisError, Reply},
 };
 
 /// A server is asked again after this time: MODULE LOAD changes what it has without another process.
@@ -189,5 +189,27 @@ impl Primaries {
 async fn ask(server: &HostPort, credentials: Option<&Credentials>, name: &str) -> Result<OfferedCommands, RedisError> {
     let deadline = Instant::now() + ASK_MAX;
     let mut client = Client::connect(server, credentials, name, deadline).await?;
-    offered_commands(&mut client, deadline).await
+    let mut offered = offered_commands(&mut client, deadline).await?;
+    offered.identify(identity(&mut client, deadline).await?);
+    Ok(offered)
+}
+
+/// What a server is. A server need not say it.
+async fn identity(client: &mut Client, deadline: Instant) -> Result<ServerIdentity, RedisError> {
+    let allowed = |reply: Result<Reply, RedisError>| match reply {
+        Ok(reply) => Ok(Some(reply)),
+        Err(RedisError::Refused { .. }) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let info = allowed(client.ask(&[b"INFO", b"server"], deadline).await)?;
+    let modules = allowed(client.ask(&[b"MODULE", b"LIST"], deadline).await)?;
+    let module = |module: &Reply| {
+        let field = |name: &str| {
+            let pair = module.items()?.chunks(2).find(|pair| pair[0].text() == Some(name))?;
+            pair.get(1)
+        };
+        Some((field("name")?.text()?.to_owned(), field("ver")?.integer()?))
+    };
+    let modules = modules.iter().filter_map(Reply::items).flatten().filter_map(module);
+    Ok(ServerIdentity::new(info.as_ref().and_then(Reply::text).unwrap_or_default(), modules))
 }

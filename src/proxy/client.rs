@@ -13,6 +13,9 @@ pub(super) struct ClientState {
     pub(super) db: u32,
     pub(super) version: Version,
     pub(super) name: String,
+    /// As it has asked; connections to servers are shared, so neither has an effect there.
+    pub(super) no_evict: bool,
+    pub(super) no_touch: bool,
     pub(super) library: String,
     pub(super) library_version: String,
     /// Version of the credentials that it logged in with (see `ProductAuth`); `None`: it has not logged in.

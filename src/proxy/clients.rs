@@ -46,6 +46,8 @@ pub struct ProductClients {
     pub name: String,
     /// Connected clients.
     pub connected: usize,
+    /// Clients accepted since the start.
+    pub accepted: u64,
     /// Logins that failed since the start.
     pub failed_logins: u64,
     /// Connected clients that logged in with the former password; at most about one second old.
@@ -59,6 +61,7 @@ pub struct ProductClients {
 struct Counts {
     name: String,
     connected: AtomicUsize,
+    accepted: AtomicU64,
     failed_logins: AtomicU64,
     refused: [AtomicU64; ClientRefusal::ALL.len()],
 }
@@ -139,6 +142,7 @@ impl Clients {
             (None, Some((worker, count))) => {
                 count.fetch_add(1, Ordering::Relaxed);
                 product.connected.fetch_add(1, Ordering::Relaxed);
+                product.accepted.fetch_add(1, Ordering::Relaxed);
                 let mark = must_log_in.then(|| strangers.add(id, (worker, product.clone())));
                 Ok(ClientPlace { clients: self.clone(), worker, product, mark })
             }
@@ -160,6 +164,11 @@ impl Clients {
         if let Some(counts) = self.locked().get(&product) {
             counts.failed_logins.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The clients of one product.
+    pub(super) fn of(&self, product: ProductId) -> ProductClients {
+        self.locked().get(&product).map(|counts| counts.snapshot()).unwrap_or_default()
     }
 
     /// The clients of each product.
@@ -194,6 +203,7 @@ impl Counts {
         ProductClients {
             name: self.name.clone(),
             connected: self.connected.load(Ordering::Relaxed),
+            accepted: self.accepted.load(Ordering::Relaxed),
             failed_logins: self.failed_logins.load(Ordering::Relaxed),
             former_logins: 0,
             refused: std::array::from_fn(|i| self.refused[i].load(Ordering::Relaxed)),

@@ -111,6 +111,8 @@ counters! {
     script_repeats "script_calls_repeated";
     /// Scripts and libraries that clients wanted to load, refused because of a limit.
     scripts_refused "scripts_refused";
+    /// Requests that a monitor did not see, because of the rate or because it reads slowly.
+    monitor_skipped "monitor_requests_skipped";
     /// Commands that the node answers itself, refused because they had too many arguments.
     long_local_commands "long_local_commands_refused";
     /// Split commands that were executed in sections, because they had many keys.

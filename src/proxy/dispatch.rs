@@ -15,8 +15,8 @@ use script::{script, scripts};
 use super::{check::ServeCheck, client::Access};
 use crate::{
     commands::{
-        AllGroups, Args, Handling, InvalidCall, KeysError, Local, ResolveError, ScriptCall, ScriptCommand, Spec, Split,
-        TransactionCommand, is_blocking_call, resolve,
+        AllGroups, Args, CommandNumber, Handling, InvalidCall, KeysError, Local, NodeCommand, ResolveError, ScriptCall,
+        ScriptCommand, Spec, Split, TransactionCommand, is_blocking_call, resolve_numbered,
     },
     model::{
         ids::{Epoch, SlotId},
@@ -92,6 +92,8 @@ pub(super) enum Dispatch {
     Transaction(TransactionCommand, &'static Spec),
     /// The node answers it.
     Local(Local),
+    /// The workers of the node answer it.
+    Node(NodeCommand),
     /// Park it: one of its slots is held.
     Held,
     /// Answer with an error; nothing was executed.
@@ -157,6 +159,8 @@ impl fmt::Display for RefusalReason {
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     positions: Vec<usize>,
+    /// The number of the command of the last call; `None`: the table does not have it.
+    pub(super) number: Option<CommandNumber>,
     /// Routes of the keys of a split command.
     pub(super) keys: Vec<KeyRoute>,
 }
@@ -198,7 +202,9 @@ pub(super) fn dispatch(
     call: &CallContext<'_>,
     scratch: &mut Scratch,
 ) -> Dispatch {
-    let spec = match resolve(call) {
+    let (resolved, number) = resolve_numbered(call);
+    scratch.number = number;
+    let spec = match resolved {
         Ok(spec) => spec,
         Err(_) if access == Access::NotLoggedIn => return Dispatch::Refuse(RefusalReason::NotLoggedIn),
         Err(error) => return Dispatch::Refuse(RefusalReason::Unresolved(error)),
@@ -221,12 +227,11 @@ pub(super) fn dispatch(
             Dispatch::Forward(DispatchTarget { slot: Some(slot), .. }) => Dispatch::KeyScan(slot),
             other => other,
         },
-        // Only a server knows the filters (module, category, pattern); it lists its own commands, as it does for DOCS.
-        Handling::Local(Local::CommandList) if call.args.len() > 2 => any_server(routes, serve_check, spec),
-        Handling::Local(_) if call.args.len() > LOCAL_ARGS_MAX => {
+        Handling::Local(_) | Handling::Node(_) if call.args.len() > LOCAL_ARGS_MAX => {
             Dispatch::Refuse(RefusalReason::TooManyArguments(spec.name))
         }
         Handling::Local(local) => Dispatch::Local(local),
+        Handling::Node(command) => Dispatch::Node(command),
         Handling::Script(kind) => script(routes, serve_check, spec, kind, call, scratch),
         Handling::Scripts(command) => scripts(routes, serve_check, command, spec),
         Handling::Transaction(command) => Dispatch::Transaction(command, spec),

@@ -18,6 +18,10 @@ pub struct Limits {
     pub transaction_commands_max: usize,
     /// Bytes of a transaction, from MULTI on.
     pub transaction_bytes_max: usize,
+    /// A request is in SLOWLOG if its reply takes this long. `None`: none is.
+    pub slow_request: Option<Duration>,
+    /// Requests per second and product that MONITOR shows.
+    pub monitor_rate: u32,
     /// Bytes of replies that a client has not read; above this, no further request is executed.
     pub session_output_max: usize,
     /// A session above `session_output_max` is closed when its client has read nothing for this time.
@@ -88,6 +92,10 @@ impl Default for Limits {
             transaction_commands_max: 1_000_000,
             // The same as of unanswered requests.
             transaction_bytes_max: 32 * MB,
+            // The same as in Redis.
+            slow_request: Some(Duration::from_millis(10)),
+            // A few percent of a worker's time, and more than a person reads.
+            monitor_rate: 10_000,
             // Enough that a client with a fast link never waits for the proxy; replies to requests in flight come on
             // top.
             session_output_max: 16 * MB,

@@ -21,6 +21,8 @@ mod backend_set;
 mod blocking;
 mod check;
 mod client;
+mod client_id;
+mod client_view;
 mod clients;
 mod counters;
 mod dedicated;
@@ -28,12 +30,15 @@ mod dispatch;
 mod failed_logins;
 mod gather;
 mod hold;
+mod inquiry;
 mod learnt;
 mod limits;
 mod listener;
 mod local;
 mod memory;
+mod monitor;
 mod operation;
+mod pause;
 pub mod permit;
 mod pieces;
 mod product;
@@ -44,9 +49,12 @@ mod report;
 mod scripts;
 mod server_clients;
 mod session;
+mod shown_call;
+mod slow_log;
 mod strangers;
 mod transaction;
 mod unmanaged;
+mod usage;
 mod worker;
 
 use std::{
@@ -62,10 +70,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use activity::{ProcessActivity, ServerActivity};
 pub use blocking::Unblock;
+pub use client_view::{ClientCondition, ClientFilter, ClientKind, ClientView};
 pub use clients::{ClientRefusal, ProductClients};
 pub use counters::StatsSnapshot;
 #[doc(hidden)]
 pub use dispatch::DispatchBench;
+pub use inquiry::Unanswered;
 pub use limits::Limits;
 pub use report::{HoldProgress, ListenerReport, ProxyReport};
 pub use scripts::{
@@ -84,17 +94,15 @@ use crate::{
     },
     panics,
 };
+use inquiry::Workers;
 use memory::MemoryBudget;
 use permit::Permit;
 use report::SharedReport;
-use worker::UnblockRequest;
 
 /// Accepted connections that may wait for a worker, per worker. If there are more, the worker is far behind, and the
 /// acceptor closes the connection.
 const HANDOVER_MAX: usize = 256;
 
-/// Requests to end blocked calls that may wait for a worker; more than are made at the same time, and senders wait.
-const UNBLOCKS_MAX: usize = 64;
 /// What the servers of each product have, as far as they were asked.
 pub type ProductCommands = BTreeMap<ProductId, Arc<ServerCommands>>;
 
@@ -211,8 +219,8 @@ pub struct Proxy {
     shared: Arc<SharedReport>,
     phase: watch::Sender<ProxyPhase>,
     ended: Arc<watch::Sender<Option<ThreadEnd>>>,
-    /// To each worker: the blocked calls to end.
-    unblocks: Vec<mpsc::Sender<UnblockRequest>>,
+    node: NodeId,
+    workers: Workers,
     /// Taken by the first `drain`.
     threads: Mutex<Vec<(oneshot::Receiver<()>, JoinHandle<()>)>>,
 }
@@ -250,12 +258,10 @@ impl Proxy {
         let (phase, phases) = watch::channel(ProxyPhase::Run);
         let unexpected = Arc::new(watch::Sender::new(None));
         let (mut threads, mut inboxes) = (Vec::new(), Vec::new());
-        let mut unblocks = Vec::new();
-        for index in 0..config.workers {
+        let (node, (ways, inquiries)) = (config.node, Workers::new(config.workers));
+        for (index, inquiries) in inquiries.into_iter().enumerate() {
             let (sender, inbox) = mpsc::channel(HANDOVER_MAX);
             inboxes.push(sender);
-            let (sender, requests) = mpsc::channel(UNBLOCKS_MAX);
-            unblocks.push(sender);
             let start = worker::WorkerStart {
                 index,
                 config: config.clone(),
@@ -266,7 +272,8 @@ impl Proxy {
                 routes: routes.clone(),
                 reads: reads.clone(),
                 inbox,
-                unblocks: requests,
+                workers: ways.clone(),
+                inquiries,
                 phase: phases.clone(),
             };
             let (name, phases) = (format!("worker-{index}"), phases.clone());
@@ -275,7 +282,7 @@ impl Proxy {
         let (acceptor_shared, phase_of_acceptor) = (shared.clone(), phases.clone());
         let accept = move || listener::run(&config, &acceptor_shared, routes, inboxes, phase_of_acceptor);
         threads.push(start_thread("acceptor".into(), phases, unexpected.clone(), accept)?);
-        Ok(Self { shared, phase, ended: unexpected, unblocks, threads: Mutex::new(threads) })
+        Ok(Self { shared, phase, ended: unexpected, node, workers: ways, threads: Mutex::new(threads) })
     }
 
     /// The first thread that has ended although the proxy runs.
@@ -292,13 +299,24 @@ impl Proxy {
 
     /// Ends the blocked call of a client before its time, as CLIENT UNBLOCK does. Returns whether it has one.
     pub async fn unblock(&self, client: u64, how: Unblock) -> bool {
-        // Ids are given so that they name the worker.
-        let index = client.wrapping_sub(1) % self.unblocks.len() as u64;
-        let Some(worker) = usize::try_from(index).ok().and_then(|index| self.unblocks.get(index)) else { return false };
-        let (done, ended) = oneshot::channel();
-        // An error: the worker has ended, and its clients with it.
-        let _ = worker.send(UnblockRequest { client, how, done }).await;
-        ended.await.unwrap_or(false)
+        let Some(index) = client_id::worker_of(client, self.node, self.workers.count()) else { return false };
+        self.workers.ask(index, move |worker| worker.unblock(client, None, how)).await.unwrap_or(false)
+    }
+
+    /// The clients that a filter means, up to `max`, and whether there are more.
+    ///
+    /// # Errors
+    /// A worker gives no answer in time.
+    pub async fn clients(&self, filter: &ClientFilter, max: usize) -> Result<(Vec<ClientView>, bool), Unanswered> {
+        operation::describe_clients(&self.workers, filter, max).await
+    }
+
+    /// Closes the clients that a filter means, and returns them.
+    ///
+    /// # Errors
+    /// A worker gives no answer in time; clients of others may be closed.
+    pub async fn kill_clients(&self, filter: &ClientFilter) -> Result<Vec<ClientView>, Unanswered> {
+        operation::kill_clients(&self.workers, filter, None).await
     }
 
     /// Stops accepting, finishes the requests in flight within `deadline`, and closes all connections. Returns when the

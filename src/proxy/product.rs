@@ -2,7 +2,7 @@
 //! Knows nothing of other products.
 
 use std::{
-    cell::{Cell, Ref, RefCell},
+    cell::{Cell, OnceCell, Ref, RefCell},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -13,9 +13,13 @@ use super::{
     backend::{Backend, ServerUser},
     backend_set::BackendSet,
     dedicated::DedicatedPool,
+    monitor::Monitors,
+    pause::Pause,
     quota::Quota,
     scripts::ProductScripts,
-    worker::Worker,
+    slow_log::SlowLog,
+    usage::ProductUsage,
+    worker::{PauseTimer, Worker},
 };
 use crate::{
     clock::boottime_ns,
@@ -40,6 +44,14 @@ pub(super) struct ProductView {
     pub(super) confirm_reads: Cell<bool>,
     /// What its clients have loaded.
     pub(super) scripts: ProductScripts,
+    /// What its clients do on this worker.
+    usage: OnceCell<Arc<ProductUsage>>,
+    /// Whether its clients are paused, or somebody sees their requests.
+    pub(super) is_observed: Cell<bool>,
+    pub(super) pause: Pause,
+    pub(super) pause_timer: PauseTimer,
+    pub(super) monitors: Monitors,
+    pub(super) slow_log: SlowLog,
     /// Workers of the node.
     workers: usize,
     /// The worker's share of the product's quotas. `None`: it has none.
@@ -67,6 +79,12 @@ impl ProductView {
             min_acks: Cell::new(routes.min_acks),
             confirm_reads: Cell::new(routes.reads.confirmed),
             scripts: ProductScripts::default(),
+            usage: OnceCell::new(),
+            is_observed: Cell::new(false),
+            pause: Pause::default(),
+            pause_timer: PauseTimer::default(),
+            monitors: Monitors::default(),
+            slow_log: SlowLog::default(),
             routes: RefCell::new(routes),
             reads: RefCell::default(),
             backend_sets: RefCell::default(),
@@ -76,6 +94,12 @@ impl ProductView {
             acks: RefCell::default(),
             retired_acks: RefCell::default(),
         }
+    }
+
+    /// Counters of what its clients do on this worker; made at the first use.
+    #[inline]
+    pub(super) fn usage(&self, worker: &Worker) -> &ProductUsage {
+        self.usage.get_or_init(|| worker.shared.usage.add(self.routes.borrow().id))
     }
 
     /// What errors to clients call a server: its address says where the product's data is, which is nothing that its clients
@@ -90,6 +114,11 @@ impl ProductView {
         let detailed = self.routes.borrow().rules.errors_detailed;
         let why = if detailed { why } else { why.split(" (").next().unwrap_or_default() };
         format!("{} {why}", self.server_name(addr))
+    }
+
+    /// Sees anew whether its clients are paused or watched.
+    pub(super) fn note_observers(&self) {
+        self.is_observed.set(self.monitors.retain() || self.pause.kind().is_some());
     }
 
     /// Every backend that may have requests in flight.

@@ -15,8 +15,12 @@ use super::{
     counters::StatsSnapshot,
     failed_logins::{FailedLogins, FailedLoginsLine},
     memory::MemoryBudget,
+    usage::Usage,
 };
 use crate::model::ids::{Epoch, HoldId, ProductId};
+
+/// Digits of a run id.
+const RUN_ID_LEN: usize = 40;
 
 /// A snapshot of the state of the whole proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +81,11 @@ pub(super) struct WorkerStatus {
 #[derive(Debug)]
 pub(super) struct SharedReport {
     pub(super) clients: Arc<Clients>,
+    pub(super) usage: Usage,
+    /// When the proxy started.
+    pub(super) started: Instant,
+    /// What names this start, as in Redis: 40 hexadecimal digits.
+    pub(super) run_id: String,
     memory: Arc<MemoryBudget>,
     failed_logins: Mutex<FailedLogins>,
     parts: Mutex<WorkerParts>,
@@ -93,6 +102,9 @@ impl SharedReport {
     pub(super) fn new(workers: usize, memory: Arc<MemoryBudget>) -> Self {
         Self {
             clients: Arc::new(Clients::new(workers)),
+            usage: Usage::default(),
+            started: Instant::now(),
+            run_id: (0..RUN_ID_LEN).map(|_| fastrand::digit(16)).collect(),
             memory,
             failed_logins: Mutex::default(),
             parts: Mutex::new(WorkerParts {

@@ -2,6 +2,7 @@
 //! Knows nothing of the other workers; `report` merges what each reports.
 
 mod buffers;
+mod clients;
 mod clock;
 mod idle;
 mod logins;
@@ -19,13 +20,14 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{Notify, mpsc, watch},
     task::{JoinError, LocalSet},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
 use buffers::Buffers;
 pub(super) use buffers::reserve;
+pub(super) use clients::PauseTimer;
 pub(super) use clock::TICK;
 use clock::WorkerClock;
 use idle::IdleRound;
@@ -37,11 +39,13 @@ pub(super) use turns::{TaskKind, TaskTurns, Turn};
 
 use super::{
     ProxyConfig, ProxyPhase,
-    blocking::{BlockedCalls, LeaseState, Unblock},
+    blocking::{BlockedCalls, LeaseState},
     check::{ServeCheck, serve_check},
+    client_id,
     counters::{Stats, count},
     dedicated::DedicatedCount,
     hold::Holds,
+    inquiry::{Inquiry, Workers},
     listener::{self, Accepted},
     memory::{self, MemoryBudget, WorkerMemory},
     permit::Permit,
@@ -78,7 +82,8 @@ pub(super) struct WorkerStart {
     pub(super) routes: watch::Receiver<Arc<RouteTable>>,
     pub(super) reads: watch::Receiver<Arc<ReadTable>>,
     pub(super) inbox: mpsc::Receiver<Accepted>,
-    pub(super) unblocks: mpsc::Receiver<UnblockRequest>,
+    pub(super) workers: Workers,
+    pub(super) inquiries: mpsc::Receiver<Inquiry>,
     pub(super) phase: watch::Receiver<ProxyPhase>,
 }
 
@@ -91,16 +96,6 @@ pub(super) struct BlockedRules {
     pub(super) hold: bool,
 }
 
-/// A request to end the blocked call of a client.
-#[derive(Debug)]
-pub(super) struct UnblockRequest {
-    /// The client's id.
-    pub(super) client: u64,
-    pub(super) how: Unblock,
-    /// Gets whether the client had a call that blocked.
-    pub(super) done: oneshot::Sender<bool>,
-}
-
 /// What the tasks of a worker share.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -108,6 +103,8 @@ pub(super) struct Worker {
     /// A reference to itself, for callees that must start tasks.
     pub(super) weak_self: Weak<Self>,
     pub(super) config: Arc<ProxyConfig>,
+    /// The ways to all workers of the node.
+    pub(super) workers: Workers,
     pub(super) shared: Arc<SharedReport>,
     permit: Arc<Permit>,
     /// A test has disabled check 2; always false in a release build.
@@ -172,7 +169,8 @@ async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
         mut routes,
         mut reads,
         mut inbox,
-        mut unblocks,
+        workers: ways,
+        mut inquiries,
         mut phase,
     } = start;
     let without = || watch::channel(Arc::default()).1;
@@ -184,6 +182,7 @@ async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
         index,
         weak_self: weak_self.clone(),
         config,
+        workers: ways,
         shared,
         permit,
         reply_check_disabled: faults::without(faults::Rule::ReplyCheck),
@@ -212,8 +211,7 @@ async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
         sessions: RefCell::default(),
         awaited_logins: AwaitedLogins::default(),
         idle_round: IdleRound::default(),
-        // Unique over the workers of a node, as CLIENT ID must be.
-        next_session: Cell::new(index as u64 + 1),
+        next_session: Cell::new(0),
         panics,
         stats: Stats::default(),
     });
@@ -248,17 +246,17 @@ async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
             () = worker.recount.notified() => worker.recount_holds(),
             _ = ticks.tick() => worker.on_tick(),
             Some(accepted) = inbox.recv() => worker.accept(accepted),
-            Some(request) = unblocks.recv() => worker.unblock(request),
+            Some(inquiry) = inquiries.recv() => inquiry.answer(&worker),
         }
     };
-    drain(&worker, within, &mut routes, &mut ticks).await;
+    drain(&worker, within, (&mut routes, &mut inquiries), &mut ticks).await;
 }
 
 /// Lets sessions finish their requests until the deadline.
 async fn drain(
     worker: &Rc<Worker>,
     within: Duration,
-    routes: &mut watch::Receiver<Arc<RouteTable>>,
+    (routes, inquiries): (&mut watch::Receiver<Arc<RouteTable>>, &mut mpsc::Receiver<Inquiry>),
     ticks: &mut tokio::time::Interval,
 ) {
     let deadline = Instant::now() + within;
@@ -276,6 +274,7 @@ async fn drain(
             () = worker.memory.exceeded.notified() => worker.shed(),
             () = worker.recount.notified() => worker.recount_holds(),
             _ = ticks.tick() => worker.on_tick(),
+            Some(inquiry) = inquiries.recv() => inquiry.answer(worker),
         }
     }
 }
@@ -432,8 +431,9 @@ impl Worker {
             // It was accepted before the password was removed.
             return;
         }
-        let id = self.next_session.get();
-        self.next_session.set(id + self.config.workers as u64);
+        let n = self.next_session.get();
+        self.next_session.set(n + 1);
+        let id = client_id::client_id(self.config.node, client_id::number(self.index, n, self.config.workers));
         match tokio::net::TcpStream::from_std(accepted.stream) {
             Ok(stream) => {
                 self.stats.accepted.set(self.stats.accepted.get() + 1);
@@ -476,6 +476,7 @@ impl Worker {
     /// Removes a session that has ended.
     pub(super) fn remove_session(&self, session: &Rc<Session>) {
         self.parking.remove(session);
+        session.product.pause.remove(session);
         self.sessions.borrow_mut().remove(&session.id);
     }
 
@@ -506,13 +507,6 @@ impl Worker {
     /// Checks soon whether holds have drained.
     pub(super) fn recount_soon(&self) {
         self.recount.notify_one();
-    }
-
-    /// Ends the blocked call of a client.
-    fn unblock(&self, UnblockRequest { client, how, done }: UnblockRequest) {
-        let session = self.sessions.borrow().get(&client).cloned();
-        // An error: whoever asked does not wait any more.
-        let _ = done.send(session.is_some_and(|session| session.unblock(how)));
     }
 
     /// Writes the replies of this turn, once per session.

@@ -3,12 +3,14 @@
 
 mod command;
 mod differing;
+mod identity;
 mod keys;
 mod offered;
 mod product;
 
 pub use command::{LearntCommand, ReportedCommand};
 pub use differing::DifferingCommands;
+pub use identity::{RedisVersion, ServerIdentity};
 pub use keys::{KeyCount, KeySearch, ReportedKeys};
 pub use offered::OfferedCommands;
 pub use product::ServerCommands;

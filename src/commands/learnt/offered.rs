@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     DifferingCommands,
     command::{LearntCommand, ReportedCommand, is_in_table},
+    identity::ServerIdentity,
 };
 
 /// Names of commands of a server that are kept. Redis 8 with all of its modules has about 650.
@@ -22,6 +23,7 @@ pub struct OfferedCommands {
     /// Whether the server names subcommands (since Redis 7).
     with_subcommands: bool,
     pub(super) learnt: BTreeMap<String, LearntCommand>,
+    pub(super) identity: ServerIdentity,
     /// Those of the table that the server describes otherwise.
     pub differing: DifferingCommands,
 }
@@ -34,6 +36,11 @@ impl OfferedCommands {
         let names: BTreeSet<String> = names.into_iter().take(NAMES_MAX).map(|name| name.to_ascii_lowercase()).collect();
         let with_subcommands = names.iter().any(|name| name.contains('|'));
         Self { names, with_subcommands, ..Self::default() }
+    }
+
+    /// Records what the server is.
+    pub fn identify(&mut self, identity: ServerIdentity) {
+        self.identity = identity;
     }
 
     /// Names of commands that the table does not have.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{DifferingCommands, LearntCommand, OfferedCommands};
+use super::{DifferingCommands, LearntCommand, OfferedCommands, RedisVersion};
 use crate::commands::{Args, keys::KeysError};
 
 /// The commands of the primaries of a product's groups.
@@ -47,6 +47,27 @@ impl ServerCommands {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.offered.iter().all(|offered| offered.has(name))
+    }
+
+    /// The oldest version of the servers. `None`: none of them says.
+    #[must_use]
+    pub fn version(&self) -> Option<RedisVersion> {
+        self.offered.iter().filter_map(|offered| offered.identity.version).min()
+    }
+
+    /// The modules that all servers have, by name, with the oldest version.
+    #[must_use]
+    pub fn modules(&self) -> BTreeMap<String, i64> {
+        let mut all = self.offered.iter().map(|offered| &offered.identity.modules);
+        let mut common = all.next().cloned().unwrap_or_default();
+        for other in all {
+            common.retain(|name, version| {
+                let of_other = other.get(name);
+                *version = of_other.map_or(*version, |of_other| (*version).min(*of_other));
+                of_other.is_some()
+            });
+        }
+        common
     }
 
     /// The commands of the table that the servers of the first group describe otherwise.

@@ -2,7 +2,7 @@
 //! Rows only; `spec` and `keys` interpret them.
 
 use super::super::spec::flag::{ADMIN, ALLOW_BUSY, FAST, LOADING, MAY_REPLICATE, NO_AUTH, NOSCRIPT, PUBSUB, STALE};
-use super::super::spec::{Handling, Local, Spec, cmd, container};
+use super::super::spec::{Handling, Local, NodeCommand, Spec, cmd, container};
 use super::{KEY, KEYS, NONE, why};
 
 pub(super) static CONNECTION: &[Spec] = &[
@@ -19,16 +19,28 @@ pub(super) static CONNECTION: &[Spec] = &[
             cmd("client|help", 2, LOADING | STALE, NONE, Handling::Local(Local::ClientHelp)),
             cmd("client|id", 2, NOSCRIPT | LOADING | STALE, NONE, Handling::Local(Local::ClientId)),
             cmd("client|info", 2, NOSCRIPT | LOADING | STALE, NONE, Handling::Local(Local::ClientInfo)),
-            cmd("client|kill", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Unsupported(why::SESSIONS)),
-            cmd("client|list", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Unsupported(why::SESSIONS)),
+            cmd("client|kill", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Node(NodeCommand::ClientKill)),
+            cmd("client|list", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Node(NodeCommand::ClientList)),
             cmd("client|no-evict", 3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Local(Local::ClientNoEvict)),
-            cmd("client|pause", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Unsupported(why::SESSIONS)),
+            cmd("client|pause", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Node(NodeCommand::ClientPause)),
             cmd("client|reply", 3, NOSCRIPT | LOADING | STALE, NONE, Handling::Local(Local::ClientReply)),
             cmd("client|setname", 3, NOSCRIPT | LOADING | STALE, NONE, Handling::Local(Local::ClientSetname)),
             cmd("client|tracking", -3, NOSCRIPT | LOADING | STALE, NONE, Handling::Unsupported(why::TRACKING)),
             cmd("client|trackinginfo", 2, NOSCRIPT | LOADING | STALE, NONE, Handling::Local(Local::ClientTrackinginfo)),
-            cmd("client|unblock", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Unsupported(why::SESSIONS)),
-            cmd("client|unpause", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Unsupported(why::SESSIONS)),
+            cmd(
+                "client|unblock",
+                -3,
+                ADMIN | NOSCRIPT | LOADING | STALE,
+                NONE,
+                Handling::Node(NodeCommand::ClientUnblock),
+            ),
+            cmd(
+                "client|unpause",
+                2,
+                ADMIN | NOSCRIPT | LOADING | STALE,
+                NONE,
+                Handling::Node(NodeCommand::ClientUnpause),
+            ),
             cmd("client|setinfo", 4, NOSCRIPT | LOADING | STALE, NONE, Handling::Local(Local::ClientSetinfo)),
             cmd("client|no-touch", 3, NOSCRIPT | LOADING | STALE, NONE, Handling::Local(Local::ClientNoTouch)),
             // Valkey 8.

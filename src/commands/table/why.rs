@@ -3,8 +3,6 @@
 
 pub(super) const PUBSUB_LATER: &str = "publish and subscribe is not supported by this proxy yet, not executed";
 pub(super) const TRACKING: &str = "client-side caching is not supported by this proxy yet, not executed";
-pub(super) const SESSIONS: &str =
-    "managing the connections of other clients is not supported by this proxy yet, not executed";
 
 pub(super) const OPERATORS: &str =
     "it concerns one server, not the data, so the proxy refuses it, not executed. Send it to the server itself";
@@ -12,10 +10,11 @@ pub(super) const REPLICATION: &str =
     "the proxy cluster decides which server replicates from which, not executed. See pontoon group";
 pub(super) const CLUSTER: &str = "this is not Redis Cluster: the proxy finds the server of every key, not \
     executed. Use the client without its cluster mode";
-pub(super) const MIGRATE: &str = "keys are moved by the proxy cluster, not by clients, not executed. See pontoon slot";
+pub(super) const MIGRATE: &str =
+    "keys are moved by the proxy cluster, not by clients, not executed. See pontoon migrate";
 pub(super) const ACL: &str = "the proxy manages users, not the servers, not executed. See pontoon product";
-pub(super) const CONFIG: &str =
-    "the proxy does not change the configuration of servers for clients, not executed. Send it to the server itself";
+pub(super) const CONFIG_REWRITE: &str = "clients change no setting of this proxy, so there is nothing to write, not executed. \
+    The settings of servers are in their own files";
 pub(super) const SERVER_SESSIONS: &str = "it concerns a connection to a server, and clients share those, not executed";
 pub(super) const FIELDSETS: &str = "a fieldset belongs to one connection to one server, while the proxy spreads keys over \
     servers, not executed. HSET in a pipeline does the same";

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::script_load::ScriptLoad;
 use crate::{
+    commands::CommandNumber,
     model::ids::{Epoch, SlotId},
     proxy::{
         check::ServeCheck, counters::count, gather::ScatterGather, operation::Step, pieces::Pieces,
@@ -92,6 +93,8 @@ pub(in crate::proxy) struct InFlight {
     /// `None` if the command has no keys.
     pub(in crate::proxy) slot: Option<SlotId>,
     pub(in crate::proxy) is_write: bool,
+    /// The command, if its failure is counted.
+    pub(in crate::proxy) command: Option<CommandNumber>,
 }
 
 impl InFlight {
@@ -99,7 +102,10 @@ impl InFlight {
     #[inline]
     pub(in crate::proxy) fn deliver(self, worker: &Worker, reply: &[u8]) {
         match self.requester {
-            Requester::Session(session, ticket) => session.complete(worker, ticket, reply, self.len as usize),
+            Requester::Session(session, ticket) => {
+                session.note_error(worker, self.command, reply);
+                session.complete(worker, ticket, reply, self.len as usize);
+            }
             Requester::Part(gather, part) => gather.deliver(worker, part as usize, reply),
             Requester::Block(block) => block.deliver(worker, reply, self.len as usize),
             Requester::Step(step) => step.deliver(reply.to_vec()),
@@ -152,6 +158,11 @@ impl InFlight {
         matches!(&self.requester, Requester::Step(step) if step.blocks()) && is_nil(reply)
     }
 
+    /// Whether a server may rightly leave it unanswered for a while.
+    pub(in crate::proxy) fn blocks(&self) -> bool {
+        matches!(&self.requester, Requester::Step(step) if step.blocks())
+    }
+
     /// The tick from which its deadline counts; `None`: it has none.
     #[inline]
     pub(in crate::proxy) fn due_from(&self) -> Option<u32> {
@@ -189,7 +200,10 @@ impl InFlight {
         let counts = sent && !matches!(self.requester, Requester::Load(_));
         worker.stats.unknown.set(worker.stats.unknown.get() + u64::from(counts));
         match self.requester {
-            Requester::Session(session, ticket) => session.complete(worker, ticket, error, self.len as usize),
+            Requester::Session(session, ticket) => {
+                session.note_error(worker, self.command, error);
+                session.complete(worker, ticket, error, self.len as usize);
+            }
             Requester::Part(gather, part) => gather.fail(worker, part as usize, sent, error),
             Requester::Block(block) => block.fail(worker, sent, error, self.len as usize),
             Requester::Step(step) => step.fail(sent, error),

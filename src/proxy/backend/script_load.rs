@@ -59,6 +59,7 @@ impl Backend {
                 generation: worker.routes.generation(),
                 slot: None,
                 is_write: false,
+                command: None,
             },
         );
     }

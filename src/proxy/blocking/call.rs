@@ -125,6 +125,7 @@ impl Registration {
             changed: Notify::new(),
         });
         worker.blocked.0.borrow_mut().insert(session.id, call.clone());
+        session.product.usage(worker).block();
         session.set_blocked_call(Some(call.clone()));
         // It reads from now on, to see that the client closes the connection.
         session.wake();
@@ -135,6 +136,7 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.worker.blocked.0.borrow_mut().remove(&self.session.id);
+        self.session.product.usage(&self.worker).unblock();
         self.session.set_blocked_call(None);
     }
 }

@@ -161,6 +161,7 @@ impl ScatterGather {
                     generation: worker.routes.generation(),
                     slot: None,
                     is_write,
+                    command: None,
                 },
             );
         }

@@ -1,31 +1,91 @@
-//! COMMAND and its subcommands, from the command table.
-//! Knows nothing of sessions.
+//! COMMAND and its subcommands, from the command table and what the servers have. Knows nothing of how servers are asked.
 
 use std::sync::LazyLock;
 
 use crate::{
-    commands::{self, Args, Flags, KeySpec, ResolveError, Spec},
+    commands::{
+        self, AllGroups, Args, Flags, Handling, KeySpec, LearntCommand, Local, ResolveError, ServerCommands, Spec,
+    },
     proxy::dispatch::CallContext,
     resp::write::{self, Version},
 };
 
-/// The replies to COMMAND in RESP2 and RESP3: long, always the same, and asked for by every client library.
+/// The replies to COMMAND in RESP2 and RESP3 while nothing is known of the servers: long, always the same, and asked for by
+/// every client library.
 static ALL: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     [Version::Resp2, Version::Resp3].map(|version| {
         let mut out = Vec::new();
-        write::array(&mut out, commands::all().count());
-        commands::all().for_each(|spec| describe(spec, &mut out, version));
+        write_all(None, &mut out, version);
         out
     })
 });
 
-pub(super) fn all(out: &mut Vec<u8>, version: Version) {
-    out.extend_from_slice(&ALL[usize::from(version == Version::Resp3)]);
+/// What a product offers: commands of the table that its servers have, and those that were learnt from them.
+#[derive(Clone, Copy)]
+pub(super) struct Offered<'a>(pub(super) Option<&'a ServerCommands>);
+
+impl<'a> Offered<'a> {
+    /// Whether a command of the table is offered. `None`, nothing is known of the servers: all are.
+    pub(super) fn has(self, spec: &Spec) -> bool {
+        self.0.is_none_or(|servers| is_own(spec) || servers.has(spec.name))
+    }
+
+    fn specs(self) -> impl Iterator<Item = &'static Spec> + 'a {
+        commands::all().filter(move |spec| self.has(spec))
+    }
+
+    fn learnt(self) -> impl Iterator<Item = &'a LearntCommand> {
+        // Subcommands belong to their containers.
+        self.0.into_iter().flat_map(ServerCommands::served).filter(|command| !command.name().contains('|'))
+    }
+
+    pub(super) fn count(self) -> usize {
+        self.specs().count() + self.learnt().count()
+    }
+
+    /// Whether the product offers a command or subcommand with this name, in lower case.
+    pub(super) fn has_name(self, name: &str) -> bool {
+        let mut words = name.splitn(2, '|').map(str::as_bytes);
+        let spec = words.next().and_then(commands::lookup);
+        let spec = match words.next() {
+            Some(sub) => spec.and_then(|spec| spec.subcommand(sub)),
+            None => spec,
+        };
+        match spec {
+            Some(spec) => self.has(spec),
+            None => self.0.into_iter().flat_map(ServerCommands::served).any(|command| command.name() == name),
+        }
+    }
 }
 
-pub(super) fn info(call: &CallContext<'_>, out: &mut Vec<u8>, version: Version) {
+/// Whether the proxy offers a command that servers need not have.
+fn is_own(spec: &Spec) -> bool {
+    let container = spec.name.split('|').next().unwrap_or_default();
+    container == "pontoon"
+        || matches!(
+            spec.handling,
+            Handling::Local(Local::Slotsmapping | Local::Slotshashkey)
+                | Handling::AllGroups(AllGroups::Slotsinfo | AllGroups::Slotsscan)
+        )
+}
+
+pub(super) fn all(servers: Option<&ServerCommands>, out: &mut Vec<u8>, version: Version) {
+    match servers {
+        None => out.extend_from_slice(&ALL[usize::from(version == Version::Resp3)]),
+        Some(_) => write_all(servers, out, version),
+    }
+}
+
+fn write_all(servers: Option<&ServerCommands>, out: &mut Vec<u8>, version: Version) {
+    let offered = Offered(servers);
+    write::array(out, offered.count());
+    offered.specs().for_each(|spec| describe(spec, out, version));
+    offered.learnt().for_each(|command| describe_learnt(command, out, version));
+}
+
+pub(super) fn info(servers: Option<&ServerCommands>, call: &CallContext<'_>, out: &mut Vec<u8>, version: Version) {
     if call.args.len() == 2 {
-        return all(out, version);
+        return all(servers, out, version);
     }
     write::array(out, call.args.len() - 2);
     for i in 2..call.args.len() {
@@ -36,25 +96,40 @@ pub(super) fn info(call: &CallContext<'_>, out: &mut Vec<u8>, version: Version) 
             Some(sub) => spec.and_then(|spec| spec.subcommand(sub)),
             None => spec,
         };
+        let learnt = || servers?.served().find(|command| command.name().as_bytes().eq_ignore_ascii_case(full));
         match spec {
-            Some(spec) => describe(spec, out, version),
-            None => write::null(out, version),
+            Some(spec) if Offered(servers).has(spec) => describe(spec, out, version),
+            Some(_) => write::null_array(out, version),
+            None => match learnt() {
+                Some(command) => describe_learnt(command, out, version),
+                None => write::null_array(out, version),
+            },
         }
     }
 }
 
 /// The ten fields of Redis 7; tips, key specifications and subcommands are left empty.
 pub(super) fn describe(spec: &Spec, out: &mut Vec<u8>, version: Version) {
+    let (first, last, step) = spec.key_range();
+    let range = [i64::from(first), i64::from(last), i64::from(step)];
+    write_fields(spec.name, i64::from(spec.arity), spec.flags, range, out, version);
+}
+
+fn describe_learnt(command: &LearntCommand, out: &mut Vec<u8>, version: Version) {
+    let (first, last, step) = command.key_range();
+    write_fields(command.name(), command.arity(), command.flags(), [first, last, step], out, version);
+}
+
+fn write_fields(name: &str, arity: i64, flags: Flags, range: [i64; 3], out: &mut Vec<u8>, version: Version) {
     write::array(out, 10);
-    write::bulk(out, spec.name.as_bytes());
-    write::int(out, i64::from(spec.arity));
-    let flags: Vec<_> = spec.flags.names().collect();
+    write::bulk(out, name.as_bytes());
+    write::int(out, arity);
+    let flags: Vec<_> = flags.names().collect();
     write::set(out, flags.len(), version);
     for flag in flags {
         write::simple(out, &flag);
     }
-    let (first, last, step) = spec.key_range();
-    for number in [i64::from(first), i64::from(last), i64::from(step)] {
+    for number in range {
         write::int(out, number);
     }
     write::set(out, 0, version);
@@ -63,29 +138,33 @@ pub(super) fn describe(spec: &Spec, out: &mut Vec<u8>, version: Version) {
     }
 }
 
-pub(super) fn list(out: &mut Vec<u8>) {
-    write::array(out, commands::all().count());
-    for spec in commands::all() {
-        write::bulk(out, spec.name.as_bytes());
-    }
+pub(super) fn list(servers: Option<&ServerCommands>, out: &mut Vec<u8>) {
+    let offered = Offered(servers);
+    write::array(out, offered.count());
+    offered.specs().for_each(|spec| write::bulk(out, spec.name.as_bytes()));
+    offered.learnt().for_each(|command| write::bulk(out, command.name().as_bytes()));
 }
 
-pub(super) fn getkeys(call: &CallContext<'_>, out: &mut Vec<u8>) {
+pub(super) fn getkeys(servers: Option<&ServerCommands>, call: &CallContext<'_>, out: &mut Vec<u8>) {
     let inner = CallContext { bytes: call.bytes, args: &call.args[2..] };
-    let spec = match commands::resolve(&inner) {
-        Ok(spec) => spec,
+    let mut keys = Vec::new();
+    match commands::resolve(&inner) {
         Err(ResolveError::WrongArity(spec)) if has_keys(spec) => {
             return write::error(out, "ERR Invalid number of arguments specified for command");
         }
-        Err(ResolveError::WrongArity(spec)) => spec,
-        Err(_) => return write::error(out, "ERR Invalid command specified"),
-    };
-    if !has_keys(spec) {
-        return write::error(out, "ERR The command has no key arguments");
-    }
-    let mut keys = Vec::new();
-    if spec.keys(&inner, &mut keys).is_err() {
-        return write::error(out, "ERR Invalid arguments specified for command");
+        Ok(spec) | Err(ResolveError::WrongArity(spec)) if !has_keys(spec) => {
+            return write::error(out, "ERR The command has no key arguments");
+        }
+        Ok(spec) | Err(ResolveError::WrongArity(spec)) => {
+            if spec.keys(&inner, &mut keys).is_err() {
+                return write::error(out, "ERR Invalid arguments specified for command");
+            }
+        }
+        Err(_) => match servers.and_then(|servers| servers.resolve(&inner, &mut keys)) {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => return write::error(out, "ERR Invalid arguments specified for command"),
+            None => return write::error(out, "ERR Invalid command specified"),
+        },
     }
     if keys.is_empty() {
         return write::error(out, "ERR The command has no key arguments");
@@ -99,4 +178,23 @@ pub(super) fn getkeys(call: &CallContext<'_>, out: &mut Vec<u8>) {
 /// Whether calls of the command may have keys. A shard channel has a slot like a key, but is no key here.
 fn has_keys(spec: &Spec) -> bool {
     spec.keys != KeySpec::None && !spec.flags.contains(Flags::PUBSUB)
+}
+
+/// What a call of COMMAND LIST or ACL CAT is, as it is sent to a server. The error is that of Redis.
+pub(in crate::proxy) fn for_server(call: &CallContext<'_>) -> Result<Vec<Vec<u8>>, &'static str> {
+    let word = |i: usize| call.get(i).to_ascii_uppercase();
+    let len = call.args.len();
+    match word(0).as_slice() {
+        b"ACL" if len == 3 => Ok(vec![word(0), word(1), call.get(2).to_vec()]),
+        b"ACL" => Err("ERR unknown subcommand or wrong number of arguments for 'CAT'. Try ACL HELP."),
+        _ if word(1) == b"LIST" => {
+            let is_filter =
+                len == 5 && word(2) == b"FILTERBY" && [&b"MODULE"[..], b"ACLCAT", b"PATTERN"].contains(&&*word(3));
+            match is_filter {
+                true => Ok(vec![word(0), word(1), word(2), word(3), call.get(4).to_vec()]),
+                false => Err("ERR syntax error"),
+            }
+        }
+        _ => Ok((0..len).map(|i| call.get(i).to_vec()).collect()),
+    }
 }

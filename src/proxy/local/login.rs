@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{QUOTED_MAX, SERVER_VERSION, name};
+use super::{QUOTED_MAX, name, version::Software};
 use crate::{
     commands::Args,
     model::{auth::ProductAuth, route::ProductRoutes},
@@ -77,10 +77,12 @@ fn log_in(session: &Session, auth: &ProductAuth, user: Option<&[u8]>, password: 
     Ok(())
 }
 
+/// `software`: what the product's clients are told that it is.
 pub(super) fn hello(
     session: &Session,
     routes: &ProductRoutes,
     call: &CallContext<'_>,
+    software: impl FnOnce() -> Software,
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let mut version = session.client.borrow().version;
@@ -125,7 +127,8 @@ pub(super) fn hello(
     drop(client);
     session.forget_backend_set();
     write::map(out, 7, version);
-    for (key, value) in [("server", "redis"), ("version", SERVER_VERSION)] {
+    let software = software();
+    for (key, value) in [("server", "redis"), ("version", &software.version)] {
         write::bulk(out, key.as_bytes());
         write::bulk(out, value.as_bytes());
     }
@@ -138,6 +141,6 @@ pub(super) fn hello(
         write::bulk(out, value.as_bytes());
     }
     write::bulk(out, b"modules");
-    write::array(out, 0);
+    super::module::list(&software, version, out);
     Ok(())
 }

@@ -1,30 +1,40 @@
 //! Commands that a node answers itself, without a server.
 //! Knows nothing of servers; the settings of a client are kept in its session.
 
+mod acl;
+mod client;
 mod codis;
 mod command;
-mod info;
+mod config;
+mod help;
+pub(super) mod info;
 mod login;
+mod memory;
+mod module;
 mod unresolved;
+mod version;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use command::Offered;
+pub(super) use command::for_server as command_for_server;
+pub(super) use config::{
+    Settings, get as config_get, merge as merge_config, of_servers as config_of_servers, set as config_set,
+};
 use login::Refusal;
 pub(super) use unresolved::unresolved;
 
 use super::{
     client::{ClientState, ReplyMode},
     dispatch::CallContext,
+    learnt::server_commands,
     session::Session,
     worker::Worker,
 };
 use crate::{
-    commands::{self, Args, Local},
+    commands::{Args, Local, ServerCommands},
     model::route::ProductRoutes,
-    resp::{
-        number,
-        write::{self, Version},
-    },
+    resp::{number, write},
 };
 
 /// Longest name of a client, in bytes. Redis has no limit, but a name occupies memory as long as the client is
@@ -46,7 +56,19 @@ pub(super) struct Answer {
     pub(super) logged_out: bool,
 }
 
-/// Writes the reply to `command` into `out`.
+/// Whether servers have to be asked for the reply.
+#[inline]
+pub(super) fn asks_servers(command: Local, call: &CallContext<'_>) -> bool {
+    match command {
+        Local::Info => info::Sections::of(call).of_servers().next().is_some(),
+        Local::ConfigGet | Local::ConfigSet => !config::of_servers(call).is_empty(),
+        Local::CommandGetkeysandflags => true,
+        Local::CommandList | Local::AclCat => call.args.len() > 2,
+        _ => false,
+    }
+}
+
+/// Writes the reply to `command` into `out`, as far as it is known without servers.
 pub(super) fn answer(
     worker: &Worker,
     session: &Session,
@@ -56,6 +78,7 @@ pub(super) fn answer(
     out: &mut Vec<u8>,
 ) -> Answer {
     let version = session.client.borrow().version;
+    let servers = || server_commands(worker, &session.product);
     let mut after = Answer::default();
     match command {
         Local::Ping if call.args.len() > 2 => write::error(out, "ERR wrong number of arguments for 'ping' command"),
@@ -67,8 +90,11 @@ pub(super) fn answer(
             after.close = true;
         }
         Local::Auth | Local::Hello => {
-            let log_in = if command == Local::Auth { login::auth } else { login::hello };
-            if let Err(refusal) = log_in(session, routes, call, out) {
+            let logged_in = match command {
+                Local::Auth => login::auth(session, routes, call, out),
+                _ => login::hello(session, routes, call, || version::software(worker, &session.product, routes), out),
+            };
+            if let Err(refusal) = logged_in {
                 refusal.write(out);
                 after.failed_login = matches!(refusal, Refusal::WrongPassword);
             }
@@ -81,18 +107,45 @@ pub(super) fn answer(
             after.logged_out = routes.auth.is_required();
             session.forget_backend_set();
             session.end_watch();
+            session.is_monitor.set(false);
             write::simple(out, "RESET");
         }
         Local::Time => time(out),
-        Local::Info => write::verbatim(out, &info::info(worker, session, routes, call), version),
-        Local::ConfigGet => info::config_get(worker, routes, call, version, out),
-        Local::CommandAll => command::all(out, version),
-        Local::CommandCount => write::int(out, commands::all().count() as i64),
-        Local::CommandInfo => command::info(call, out, version),
-        Local::CommandList => command::list(out),
-        Local::CommandGetkeys => command::getkeys(call, out),
+        Local::Info => {
+            let text = info::info(worker, session, routes, info::Sections::of(call), None);
+            write::verbatim(out, &text, version);
+        }
+        Local::Role => role(out),
+        Local::ConfigGet => config::get(worker, routes, call, &Settings::new(), version, out),
+        Local::ConfigSet => config::set(worker, routes, call, &Settings::new(), out),
+        Local::ConfigResetstat => {
+            worker.shared.usage.reset(routes.id);
+            write::simple(out, "OK");
+        }
+        Local::AclWhoami => acl::whoami(routes, out),
+        Local::AclUsers => acl::users(routes, out),
+        Local::AclList => acl::list(routes, out),
+        Local::AclGetuser => acl::getuser(session, routes, call, out),
+        // Nothing is measured, as by a Redis with its default settings.
+        Local::LatencyLatest | Local::LatencyHistory => write::array(out, 0),
+        Local::LatencyReset => write::int(out, 0),
+        Local::LatencyDoctor => write::verbatim(out, LATENCY_DOCTOR, version),
+        Local::MemoryStats => memory::stats(worker, version, out),
+        Local::MemoryDoctor => memory::doctor(worker, version, out),
+        // Freed buffers are returned at once.
+        Local::MemoryPurge => write::simple(out, "OK"),
+        Local::MemoryMallocStats => write::verbatim(out, "Stats not supported for the current allocator", version),
+        Local::ModuleList => module::list(&version::software(worker, &session.product, routes), version, out),
+        Local::AclCat if call.args.len() == 2 => acl::categories(out),
+        Local::CommandList if call.args.len() == 2 => command::list(servers().as_deref(), out),
+        // The servers answer these, and are not asked now.
+        Local::AclCat | Local::CommandList | Local::CommandGetkeysandflags => write::error(out, NOT_IN_TRANSACTION),
+        Local::CommandAll => command::all(servers().as_deref(), out, version),
+        Local::CommandCount => write::int(out, Offered(servers().as_deref()).count() as i64),
+        Local::CommandInfo => command::info(servers().as_deref(), call, out, version),
+        Local::CommandGetkeys => command::getkeys(servers().as_deref(), call, out),
         Local::ClientId => write::int(out, session.id as i64),
-        Local::ClientInfo => write::verbatim(out, &client_info(session), version),
+        Local::ClientInfo => write::verbatim(out, &format!("{}\n", session.describe(worker)), version),
         Local::ClientGetname => match session.client.borrow().name.as_str() {
             "" => write::null(out, version),
             name => write::bulk(out, name.as_bytes()),
@@ -106,7 +159,14 @@ pub(super) fn answer(
         },
         Local::ClientSetinfo => client_setinfo(session, call, out),
         Local::ClientNoEvict | Local::ClientNoTouch => match on_or_off(call.get(2)) {
-            Some(_) => write::simple(out, "OK"),
+            Some(on) => {
+                let mut client = session.client.borrow_mut();
+                match command {
+                    Local::ClientNoEvict => client.no_evict = on,
+                    _ => client.no_touch = on,
+                }
+                write::simple(out, "OK");
+            }
             None => write::error(out, "ERR syntax error"),
         },
         Local::ClientReply => after.mode_changed = client_reply(session, call, out),
@@ -123,19 +183,35 @@ pub(super) fn answer(
         }
         Local::Slotsmapping => codis::mapping(routes, call, out),
         Local::Slotshashkey => codis::hash_key(routes, call, out),
-        Local::ConfigHelp | Local::CommandHelp | Local::ClientHelp => {
-            write::array(out, 1);
-            write::simple(out, "See https://redis.io/commands; the proxy offers the commands that COMMAND LIST shows.");
+        Local::ConfigHelp | Local::CommandHelp | Local::AclHelp | Local::LatencyHelp | Local::ModuleHelp => {
+            help::help(command, out);
         }
-        Local::CommandGetkeysandflags => {
-            write::error(out, "ERR 'command|getkeysandflags' is not offered by the proxy. Use COMMAND GETKEYS");
-        }
+        Local::ClientHelp => client::help(client::CLIENT, out),
+        Local::SlowlogHelp => client::help(client::SLOWLOG, out),
     }
     after
 }
 
-/// The version of Redis whose commands the table has completely; client libraries choose their features by it.
-const SERVER_VERSION: &str = "7.0.15";
+/// The reply to LATENCY DOCTOR of a Redis that measures nothing, with what to do here.
+const LATENCY_DOCTOR: &str = "I'm sorry, Dave, I can't do that. Latency monitoring is disabled in this Redis instance. The \
+    metrics of the node, and LATENCY DOCTOR at a server, say what is slow.\n";
+
+/// The error for a command that servers answer.
+const NOT_IN_TRANSACTION: &str =
+    "ERR this command is not executed in a transaction by this proxy. Send it before MULTI";
+
+/// Whether a product whose servers have these commands offers the one with this name, in lower case.
+pub(super) fn offers(servers: Option<&ServerCommands>, name: &str) -> bool {
+    Offered(servers).has_name(name)
+}
+
+/// A node is a primary without replicas, and has no replication offset: those of the servers are not for clients.
+fn role(out: &mut Vec<u8>) {
+    write::array(out, 3);
+    write::bulk(out, b"master");
+    write::int(out, 0);
+    write::array(out, 0);
+}
 
 fn select(session: &Session, routes: &ProductRoutes, db: &[u8], out: &mut Vec<u8>) {
     match number::parse(db).map(i32::try_from) {
@@ -179,21 +255,19 @@ fn on_or_off(given: &[u8]) -> Option<bool> {
 }
 
 fn client_setinfo(session: &Session, call: &CallContext<'_>, out: &mut Vec<u8>) {
-    let option = call.get(2);
-    let is = |name: &[u8]| option.eq_ignore_ascii_case(name);
-    // Both errors repeat the option as the client wrote it.
-    let quoted = || String::from_utf8_lossy(&option[..option.len().min(QUOTED_MAX)]).into_owned();
-    if !is(b"LIB-NAME") && !is(b"LIB-VER") {
-        return write::error(out, &format!("ERR Unrecognized option '{}'", quoted()));
-    }
-    let Ok(value) = name(call.get(3)) else {
-        let text = format!("ERR {} cannot contain spaces, newlines or special characters.", quoted());
-        return write::error(out, &text);
-    };
+    let what = String::from_utf8_lossy(&call.get(2)[..call.get(2).len().min(QUOTED_MAX)]);
     let mut client = session.client.borrow_mut();
-    match is(b"LIB-NAME") {
-        true => client.library = value,
-        false => client.library_version = value,
+    let attribute = match () {
+        () if what.eq_ignore_ascii_case("lib-name") => &mut client.library,
+        () if what.eq_ignore_ascii_case("lib-ver") => &mut client.library_version,
+        () => return write::error(out, &format!("ERR Unrecognized option '{what}'")),
+    };
+    match name(call.get(3)) {
+        Ok(value) => *attribute = value,
+        Err(_) => {
+            let text = format!("ERR {what} cannot contain spaces, newlines or special characters.");
+            return write::error(out, &text);
+        }
     }
     write::simple(out, "OK");
 }
@@ -220,13 +294,4 @@ fn client_reply(session: &Session, call: &CallContext<'_>, out: &mut Vec<u8>) ->
     }
     write::simple(out, "OK");
     true
-}
-
-fn client_info(session: &Session) -> String {
-    let client = session.client.borrow();
-    let resp = if client.version == Version::Resp3 { 3 } else { 2 };
-    format!(
-        "id={} addr={} name={} db={} resp={resp} lib-name={} lib-ver={}\n",
-        session.id, session.addr, client.name, client.db, client.library, client.library_version
-    )
 }

@@ -92,6 +92,7 @@ impl Operation {
             | Dispatch::LargeSplit { .. }
             | Dispatch::Scripts(_)
             | Dispatch::AllGroups(_)
+            | Dispatch::Node(_)
             | Dispatch::KeyScan(_)
             | Dispatch::Blocking { .. }
             | Dispatch::WaitReplicas { .. }

@@ -1,5 +1,5 @@
 //! HSCAN, SSCAN and ZSCAN: the cursor of a server process means nothing to another one, so the client gets it with a mark of
-//! the process, and another process begins at 0 (decision 0030). Knows nothing of the options, which the server reads.
+//! the process, and another process begins at 0 (decision 0027). Knows nothing of the options, which the server reads.
 
 use super::{Operation, StepError, StepSlots, step::received};
 use crate::{

@@ -4,7 +4,10 @@
 mod all_groups;
 mod forward;
 mod functions;
+mod info;
 mod key_scan;
+mod local;
+mod node;
 mod primaries;
 mod scripts;
 mod step;
@@ -16,6 +19,8 @@ use tokio::time::{Instant, timeout_at};
 pub(super) use all_groups::run as run_over_all_groups;
 pub(super) use functions::call_after_loading;
 pub(super) use key_scan::run as scan_key;
+pub(super) use local::run as run_local;
+pub(super) use node::{describe as describe_clients, kill as kill_clients, run as run_at_node};
 pub(super) use scripts::{repeat_with_body, run as run_about_scripts};
 pub(super) use step::{Blocks, Step, StepError, StepRequest, StepResult, StepSlots, or_unknown, received, send_step};
 
@@ -121,6 +126,7 @@ impl Operation {
     /// Answers the request, and lets the session go on.
     pub(super) fn finish(self, reply: &[u8]) {
         let queued = self.queued;
+        self.session.note_error_of_last(&self.worker, reply);
         self.finish_with(|session, worker, ticket| session.complete(worker, ticket, reply, queued));
     }
 
@@ -157,7 +163,7 @@ impl Operation {
 
     /// Waits until no hold of the product is open, as [`park`](Self::park) does. A step for all slots is sent in the same
     /// turn: then it was executed before each hold that begins later, and a change that a hold has protected is in the routes
-    /// of this node when the reply passes check 2 (decision 0030).
+    /// of this node when the reply passes check 2 (decision 0027).
     ///
     /// # Errors
     /// The same as [`park`](Self::park).

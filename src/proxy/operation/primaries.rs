@@ -77,7 +77,7 @@ impl Operation {
         received(result).await
     }
 
-    async fn send_to_primary(
+    pub(super) async fn send_to_primary(
         &self,
         index: usize,
         addr: &HostPort,

@@ -215,6 +215,7 @@ pub(in crate::proxy) fn send_step(
             generation: worker.routes.generation(),
             slot,
             is_write,
+            command: None,
         },
     );
     Ok(result)

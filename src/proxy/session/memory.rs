@@ -24,6 +24,13 @@ pub(super) struct SessionMemory {
     paused: Cell<bool>,
 }
 
+impl SessionMemory {
+    /// Bytes of a transaction, and of requests that are executed in several steps.
+    pub(super) fn charged_steps(&self) -> usize {
+        self.split.get()
+    }
+}
+
 impl Session {
     /// Bytes of its buffers.
     pub(in crate::proxy) fn footprint(&self) -> usize {

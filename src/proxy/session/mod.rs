@@ -3,14 +3,17 @@
 //! handles one.
 
 mod connections;
+mod describe;
 mod idle;
 mod learnt;
 mod memory;
+mod observed;
 mod output;
 mod pre_login;
 mod request;
 mod script;
 mod task;
+mod usage;
 mod window;
 mod written;
 
@@ -41,12 +44,25 @@ use super::{
     transaction::Watch,
     worker::Worker,
 };
+use crate::commands::CommandNumber;
 
 /// A client connection as its worker, its backends and its split commands see it.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: u64,
     pub(super) addr: SocketAddr,
+    /// Where the client is connected to.
+    laddr: SocketAddr,
+    /// The file descriptor of its socket.
+    fd: i32,
+    /// The tick at which it connected.
+    connected_at: u32,
+    /// Bytes of requests that are read and not executed.
+    unread: Cell<usize>,
+    /// Whether its next request waits for the end of a pause.
+    is_postponed: Cell<bool>,
+    /// Whether it sees the requests of its product.
+    pub(super) is_monitor: Cell<bool>,
     pub(super) product: Rc<ProductView>,
     pub(super) client: RefCell<ClientState>,
     writer: RefCell<Option<OwnedWriteHalf>>,
@@ -109,6 +125,8 @@ pub(super) struct Session {
     written: Written,
     /// Its call that blocks.
     blocked_call: RefCell<Option<Rc<BlockedCall>>>,
+    /// The number of the command that is handled, or was handled last; `None`: the table does not have it.
+    number: Cell<Option<CommandNumber>>,
 }
 
 /// The last write of a session.

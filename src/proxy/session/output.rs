@@ -125,7 +125,10 @@ impl Session {
             let bytes = &unsent[..unsent.len().min(left)];
             let len = bytes.len();
             let written = match writer.try_write(bytes) {
-                Ok(n) => n,
+                Ok(n) => {
+                    self.product.usage(worker).sent(n);
+                    n
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 Err(_) => {
                     self.closed.set(true);

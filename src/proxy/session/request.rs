@@ -17,7 +17,7 @@ use crate::{
         gather::{LargeSplit, NotStarted, ScatterGather},
         learnt::{dispatch_learnt, server_commands},
         local,
-        operation::{Operation, run_about_scripts, run_over_all_groups, scan_key},
+        operation::{Operation, run_about_scripts, run_at_node, run_local, run_over_all_groups, scan_key},
         reads::{self, ReadChoice},
         replies::Ticket,
         worker::Worker,
@@ -82,6 +82,21 @@ impl Session {
         serve_check: ServeCheck,
         call: &CallContext<'_>,
     ) -> Handled {
+        if self.product.is_observed.get() {
+            return self.handle_observed(worker, routes, serve_check, call);
+        }
+        self.handle_now(worker, routes, serve_check, call)
+    }
+
+    /// The same, whoever observes the product.
+    #[inline]
+    pub(super) fn handle_now(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        routes: &ProductRoutes,
+        serve_check: ServeCheck,
+        call: &CallContext<'_>,
+    ) -> Handled {
         if call.args.is_empty() {
             return Handled::Done;
         }
@@ -94,6 +109,7 @@ impl Session {
         }
         let mut scratch = worker.buffers.dispatch.borrow_mut();
         let decision = dispatch(routes, serve_check, access, call, &mut scratch);
+        self.number.set(scratch.number);
         let muted = mode != ReplyMode::On;
         match decision {
             Dispatch::Forward(target) => match self.choose_backend(worker, routes, &target, call.bytes.len()) {
@@ -131,11 +147,17 @@ impl Session {
                 count(&worker.stats.forwarded);
                 Operation::start(worker, self, call, muted, |operation| run_about_scripts(operation, command));
             }
-            Dispatch::AllGroups(_) | Dispatch::KeyScan(_) if !self.is_settled() => return Handled::Waiting,
+            Dispatch::AllGroups(_) | Dispatch::KeyScan(_) | Dispatch::Node(_) if !self.is_settled() => {
+                return Handled::Waiting;
+            }
             Dispatch::AllGroups(kind) => {
                 self.count_request(worker, mode);
                 count(&worker.stats.forwarded);
                 Operation::start(worker, self, call, muted, |operation| run_over_all_groups(operation, kind));
+            }
+            Dispatch::Node(command) => {
+                self.count_request(worker, mode);
+                Operation::start(worker, self, call, muted, |operation| run_at_node(operation, command));
             }
             Dispatch::KeyScan(slot) => {
                 self.count_request(worker, mode);
@@ -166,6 +188,13 @@ impl Session {
                 }
                 self.count_request(worker, mode);
                 Operation::start(worker, self, call, muted, |operation| wait_for_replicas(operation, spec));
+            }
+            Dispatch::Local(local) if local::asks_servers(local, call) => {
+                if !self.is_settled() {
+                    return Handled::Waiting;
+                }
+                self.count_request(worker, mode);
+                Operation::start(worker, self, call, muted, |operation| run_local(operation, local));
             }
             Dispatch::Local(local) => {
                 self.count_request(worker, mode);
@@ -240,6 +269,7 @@ impl Session {
     #[cold]
     pub(super) fn refuse_over_quota(&self, worker: &Worker) {
         count(&worker.stats.over_quota);
+        self.number.set(None);
         let mode = self.client.borrow().replies;
         self.refuse_request(worker, mode, OVER_QUOTA);
     }
@@ -251,13 +281,23 @@ impl Session {
         mode: ReplyMode,
         text: &(impl AsRef<[u8]> + ?Sized),
     ) {
-        self.count_request(worker, mode);
+        if let Some(command) = self.number.get() {
+            self.product.usage(worker).reject(command);
+        }
+        self.request_done(worker, mode);
         self.refuse(worker, mode != ReplyMode::On, text);
     }
 
-    /// Counts a request that does not wait any more; `CLIENT REPLY SKIP` concerns only one.
+    /// Counts a request that does not wait any more, and is not refused.
     #[inline]
     pub(in crate::proxy) fn count_request(&self, worker: &Worker, mode: ReplyMode) {
+        self.product.usage(worker).call(self.number.get());
+        self.request_done(worker, mode);
+    }
+
+    /// `CLIENT REPLY SKIP` concerns only one request.
+    #[inline]
+    fn request_done(&self, worker: &Worker, mode: ReplyMode) {
         count(&worker.stats.requests);
         if mode == ReplyMode::SkipNext {
             self.client.borrow_mut().replies = ReplyMode::On;
@@ -362,6 +402,7 @@ impl Session {
                 generation: worker.routes.generation(),
                 slot: target.slot,
                 is_write: target.is_write,
+                command: self.number.get(),
             },
         );
     }
@@ -418,6 +459,7 @@ impl Session {
             | Dispatch::Scripts(_)
             | Dispatch::AllGroups(_)
             | Dispatch::KeyScan(_)
+            | Dispatch::Node(_)
             | Dispatch::Blocking { .. }
             | Dispatch::WaitReplicas { .. }
             | Dispatch::Transaction(..)
@@ -429,6 +471,7 @@ impl Session {
     /// Answers a request with an error.
     pub(super) fn refuse(&self, worker: &Worker, muted: bool, text: &(impl AsRef<[u8]> + ?Sized)) {
         worker.stats.refused.set(worker.stats.refused.get() + 1);
+        self.product.usage(worker).count_error(text.as_ref());
         if !muted {
             self.answer(worker, &|out| write::error(out, text));
         }
@@ -444,6 +487,7 @@ impl Session {
     ) -> Handled {
         let mut reply = worker.buffers.take_reply();
         let answer = local::answer(worker, self, routes, local, call, &mut reply);
+        self.note_error(worker, self.number.get(), &reply);
         if answer.failed_login {
             self.answer_failed_login(worker, muted, reply);
             return Handled::Done;

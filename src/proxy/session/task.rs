@@ -9,6 +9,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
+    os::fd::AsRawFd,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -117,6 +118,9 @@ impl SessionTask {
         (stream, addr, mut place): (TcpStream, SocketAddr, ClientPlace),
         id: u64,
     ) -> Self {
+        // Without an address, the client is gone already.
+        let laddr = stream.local_addr().unwrap_or(SocketAddr::from(([0; 4], 0)));
+        let fd = stream.as_raw_fd();
         let (reader, writer) = stream.into_split();
         let client = ClientState::of(&product.routes.borrow().auth);
         let must_log_in = client.login.is_none();
@@ -126,6 +130,12 @@ impl SessionTask {
         let session = Rc::new(Session {
             id,
             addr,
+            laddr,
+            fd,
+            connected_at: worker.clock.tick(),
+            unread: Cell::new(0),
+            is_postponed: Cell::new(false),
+            is_monitor: Cell::new(false),
             product,
             client: RefCell::new(client),
             writer: RefCell::new(Some(writer)),
@@ -160,6 +170,7 @@ impl SessionTask {
             last_write: Cell::default(),
             written: Written::default(),
             blocked_call: RefCell::default(),
+            number: Cell::default(),
         });
         worker.add_session(&session);
         if must_log_in {
@@ -250,7 +261,8 @@ impl SessionTask {
             return !self.ended && left < limits.parked_session_max;
         }
         if self.ended {
-            let waits = left > 0 && self.stop != ScanStop::Incomplete;
+            // As at a Redis: a client that leaves while it is paused wants nothing more.
+            let waits = left > 0 && self.stop != ScanStop::Incomplete && !session.is_postponed.get();
             session.closing.set(!waits);
             return false;
         }
@@ -285,6 +297,7 @@ impl SessionTask {
                 Poll::Ready(Ok(())) => {}
             }
             let bytes = into.filled();
+            self.session.product.usage(worker).received(bytes.len());
             let used = self.work(bytes);
             if used == bytes.len() {
                 self.scanner.shrink();
@@ -302,7 +315,11 @@ impl SessionTask {
         // `read_buf` is cancel-safe: if it is dropped while pending, it has read nothing.
         let mut into = (&mut self.rest).limit(max);
         let read = std::pin::pin!(self.reader.read_buf(&mut into));
-        read.poll(cx)
+        let read = read.poll(cx);
+        if let Poll::Ready(Ok(len)) = read {
+            self.session.product.usage(worker).received(len);
+        }
+        read
     }
 
     fn work_on_rest(&mut self) {
@@ -473,6 +490,7 @@ impl SessionTask {
 
     /// Updates the worker's count of parked bytes, once per turn.
     fn count_parked(&mut self) {
+        self.session.unread.set(self.rest.len() - self.used);
         let parked = if self.session.parked_at.get().is_some() { self.rest.len() - self.used } else { 0 };
         if parked != self.counted {
             self.worker.parking.count(self.counted, parked);

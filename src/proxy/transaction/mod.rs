@@ -84,7 +84,7 @@ impl Transaction {
     }
 
     /// Number of commands.
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.sent + self.local.len()
     }
 
@@ -93,8 +93,13 @@ impl Transaction {
         self.requests.len() + self.local.iter().map(|call| call.request.len()).sum::<usize>()
     }
 
+    /// Whether a command may change data.
+    pub(super) fn is_write(&self) -> bool {
+        self.is_write
+    }
+
     /// Bytes of memory.
-    fn memory(&self) -> usize {
+    pub(super) fn memory(&self) -> usize {
         let local: usize = self.local.iter().map(|call| call.request.capacity() + size_of::<LocalCall>()).sum();
         self.requests.capacity() + local + self.script_calls.capacity() * size_of::<Range<usize>>()
     }

@@ -7,7 +7,7 @@ use super::{LocalCall, Transaction};
 use crate::{
     commands::{
         Args, Flags, Handling, InvalidCall, KeysError, Local, ResolveError, ScriptCall, Spec, TransactionCommand,
-        resolve,
+        resolve_numbered,
     },
     model::{ids::SlotId, route::ProductRoutes, scan_cursor::canonical_cursor},
     proxy::{
@@ -96,7 +96,9 @@ impl Session {
         call: &CallContext<'_>,
         mode: ReplyMode,
     ) -> Handled {
-        let spec = match resolve(call) {
+        let (resolved, number) = resolve_numbered(call);
+        self.set_number(number);
+        let spec = match resolved {
             Ok(spec) => spec,
             Err(ResolveError::WrongArity(spec)) if spec.handling == EXEC => {
                 // (Redis, `rejectCommand`.)
@@ -237,7 +239,6 @@ fn check(
         }
         // It does not wait there, as in Redis.
         Handling::WaitReplicas | Handling::AnyServer => Ok(Queued::ForServer(None)),
-        Handling::Local(Local::CommandList) if call.args.len() > 2 => Ok(Queued::ForServer(None)),
         Handling::Local(_) if call.args.len() > LOCAL_ARGS_MAX => {
             count(&worker.stats.long_local_commands);
             Err(RefusalReason::TooManyArguments(spec.name).to_string())
@@ -250,6 +251,8 @@ fn check(
             Ok(db.filter(|db| *db < routes.databases).map_or(Queued::ForNode(Local::Select), Queued::Select))
         }
         Handling::Local(local) => Ok(Queued::ForNode(local)),
+        // Other threads answer it, which takes until after EXEC.
+        Handling::Node(_) => Err(before_multi(spec)),
         // Inside a transaction it does nothing, as in Redis.
         Handling::Transaction(_) => Ok(Queued::ForServer(None)),
         Handling::AllGroups(_) | Handling::Scripts(_) => Err(format!(

@@ -35,6 +35,8 @@ pub(in crate::proxy) struct Watch {
     slot: SlotId,
     /// The epoch of the slot at the first WATCH. Epochs are log indexes, so a slot that left and came back has another.
     epoch: Epoch,
+    /// Number of keys that WATCH was called with.
+    keys: usize,
     /// EXEC was sent, so the server has ended the watch.
     is_ended: bool,
 }
@@ -48,6 +50,11 @@ pub(super) struct Watched {
 }
 
 impl Watch {
+    /// Number of keys that it watches.
+    pub(in crate::proxy) fn keys(&self) -> usize {
+        if self.is_ended { 0 } else { self.keys }
+    }
+
     fn is_lost(&self) -> bool {
         self.backend.link.get() != BackendLink::Up || !self.backend.may_be_borrowed()
     }
@@ -156,7 +163,10 @@ impl Session {
         let ticket = self.open(mode != ReplyMode::On, call.bytes.len());
         self.send(worker, &backend, target, call.bytes, Requester::Session(self.clone(), ticket));
         let (Some(slot), epoch) = (target.slot, target.epoch) else { return Handled::Done };
-        *self.watch.borrow_mut() = Some(Watch { set, backend, slot, epoch, is_ended: false });
+        let mut watch = self.watch.borrow_mut();
+        let keys = watch.as_ref().map_or(0, Watch::keys) + call.args.len() - 1;
+        *watch = Some(Watch { set, backend, slot, epoch, keys, is_ended: false });
+        drop(watch);
         self.settle();
         Handled::Done
     }

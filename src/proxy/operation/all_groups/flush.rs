@@ -1,4 +1,4 @@
-//! FLUSHALL, FLUSHDB and SWAPDB (decision 0031). Knows nothing of how a request is sent.
+//! FLUSHALL, FLUSHDB and SWAPDB (decision 0028). Knows nothing of how a request is sent.
 
 use tokio::time::Instant;
 

@@ -12,6 +12,8 @@ mod size;
 mod slots;
 mod walk;
 
+pub(super) use size::count_keys;
+
 use super::Operation;
 use crate::commands::AllGroups;
 

@@ -34,13 +34,28 @@ impl ServerScan {
     pub(super) async fn page(
         &mut self,
         operation: &Operation,
+        of: (&ProductRoutes, u16),
+        options: (&ScanOptions<'_>, u64),
+        slots: StepSlots,
+    ) -> Result<Option<Page>, String> {
+        self.page_of(operation, operation.db(), of, options, slots).await
+    }
+
+    /// The same of a database.
+    ///
+    /// # Errors
+    /// As [`page`](Self::page).
+    pub(super) async fn page_of(
+        &mut self,
+        operation: &Operation,
+        db: u32,
         (routes, group): (&ProductRoutes, u16),
         (options, count): (&ScanOptions<'_>, u64),
         slots: StepSlots,
     ) -> Result<Option<Page>, String> {
         let text = |error: StepError| error.text().to_owned();
         let backend = operation
-            .control_backend(routes, usize::from(group), operation.db())
+            .control_backend(routes, usize::from(group), db)
             .ok_or("TRYAGAIN not executed: the groups of the product change")?;
         let Some(run_id) = operation.process(&backend).await.map_err(text)? else { return Ok(None) };
         // In the same turn.

@@ -36,7 +36,7 @@ const DRAWS_MAX: usize = 10;
 
 /// Runs DBSIZE.
 pub(super) async fn dbsize(operation: Operation) {
-    match counted(&operation).await {
+    match count_keys(&operation, operation.db(), None).await {
         Ok(count) => {
             let mut reply = Vec::new();
             write::int(&mut reply, i64::try_from(count).unwrap_or(i64::MAX));
@@ -46,11 +46,18 @@ pub(super) async fn dbsize(operation: Operation) {
     }
 }
 
-async fn counted(operation: &Operation) -> Result<u64, String> {
-    let mut deadline = None;
-    let sizes = sizes(operation, &mut deadline).await?;
+/// The number of the product's keys in a database. `deadline`: until when it may wait for holds; `None`: as other commands.
+///
+/// # Errors
+/// Returns the error for the client.
+pub(in crate::proxy::operation) async fn count_keys(
+    operation: &Operation,
+    db: u32,
+    mut deadline: Option<Instant>,
+) -> Result<u64, String> {
+    let sizes = sizes(operation, db, &mut deadline).await?;
     let request = ScanOptions::ALL.request(0, SAMPLE);
-    let sample = Broadcast { request: &request, db: operation.db(), slots: StepSlots::All, is_write: false };
+    let sample = Broadcast { request: &request, db, slots: StepSlots::All, is_write: false };
     let pages = sample.send(operation, &mut deadline).await?;
     let mut total = 0;
     for (group, reply) in pages.routes.groups.iter().zip(pages.list) {
@@ -65,17 +72,17 @@ async fn counted(operation: &Operation) -> Result<u64, String> {
         } else if page.next == 0 {
             own as u64
         } else {
-            count_own(operation, group.id, size, &mut deadline).await?
+            count_own(operation, (db, group.id), size, &mut deadline).await?
         };
     }
     Ok(total)
 }
 
 /// Number of keys of each group's primary.
-async fn sizes(operation: &Operation, deadline: &mut Option<Instant>) -> Result<Vec<(GroupId, u64)>, String> {
+async fn sizes(operation: &Operation, db: u32, deadline: &mut Option<Instant>) -> Result<Vec<(GroupId, u64)>, String> {
     let mut request = Vec::new();
     write::request(&mut request, &[b"DBSIZE"]);
-    let broadcast = Broadcast { request: &request, db: operation.db(), slots: StepSlots::All, is_write: false };
+    let broadcast = Broadcast { request: &request, db, slots: StepSlots::All, is_write: false };
     let replies = broadcast.send(operation, deadline).await?;
     let mut sizes = Vec::with_capacity(replies.list.len());
     for (group, reply) in replies.routes.groups.iter().zip(&replies.list) {
@@ -91,7 +98,7 @@ async fn sizes(operation: &Operation, deadline: &mut Option<Instant>) -> Result<
 /// [`COUNTED`], else an estimate.
 async fn count_own(
     operation: &Operation,
-    group: GroupId,
+    (db, group): (u32, GroupId),
     size: u64,
     deadline: &mut Option<Instant>,
 ) -> Result<u64, String> {
@@ -104,7 +111,9 @@ async fn count_own(
         let routes = operation.routes();
         let Some(index) = index_of(&routes, group) else { return Ok(0) };
         let options = (&ScanOptions::ALL, STEP_COUNT);
-        let Some(page) = scan.page(operation, (&routes, index), options, StepSlots::All).await? else { continue };
+        let Some(page) = scan.page_of(operation, db, (&routes, index), options, StepSlots::All).await? else {
+            continue;
+        };
         let routes = operation.routes();
         for (key, _) in page.keys().filter(|(key, _)| seen.is_new(key)) {
             all += 1;
@@ -142,7 +151,7 @@ pub(super) async fn randomkey(operation: Operation) {
 /// Draws a group by its number of keys, then one of its keys, until the group owns the key's slot.
 async fn drawn(operation: &Operation) -> Result<Option<Vec<u8>>, String> {
     let mut deadline = None;
-    let mut sizes = sizes(operation, &mut deadline).await?;
+    let mut sizes = sizes(operation, operation.db(), &mut deadline).await?;
     let mut request = Vec::new();
     write::request(&mut request, &[b"RANDOMKEY"]);
     let draw = Broadcast { request: &request, db: operation.db(), slots: StepSlots::All, is_write: false };

@@ -1,5 +1,5 @@
 //! A walk over the keys of all groups, page by page: which group comes next, and where its server goes on
-//! (`model::scan_history`, decision 0030). Knows nothing of what is done with the keys.
+//! (`model::scan_history`, decision 0027). Knows nothing of what is done with the keys.
 
 use std::time::Duration;
 

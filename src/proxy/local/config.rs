@@ -1,0 +1,279 @@
+//! CONFIG: the settings that clients ask for. Values that belong to the servers come from them; nothing of a client is sent
+//! there. Knows nothing of how servers are asked.
+
+mod glob;
+
+use std::collections::BTreeMap;
+
+pub(super) use glob::matches;
+
+use super::{QUOTED_MAX, info::clients_max};
+use crate::{
+    commands::Args,
+    model::route::ProductRoutes,
+    proxy::{dispatch::CallContext, worker::Worker},
+    resp::{
+        limits::BULK_MAX,
+        write::{self, Version},
+    },
+};
+
+/// Settings that a node answers by itself.
+const OF_NODE: [&str; 8] = [
+    "bind-source-addr",
+    "cluster-enabled",
+    "databases",
+    "maxclients",
+    "notify-keyspace-events",
+    "proto-max-bulk-len",
+    "tcp-keepalive",
+    "timeout",
+];
+
+/// Settings of the servers that clients may see: none of them is a secret or says where a server is.
+const OF_SERVERS: [&str; 58] = [
+    "active-expire-effort",
+    "activedefrag",
+    "activerehashing",
+    "aof-use-rdb-preamble",
+    "appendfsync",
+    "appendonly",
+    "auto-aof-rewrite-min-size",
+    "auto-aof-rewrite-percentage",
+    "busy-reply-threshold",
+    "close-on-replica-write",
+    "dynamic-hz",
+    "hash-max-listpack-entries",
+    "hash-max-listpack-value",
+    "hash-max-ziplist-entries",
+    "hash-max-ziplist-value",
+    "hll-sparse-max-bytes",
+    "hz",
+    "io-threads",
+    "latency-monitor-threshold",
+    "latency-tracking",
+    "latency-tracking-info-percentiles",
+    "lazyfree-lazy-eviction",
+    "lazyfree-lazy-expire",
+    "lazyfree-lazy-server-del",
+    "lazyfree-lazy-user-del",
+    "lazyfree-lazy-user-flush",
+    "lfu-decay-time",
+    "lfu-log-factor",
+    "list-compress-depth",
+    "list-max-listpack-size",
+    "list-max-ziplist-size",
+    "lua-time-limit",
+    "maxmemory",
+    "maxmemory-clients",
+    "maxmemory-eviction-tenacity",
+    "maxmemory-policy",
+    "maxmemory-samples",
+    "min-replicas-max-lag",
+    "min-replicas-to-write",
+    "no-appendfsync-on-rewrite",
+    "rdbchecksum",
+    "rdbcompression",
+    "repl-backlog-size",
+    "replica-lazy-flush",
+    "replica-read-only",
+    "sanitize-dump-payload",
+    "save",
+    "set-max-intset-entries",
+    "set-max-listpack-entries",
+    "set-max-listpack-value",
+    "slowlog-log-slower-than",
+    "slowlog-max-len",
+    "stop-writes-on-bgsave-error",
+    "stream-node-max-bytes",
+    "stream-node-max-entries",
+    "zset-max-listpack-entries",
+    "zset-max-listpack-value",
+    "zset-max-ziplist-entries",
+];
+
+/// Settings that are sums over the groups.
+const SUMS: [&str; 1] = ["maxmemory"];
+
+/// Values by name.
+pub(in crate::proxy) type Settings = BTreeMap<String, String>;
+
+/// The settings of servers for which a call asks.
+pub(in crate::proxy) fn of_servers(call: &CallContext<'_>) -> Vec<&'static str> {
+    OF_SERVERS.into_iter().filter(|name| is_asked(call, name)).collect()
+}
+
+/// Whether CONFIG GET asks for a setting, or CONFIG SET sets it.
+fn is_asked(call: &CallContext<'_>, name: &str) -> bool {
+    let sets = call.get(1).eq_ignore_ascii_case(b"set");
+    let mut words = (2..call.args.len()).step_by(if sets { 2 } else { 1 });
+    words.any(|i| match sets {
+        true => call.get(i).eq_ignore_ascii_case(name.as_bytes()),
+        false => matches(&call.get(i).to_ascii_lowercase(), name.as_bytes()),
+    })
+}
+
+/// The value of a setting of several servers.
+pub(in crate::proxy) fn merge(settings: &mut Settings, of_server: Settings) {
+    for (name, value) in of_server {
+        match settings.get_mut(&name) {
+            None => {
+                settings.insert(name, value);
+            }
+            Some(sum) if SUMS.contains(&name.as_str()) => {
+                let numbers = (sum.parse::<u64>().unwrap_or_default(), value.parse::<u64>().unwrap_or_default());
+                // 0 is no limit.
+                *sum = match numbers {
+                    (0, _) | (_, 0) => "0".to_owned(),
+                    (a, b) => a.saturating_add(b).to_string(),
+                };
+            }
+            // The servers of a product are alike; if not, the first one counts.
+            Some(_) => {}
+        }
+    }
+}
+
+fn of_node(worker: &Worker, routes: &ProductRoutes, name: &str) -> String {
+    match name {
+        "cluster-enabled" => "no".to_owned(),
+        "databases" => routes.databases.to_string(),
+        "maxclients" => clients_max(worker, routes).to_string(),
+        "proto-max-bulk-len" => BULK_MAX.to_string(),
+        "tcp-keepalive" => "300".to_owned(),
+        "timeout" => (routes.rules.idle_ms / 1000).to_string(),
+        // Publish and subscribe is not offered; a node binds to no address of its own.
+        _ => String::new(),
+    }
+}
+
+/// The settings for which a call asks, by name.
+fn asked(worker: &Worker, routes: &ProductRoutes, call: &CallContext<'_>, servers: &Settings) -> Settings {
+    let of_node = OF_NODE.into_iter().filter(|name| is_asked(call, name));
+    let mut settings: Settings = of_node.map(|name| (name.to_owned(), self::of_node(worker, routes, name))).collect();
+    let of_servers = servers.iter().filter(|(name, _)| is_asked(call, name));
+    settings.extend(of_servers.map(|(name, value)| (name.clone(), value.clone())));
+    settings
+}
+
+/// Writes the reply to CONFIG GET. `servers`: the settings of the servers.
+pub(in crate::proxy) fn get(
+    worker: &Worker,
+    routes: &ProductRoutes,
+    call: &CallContext<'_>,
+    servers: &Settings,
+    version: Version,
+    out: &mut Vec<u8>,
+) {
+    let found = asked(worker, routes, call, servers);
+    write::map(out, found.len(), version);
+    for (name, value) in found {
+        write::bulk(out, name.as_bytes());
+        write::bulk(out, value.as_bytes());
+    }
+}
+
+/// Writes the reply to CONFIG SET: OK if everything is as the call wants it already.
+pub(in crate::proxy) fn set(
+    worker: &Worker,
+    routes: &ProductRoutes,
+    call: &CallContext<'_>,
+    servers: &Settings,
+    out: &mut Vec<u8>,
+) {
+    if call.args.len() % 2 != 0 {
+        return write::error(out, "ERR wrong number of arguments for 'config|set' command");
+    }
+    let present = asked(worker, routes, call, servers);
+    for i in (2..call.args.len()).step_by(2) {
+        let name = String::from_utf8_lossy(call.get(i)).to_ascii_lowercase();
+        let is_known = OF_NODE.contains(&name.as_str()) || OF_SERVERS.contains(&name.as_str());
+        let text = match present.get(&name) {
+            Some(value) if is_same(value, call.get(i + 1)) => continue,
+            None if is_known => format!("ERR CONFIG SET '{name}': its server does not answer, not executed"),
+            None => format!("ERR Unknown option or number of arguments for CONFIG SET - '{}'", quoted(&name)),
+            Some(value) => format!(
+                "ERR CONFIG SET '{name}': clients do not change the servers of this proxy, not executed. It is '{value}'; \
+                 the operator sets it at the servers, or by pontoon product set"
+            ),
+        };
+        return write::error(out, &text);
+    }
+    write::simple(out, "OK");
+}
+
+/// At most as much of a client's own text as errors repeat.
+fn quoted(text: &str) -> String {
+    text.chars().take(QUOTED_MAX).collect()
+}
+
+/// Whether a value means the same as the present one.
+fn is_same(present: &str, wanted: &[u8]) -> bool {
+    let Ok(wanted) = std::str::from_utf8(wanted) else { return false };
+    if present.eq_ignore_ascii_case(wanted) {
+        return true;
+    }
+    match (bytes(present), bytes(wanted)) {
+        (Some(present), Some(wanted)) => present == wanted,
+        _ => false,
+    }
+}
+
+/// A number of bytes, with a unit or without. (Redis, `memtoull`.)
+fn bytes(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..end].parse().ok()?;
+    let unit = match text[end..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" => 1000,
+        "kb" => 1 << 10,
+        "m" => 1000 * 1000,
+        "mb" => 1 << 20,
+        "g" => 1000 * 1000 * 1000,
+        "gb" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_compared_as_redis_reads_them() {
+        for (present, wanted, same) in [
+            ("yes", "YES", true),
+            ("104857600", "100mb", true),
+            ("104857600", "100m", false),
+            ("0", "0", true),
+            ("noeviction", "allkeys-lru", false),
+            ("", "", true),
+            ("3600 1", "3600 1", true),
+            ("18446744073709551615", "18446744073709551615gb", false),
+        ] {
+            assert_eq!(is_same(present, wanted.as_bytes()), same, "{present} {wanted}");
+        }
+    }
+
+    #[test]
+    fn servers_are_merged() {
+        let of = |pairs: &[(&str, &str)]| -> Settings {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let mut settings = of(&[("maxmemory", "100"), ("save", "")]);
+        merge(&mut settings, of(&[("maxmemory", "50"), ("save", "3600 1"), ("hz", "10")]));
+        assert_eq!(settings, of(&[("maxmemory", "150"), ("save", ""), ("hz", "10")]));
+        merge(&mut settings, of(&[("maxmemory", "0")]));
+        assert_eq!(settings["maxmemory"], "0");
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        for name in OF_NODE.iter().chain(&OF_SERVERS) {
+            let secret = ["pass", "auth", "user", "key", "file", "dir", "replicaof", "announce"];
+            let is_event = *name == "notify-keyspace-events";
+            assert!(is_event || !secret.iter().any(|word| name.contains(word)), "{name}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Commands that a node answers itself with the help of servers. Knows nothing of what the node adds.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Operation, info::info};
+use crate::{
+    commands::Local,
+    proxy::{
+        learnt::server_commands,
+        local::{self, Settings},
+    },
+    resp::{
+        number::{Header, header},
+        write::{self, Version},
+    },
+};
+
+/// How long servers may take for their settings, which clients ask for when they connect.
+const ANSWER_MAX: Duration = Duration::from_millis(500);
+
+/// Runs a command that `local::asks_servers` names.
+pub(in crate::proxy) async fn run(operation: Operation, local: Local) {
+    match local {
+        Local::Info => info(operation).await,
+        Local::ConfigGet | Local::ConfigSet => config(operation, local).await,
+        _ => about_commands(operation, local).await,
+    }
+}
+
+/// Runs CONFIG GET and CONFIG SET of settings of the servers.
+async fn config(operation: Operation, local: Local) {
+    let names = local::config_of_servers(&operation.call());
+    let mut args: Vec<&[u8]> = vec![b"CONFIG", b"GET"];
+    args.extend(names.iter().map(|name| name.as_bytes()));
+    let mut request = Vec::new();
+    write::request(&mut request, &args);
+    let mut settings = Settings::new();
+    for (_, reply) in operation.ask_primaries_until(&request, Instant::now() + ANSWER_MAX).await {
+        let texts = reply.as_deref().and_then(texts).unwrap_or_default();
+        let pairs = texts.chunks_exact(2).filter(|pair| names.contains(&pair[0].as_str()));
+        local::merge_config(&mut settings, pairs.map(|pair| (pair[0].clone(), pair[1].clone())).collect());
+    }
+    let (worker, routes) = (operation.worker.clone(), operation.routes());
+    let mut reply = Vec::new();
+    match local {
+        Local::ConfigGet => {
+            let version = operation.session.client.borrow().version;
+            local::config_get(&worker, &routes, &operation.call(), &settings, version, &mut reply);
+        }
+        _ => local::config_set(&worker, &routes, &operation.call(), &settings, &mut reply),
+    }
+    operation.finish(&reply);
+}
+
+/// Asks a server about commands, and leaves out those that the product does not offer.
+async fn about_commands(operation: Operation, local: Local) {
+    let words = match local::command_for_server(&operation.call()) {
+        Ok(words) => words,
+        Err(text) => return operation.refuse(text),
+    };
+    let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+    let mut request = Vec::new();
+    write::request(&mut request, &words);
+    let version = operation.session.client.borrow().version;
+    let is_list = local != Local::CommandGetkeysandflags;
+    let reply = match operation.ask_a_primary(&request, if is_list { Version::Resp2 } else { version }).await {
+        Ok(reply) => reply,
+        Err(error) => return operation.refuse(error.text()),
+    };
+    let Some(names) = texts(&reply).filter(|_| is_list) else { return operation.finish(&reply) };
+    let servers = server_commands(&operation.worker, &operation.session.product);
+    let offered: Vec<_> = names.iter().filter(|name| local::offers(servers.as_deref(), name)).collect();
+    let mut reply = Vec::new();
+    write::array(&mut reply, offered.len());
+    offered.iter().for_each(|name| write::bulk(&mut reply, name.as_bytes()));
+    operation.finish(&reply);
+}
+
+/// The texts of an array of strings in RESP2. `None`: the reply is another one.
+fn texts(reply: &[u8]) -> Option<Vec<String>> {
+    let (Some(b'*'), Header::Number(len, mut at)) = (reply.first(), header(reply, 1)) else { return None };
+    // Every element has at least three bytes, so that a false length reserves no memory.
+    let mut all = Vec::with_capacity(usize::try_from(len).ok()?.min(reply.len() / 3));
+    for _ in 0..len {
+        match (reply.get(at)?, header(reply, at + 1)) {
+            (b'$', Header::Number(len, from)) => {
+                let end = from.checked_add(usize::try_from(len).ok()?)?;
+                all.push(String::from_utf8_lossy(reply.get(from..end)?).into_owned());
+                at = end + 2;
+            }
+            (b'+', _) => {
+                let len = memchr::memchr(b'\r', reply.get(at..)?)?;
+                all.push(String::from_utf8_lossy(&reply[at + 1..at + len]).into_owned());
+                at += len + 2;
+            }
+            _ => return None,
+        }
+    }
+    Some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn arrays_of_texts_are_read() {
+        assert_eq!(texts(b"*3\r\n$1\r\na\r\n+bc\r\n$0\r\n\r\n").unwrap(), ["a", "bc", ""]);
+        assert_eq!(texts(b"*0\r\n").unwrap(), Vec::<String>::new());
+        for reply in [&b"-ERR x\r\n"[..], b"*2\r\n$1\r\na\r\n", b"*-1\r\n", b"*1\r\n:1\r\n", b"*9999999999\r\n", b""] {
+            assert_eq!(texts(reply), None);
+        }
+    }
+}

@@ -377,7 +377,8 @@ fn what_a_sharded_system_cannot_do_is_refused_with_the_reason_and_nothing_is_exe
 #[test]
 fn limits_are_errors_when_a_command_is_queued() {
     let server = Redis::start();
-    let limits = Limits { transaction_commands_max: 3, transaction_bytes_max: 1000, watched_keys_max: 3, ..Limits::default() };
+    let limits =
+        Limits { transaction_commands_max: 3, transaction_bytes_max: 1000, watched_keys_max: 3, ..Limits::default() };
     let bed = Bed::start_with(&[&server.addr], limits, 1, |table| table);
     let mut client = bed.client();
     client.call("MULTI").expect("+OK\r\n");

@@ -1,13 +1,14 @@
-//! The tests of the comparison that `make differential` makes: it finds differences, and no others than there are.
-//! `PONTOON_SEED` runs another seed, `PONTOON_CALLS` another number of calls.
+//! A cluster answers as a plain server of each kind does, but for the deviations; and the comparison finds differences, and no
+//! others than there are. `make differential` plays other seeds and more calls.
 #![allow(clippy::unwrap_used)]
 
 use cluster_tests::{
     binary::repository,
     differential::{
         self,
+        bed::{CONNECTIONS, SEED, compare},
         connection::Connection,
-        deviations::{HEADING, section},
+        deviations::{DEVIATIONS, HEADING, section},
         run::{Run, Subject, Tally},
     },
     kinds::Kind,
@@ -16,38 +17,53 @@ use cluster_tests::{
     redis::{RedisOptions, RedisServer},
 };
 
-/// Clients, each of a node and of the reference.
-const CONNECTIONS: usize = 4;
-/// Replies that are compared, of each kind of server.
+/// Replies of two plain servers that are compared, of each kind.
 const REPLIES: usize = 10_000;
-const SEED: u64 = 20_261_130;
+/// Replies of a cluster that are compared, for each kind of server.
+const REPLIES_OF_CLUSTER: usize = 20_000;
 
-/// A number in the environment.
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| value.parse().unwrap())
+const KINDS: [Kind; 3] = [Kind::Machine, Kind::Redis8, Kind::Valkey8];
+
+fn play(subject: Subject, nodes: &[u16], reference: u16, servers: &[u16], replies: usize) -> Tally {
+    let mut run = Run::new(subject, nodes, reference, servers, CONNECTIONS);
+    let mut generator = differential::generator(SEED, reference, CONNECTIONS);
+    differential::play(&mut run, &mut generator, replies);
+    assert!(run.differences() == 0, "{} differences\n{}", run.differences(), run.report());
+    run.tally
 }
 
-fn play(subject: Subject, nodes: &[u16], reference: u16, servers: &[u16], replies: usize) -> (Tally, Vec<usize>) {
-    let seed = setting("PONTOON_SEED", SEED);
-    let replies = setting("PONTOON_CALLS", replies as u64) as usize;
-    let mut run = Run::new(subject, nodes, reference, servers, CONNECTIONS);
-    let mut generator = differential::generator(seed, reference, CONNECTIONS);
-    differential::play(&mut run, &mut generator, replies);
-    println!("seed {seed}: {:?}, {} of {} commands", run.tally, generator.generated.len(), generator.commands());
-    assert!(run.differences() == 0, "seed {seed}: {} differences\n{}", run.differences(), run.report());
-    (run.tally, run.met)
+/// For each kind of server: no reply and no key differs. Every deviation is one of some kind, so none is out of date.
+#[test]
+fn a_cluster_answers_as_a_plain_server() {
+    let of_kind = |kind: Kind| {
+        let (run, generator) = compare(kind, SEED, REPLIES_OF_CLUSTER);
+        println!("{kind:?}: {:?}, {} of {} commands", run.tally, generator.generated.len(), generator.commands());
+        assert!(run.differences() == 0, "{kind:?}: {} differences\n{}", run.differences(), run.report());
+        let Tally { compared, errors, alone, transactions, others, .. } = run.tally;
+        assert!(compared >= REPLIES_OF_CLUSTER && errors > 1000 && errors < compared, "{:?}", run.tally);
+        assert!(alone > 100 && transactions > 100 && others > 100, "{:?}", run.tally);
+        assert!(generator.generated.len() * 10 > generator.commands() * 7, "{:?}", generator.generated);
+        run.met
+    };
+    let met = std::thread::scope(|scope| {
+        let started = KINDS.map(|kind| scope.spawn(move || of_kind(kind)));
+        started.map(|kind| kind.join().unwrap())
+    });
+    for (at, deviation) in DEVIATIONS.iter().enumerate() {
+        assert!(met.iter().any(|met| met[at] > 0), "no call met the deviation '{}'", deviation.calls);
+    }
 }
 
 /// What the comparison ignores is what two plain servers do not agree on, and no more: without this test, a difference
 /// could be one of the generator.
 #[test]
 fn two_plain_servers_do_not_differ() {
-    for kind in [Kind::Machine, Kind::Redis8, Kind::Valkey8] {
+    for kind in KINDS {
         let (ports, dir) = (Ports::take(), Scratch::new());
         let options = RedisOptions { kind, ..RedisOptions::default() };
         let servers = [0, 1].map(|n| RedisServer::start_with(ports.server(n), dir.path(), &options));
         let [one, other] = servers.each_ref().map(|server| server.port);
-        let (tally, _) = play(Subject::Plain, &[one], other, &[one], REPLIES);
+        let tally = play(Subject::Plain, &[one], other, &[one], REPLIES);
         assert!(tally.transactions > 10 && tally.others > 10, "{tally:?}");
     }
 }

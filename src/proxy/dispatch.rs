@@ -2,11 +2,13 @@
 //! Knows nothing of sockets, sessions or connections.
 
 mod bench;
+mod invalid;
 mod refusal;
 mod script;
 
 #[doc(hidden)]
 pub use bench::DispatchBench;
+use invalid::invalid;
 pub(super) use refusal::RefusalReason;
 use script::{script, scripts};
 
@@ -247,15 +249,6 @@ pub(super) fn any_server(routes: &ProductRoutes, serve_check: ServeCheck, spec: 
         is_write: spec.is_write(),
         may_read_replica: false,
     })
-}
-
-/// What becomes of a call whose keys are not known, because of `error`.
-#[cold]
-fn invalid(routes: &ProductRoutes, serve_check: ServeCheck, spec: &Spec, error: InvalidCall) -> Dispatch {
-    match error.has_other_texts() {
-        true => any_server(routes, serve_check, spec),
-        false => Dispatch::Refuse(RefusalReason::Invalid(error)),
-    }
 }
 
 /// `dispatch`, if there are groups.

@@ -5,21 +5,14 @@
 use std::process::ExitCode;
 
 use cluster_tests::{
-    cluster::Cluster,
     differential::{
-        self,
+        bed::{SEED, compare as compare_with},
         deviations::DEVIATIONS,
-        run::{Run, Subject},
     },
     kinds::Kind,
-    redis::RedisOptions,
 };
 
-/// Clients, each of a node and of the plain server.
-const CONNECTIONS: usize = 4;
-const GROUPS: u16 = 3;
 const REPLIES: usize = 30_000;
-const SEED: u64 = 20_261_130;
 const KINDS: [(&str, Kind); 3] = [("redis-7", Kind::Machine), ("redis-8", Kind::Redis8), ("valkey-8", Kind::Valkey8)];
 
 /// What is compared.
@@ -51,19 +44,7 @@ impl Options {
 
 /// Whether nothing differs from a server of this kind.
 fn compare(name: &str, kind: Kind, Options { seed, replies, .. }: &Options) -> bool {
-    let options = RedisOptions { kind, ..RedisOptions::default() };
-    let mut cluster = Cluster::start(3);
-    for gid in 1..=GROUPS {
-        let (from, to) = (1024 * (gid - 1) / GROUPS, 1024 * gid / GROUPS - 1);
-        cluster.add_group_with_replicas(gid, &format!("{from}-{to}"), 0, &options);
-    }
-    let reference = cluster.add_server(&options);
-    let reference = cluster.servers[reference].port;
-    let servers: Vec<u16> = cluster.servers[..usize::from(GROUPS)].iter().map(|server| server.port).collect();
-    let nodes: Vec<u16> = cluster.nodes.iter().map(|node| node.client_port).collect();
-    let mut run = Run::new(Subject::Cluster, &nodes, reference, &servers, CONNECTIONS);
-    let mut generator = differential::generator(*seed, reference, CONNECTIONS);
-    differential::play(&mut run, &mut generator, *replies);
+    let (run, generator) = compare_with(kind, *seed, *replies);
     println!(
         "{name}, seed {seed}: {:?}, {} of {} commands, {} differences",
         run.tally,

@@ -108,6 +108,24 @@ pub const DEVIATIONS: &[Deviation] = &[
         }),
     },
     Deviation {
+        calls: "scripts and functions in a `MULTI` with a `SELECT` of another database",
+        redis: "queues them",
+        node: "`ERR a transaction that selects another database runs no scripts and functions, not executed. Send SELECT before \
+            MULTI`; `EXEC` answers `EXECABORT`",
+        reason: "the user as which scripts run may not select a database",
+        wanted: Wanted::Alone(|case| {
+            let transaction = case.transaction.as_ref().filter(|state| state.is_open && !state.is_refused)?;
+            let spec = case.resolved.ok()?;
+            let selects = spec.name == "select" && ["1", "2"].contains(&case.word(1).as_str());
+            ((transaction.selects && spec.runs_script()) || (transaction.runs_script && selects)).then(|| {
+                Reply::error(
+                    "ERR a transaction that selects another database runs no scripts and functions, not executed. Send SELECT \
+                        before MULTI",
+                )
+            })
+        }),
+    },
+    Deviation {
         calls: "a command in `MULTI` with keys of another slot than those of the commands before",
         redis: "queues it",
         node: "`CROSSSLOT ...`; `EXEC` answers `EXECABORT`",
@@ -127,7 +145,9 @@ pub const DEVIATIONS: &[Deviation] = &[
         wanted: Wanted::Alone(|case| {
             let transaction =
                 case.transaction.as_ref().filter(|transaction| case.name() == "exec" && transaction.is_open)?;
-            let differ = !transaction.queued.is_empty() && transaction.watched.union(&transaction.queued).count() > 1;
+            let differ = !transaction.is_refused
+                && !transaction.queued.is_empty()
+                && transaction.watched.union(&transaction.queued).count() > 1;
             differ.then(|| aborted(CROSSSLOT))
         }),
     },
@@ -171,27 +191,9 @@ pub const DEVIATIONS: &[Deviation] = &[
         wanted: Wanted::Alone(|case| {
             let transaction =
                 case.transaction.as_ref().filter(|transaction| case.name() == "exec" && transaction.is_open)?;
-            (transaction.selects && !transaction.watched.is_empty()).then(|| {
+            (transaction.selects && !transaction.is_refused && !transaction.watched.is_empty()).then(|| {
                 aborted(
                     "the database or the protocol is changed after WATCH, not executed. Send SELECT and HELLO before WATCH",
-                )
-            })
-        }),
-    },
-    Deviation {
-        calls: "scripts and functions in a `MULTI` with a `SELECT` of another database",
-        redis: "queues them",
-        node: "`ERR a transaction that selects another database runs no scripts and functions, not executed. Send SELECT before \
-            MULTI`; `EXEC` answers `EXECABORT`",
-        reason: "the user as which scripts run may not select a database",
-        wanted: Wanted::Alone(|case| {
-            let transaction = case.transaction.as_ref().filter(|state| state.is_open && !state.is_refused)?;
-            let spec = case.resolved.ok()?;
-            let selects = spec.name == "select" && ["1", "2"].contains(&case.word(1).as_str());
-            ((transaction.selects && spec.runs_script()) || (transaction.runs_script && selects)).then(|| {
-                Reply::error(
-                    "ERR a transaction that selects another database runs no scripts and functions, not executed. Send SELECT \
-                        before MULTI",
                 )
             })
         }),
@@ -203,12 +205,13 @@ pub const DEVIATIONS: &[Deviation] = &[
         reason: "the bytes behind the NUL would break the lines of `CLIENT LIST`",
         wanted: Wanted::Beside(|case, redis| {
             let has_nul = case.call.iter().any(|word| word.contains(&0));
-            let text = match case.name() {
-                "client|setname" | "hello" => "ERR Client names cannot contain spaces, newlines or special characters.",
-                "client|setinfo" => "ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.",
+            let what = match case.name() {
+                "client|setname" | "hello" => "Client names".to_owned(),
+                "client|setinfo" => case.word(2),
                 _ => return None,
             };
-            (has_nul && !redis.is_error()).then(|| Reply::error(text))
+            let text = format!("ERR {what} cannot contain spaces, newlines or special characters.");
+            (has_nul && !redis.is_error()).then(|| Reply::error(&text))
         }),
     },
 ];

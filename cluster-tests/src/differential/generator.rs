@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pontoon::commands;
+use pontoon::commands::{self, Handling, ResolveError};
 
 use super::{
     case::Case,
     connection::{Call, words},
-    hazards,
-    sequences::{BLOCKED, ITERATIONS, RARE_SEQUENCES, RAW, SEQUENCES, Template},
+    faults::Faults,
+    hazards, scripts,
+    sequences::{BLOCKED, ITERATIONS, RARE_SEQUENCES, RAW, SEQUENCES, TRANSACTIONS, Template},
     speller::Command,
     syntax::Syntax,
     vocabulary::Vocabulary,
@@ -51,6 +52,9 @@ pub struct Generator {
     connections: usize,
     /// Whether the reference answers a login of an unknown user.
     refuses_logins: bool,
+    faults: Faults,
+    /// The scripts are loaded: a node knows one that came by EVAL to another node only when its own server has it.
+    has_begun: bool,
     /// Commands of which single calls were generated.
     pub generated: BTreeSet<&'static str>,
 }
@@ -60,6 +64,12 @@ const SINGLES_MAX: usize = 40;
 
 /// How often a single call is generated until it may be sent.
 const ATTEMPTS: usize = 20;
+
+/// SCRIPT LOAD of all scripts.
+fn load_scripts() -> Vec<Call> {
+    let load = |body: &&str| [words("SCRIPT LOAD"), vec![body.as_bytes().to_vec()]].concat();
+    scripts::BODIES.iter().map(load).collect()
+}
 
 impl Generator {
     /// Generates for the commands of the table that the reference has; `offered` are their names in lower case.
@@ -77,7 +87,8 @@ impl Generator {
         let unknown = || Syntax { group: String::new(), arguments: Vec::new() };
         let commands: Vec<Command> =
             leaves.map(|spec| Command { spec, syntax: syntax.remove(spec.name).unwrap_or_else(unknown) }).collect();
-        Self { words, commands, connections, refuses_logins, generated: BTreeSet::new() }
+        let faults = Faults::default();
+        Self { words, commands, connections, refuses_logins, faults, has_begun: false, generated: BTreeSet::new() }
     }
 
     /// Number of commands and subcommands of which single calls are generated.
@@ -89,8 +100,20 @@ impl Generator {
     /// The next unit.
     pub fn unit(&mut self) -> Unit {
         match self.words.rng.usize(..100) {
-            0..45 => self.singles(),
-            45..72 => {
+            _ if !self.has_begun => {
+                self.has_begun = true;
+                let calls = load_scripts();
+                Unit::Sequence(vec![self.step(calls)])
+            }
+            0..30 => self.singles(),
+            30..41 => self.faulty(),
+            41..50 => Unit::Sequence(vec![self.faulty_transaction()]),
+            50..56 => {
+                let sequence = self.words.one(TRANSACTIONS);
+                // Whether a SELECT in it changes anything is known.
+                self.sequence(&format!("SELECT 0 | {sequence} | SELECT 0"))
+            }
+            56..72 => {
                 let sequence = self.words.one(SEQUENCES);
                 self.sequence(sequence)
             }
@@ -117,8 +140,38 @@ impl Generator {
 
     fn singles(&mut self) -> Unit {
         let count = 1 + self.words.rng.usize(..SINGLES_MAX);
-        let calls = (0..count).map(|_| self.single()).collect();
+        let mut calls: Vec<Call> = (0..count).map(|_| self.single()).collect();
+        if self.words.once_in(6) {
+            calls.insert(0, words(self.words.one(&["HELLO 2", "HELLO 3", "HELLO 3"])));
+        }
         Unit::Singles(self.step(calls))
+    }
+
+    /// Calls with faults.
+    fn faulty(&mut self) -> Unit {
+        let count = 1 + self.words.rng.usize(..SINGLES_MAX);
+        let mut calls = Vec::new();
+        for _ in 0..count {
+            self.words.choose_tag();
+            calls.extend(self.faulty_call());
+        }
+        Unit::Singles(self.step(calls))
+    }
+
+    /// The next call with a fault, if it may be sent.
+    fn faulty_call(&mut self) -> Option<Call> {
+        let call = self.faults.call(&self.commands, &mut self.words);
+        let may_be_sent = hazards::may_be_sent(&Case::new(call.clone())) && !self.is_unanswered(&call);
+        may_be_sent.then_some(call)
+    }
+
+    /// One in a transaction.
+    fn faulty_transaction(&mut self) -> Step {
+        self.words.choose_one_tag();
+        let before = if self.words.rng.bool() { self.keyed() } else { None };
+        let calls = [Some(words("MULTI")), before, self.faulty_call(), Some(words("EXEC")), Some(words("SELECT 0"))];
+        let calls = calls.into_iter().flatten().collect();
+        self.step(calls)
     }
 
     /// A call that may be sent.
@@ -136,8 +189,23 @@ impl Generator {
 
     fn sequence(&mut self, sequence: &str) -> Unit {
         let mut calls = Template::new(&mut self.words).calls(sequence);
-        calls.retain(|call| !self.is_unanswered(call));
+        calls.retain(|call| !self.is_unanswered(call) && !self.is_of_nodes(call));
+        if calls.iter().any(|call| Case::new(call.clone()).name() == "script|flush") {
+            calls.append(&mut load_scripts());
+        }
         Unit::Sequence(vec![self.step(calls)])
+    }
+
+    /// Whether a node answers the call itself, also beside servers of a version without it.
+    fn is_of_nodes(&self, call: &Call) -> bool {
+        let is_lacking = |spec: &commands::Spec| {
+            matches!(spec.handling, Handling::Local(_))
+                && !self.commands.iter().any(|known| known.spec.name == spec.name)
+        };
+        match Case::new(call.clone()).resolved {
+            Ok(spec) | Err(ResolveError::WrongArity(spec)) => is_lacking(spec),
+            Err(_) => false,
+        }
     }
 
     /// Whether the reference has the fault that it does not answer this.

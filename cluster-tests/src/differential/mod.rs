@@ -2,16 +2,18 @@
 //! every key is compared. `deviations` has the differences that a sharded system cannot avoid.
 //!
 //! [`generator`] makes units of calls from a seed: by the syntax that the server documents (`syntax`, `speller`), from
-//! words of a small keyspace (`vocabulary`), and planned sequences (`sequences`). [`run`] sends them (`pair`) and compares
+//! words of a small keyspace (`vocabulary`), with each kind of fault (`faults`), and planned sequences (`sequences`). [`run`] sends them (`pair`) and compares
 //! replies (`comparison`) and keys (`keyspace`). Calls of features that the command table does not offer yet are left out
 //! (`case`), as are those after which nothing could be compared (`hazards`).
 
+pub mod bed;
 #[path = "../../../tests/support/calls.rs"]
 pub mod calls;
 pub mod case;
 pub mod comparison;
 pub mod connection;
 pub mod deviations;
+pub mod faults;
 pub mod generator;
 pub mod hazards;
 pub mod keyspace;

@@ -72,6 +72,8 @@ pub struct Run {
     log: VecDeque<(usize, Exchange)>,
     /// By command: what differs.
     differences: BTreeMap<String, Vec<String>>,
+    /// See [`Run::refuses_nesting`].
+    nesting_aborts: bool,
     /// How often each deviation was met.
     pub met: Vec<usize>,
     /// What was done.
@@ -82,8 +84,10 @@ impl Run {
     /// Connects `connections` clients to the nodes in turn, and as many to the reference.
     #[must_use]
     pub fn new(subject: Subject, nodes: &[u16], reference: u16, servers: &[u16], connections: usize) -> Self {
+        let described = Connection::open(reference).call("COMMAND INFO multi");
         Self {
             subject,
+            nesting_aborts: format!("{described:?}").contains("no_multi"),
             pairs: (0..connections).map(|at| Pair::open(nodes[at % nodes.len()], reference)).collect(),
             ports: (nodes.to_vec(), reference),
             keyspace: Keyspace::new(reference, servers),
@@ -148,6 +152,12 @@ impl Run {
         }
     }
 
+    /// Whether the reference refuses what would begin a transaction, or a watch, in a transaction, and EXEC then. (Valkey;
+    /// with Redis they are errors without consequences.)
+    fn refuses_nesting(&self, case: &Case) -> bool {
+        self.nesting_aborts && case.is_queued() && ["multi", "watch"].contains(&case.name())
+    }
+
     /// Whether the call is left out. A plain Redis would execute what the table refuses.
     fn is_pending(&self, case: &Case) -> bool {
         match self.subject {
@@ -174,7 +184,7 @@ impl Run {
             step.calls.retain(|call| !self.is_pending(&Case::new(call.clone())));
             self.tally.pending += before - step.calls.len();
         }
-        let cases = follow(&steps, |case| self.alone(case).is_some());
+        let cases = follow(&steps, |case| self.refuses_nesting(case) || self.alone(case).is_some());
         let all = || cases.iter().flatten();
         self.tally.transactions += usize::from(all().any(|case| case.name() == "multi"));
         let is_transaction = |case: &Case| case.is_queued() || (case.transaction.is_some() && case.name() == "watch");
@@ -276,12 +286,15 @@ impl Run {
         for (step, cases) in steps.iter().zip(cases) {
             let inside = cases.iter().filter(|case| match case.name() {
                 "watch" => true,
+                "select" if !case.is_queued() => true,
                 "multi" => is_refused,
                 _ => is_refused && case.is_queued(),
             });
-            let mut inside: Vec<Asked> = inside.map(|case| (case.clone(), false)).collect();
+            // Both sides keep the same database and settings.
+            let is_of_both = |case: &Case| case.name() == "reset" || (case.name() == "select" && !case.is_queued());
+            let mut inside: Vec<Asked> = inside.map(|case| (case.clone(), is_of_both(case))).collect();
             // Of two WATCHes, one may have been refused.
-            if !is_refused && !inside.is_empty() {
+            if !is_refused && inside.iter().any(|(case, _)| case.name() == "watch") {
                 inside.push((Case::new(words("UNWATCH")), false));
             }
             let (exchanges, end) = self.pairs[step.connection].exchange(&inside);

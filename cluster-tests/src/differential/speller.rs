@@ -31,17 +31,22 @@ impl Command {
 
     /// As [`Command::spell`], its keys related as the vocabulary was told.
     pub fn spell_with_tag(&self, words: &mut Vocabulary) -> Call {
-        // The syntax of a module's command may be missing.
-        let without_syntax = self.syntax.arguments.is_empty() && self.spec.arity.unsigned_abs() > 1;
-        let mut call = match words.rng.usize(..20) {
-            0..3 => self.by_keys(words),
-            _ if without_syntax => self.by_keys(words),
-            _ => self.by_syntax(words),
-        };
+        let mut call = self.spell_valid(words);
         if words.once_in(8) {
             self.damage(&mut call, words);
         }
         call
+    }
+
+    /// A call without intended faults, its keys related as the vocabulary was told.
+    pub fn spell_valid(&self, words: &mut Vocabulary) -> Call {
+        // The syntax of a module's command may be missing.
+        let without_syntax = self.syntax.arguments.is_empty() && self.spec.arity.unsigned_abs() > 1;
+        match words.rng.usize(..20) {
+            0..3 => self.by_keys(words),
+            _ if without_syntax => self.by_keys(words),
+            _ => self.by_syntax(words),
+        }
     }
 
     /// By the positions of its keys: the numbers and keywords that say where keys are, and any other words.

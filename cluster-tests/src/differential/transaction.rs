@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pontoon::commands::ResolveError;
+
 use super::{case::Case, generator::Step};
 
 /// The state of a client that watches keys or has begun a transaction.
@@ -25,13 +27,16 @@ impl Transaction {
     /// Follows a call that is sent now.
     fn follow(&mut self, case: &Case, is_refused: bool) {
         match case.name() {
+            _ if self.is_open && is_refused => self.is_refused = true,
             "watch" if !self.is_open && !is_refused => self.watched.extend(case.slots.iter().flatten()),
             "unwatch" if !self.is_open => self.watched.clear(),
             "multi" => self.is_open = true,
             // They are errors that do not end it.
             "watch" => {}
             _ if !self.is_open => {}
-            _ if is_refused || case.resolved.is_err() => self.is_refused = true,
+            // A module refuses it when it is executed.
+            _ if matches!(case.resolved, Err(ResolveError::WrongArity(spec)) if spec.is_counted_by_module()) => {}
+            _ if case.resolved.is_err() => self.is_refused = true,
             _ => {
                 self.queued.extend(case.slots.iter().flatten());
                 self.selects |= case.name() == "select" && ["1", "2"].contains(&case.word(1).as_str());

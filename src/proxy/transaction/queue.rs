@@ -272,7 +272,11 @@ fn of_slot(routes: &ProductRoutes, spec: &'static Spec, call: &CallContext<'_>) 
     if routes.rules.scripts_off && spec.runs_script() {
         return Err(RefusalReason::ScriptsOff(spec.name).to_string());
     }
-    if spec.is_single_key_at_1() && call.args.len() > 1 {
+    // A module refuses it, wherever it is executed.
+    if !spec.arity_allows(call.args.len()) {
+        return Ok(Queued::ForServer(None));
+    }
+    if spec.is_single_key_at_1() {
         return Ok(Queued::ForServer(Some(routes.layout.slot(call.get(1)))));
     }
     let mut positions = Vec::new();

@@ -90,10 +90,13 @@ impl Session {
             self.refuse_request(worker, mode, &RefusalReason::CrossSlot.to_string());
             return Handled::Done;
         }
-        let (before, max) = (self.watch.borrow().as_ref().map_or(0, Watch::keys), worker.config.limits.watched_keys_max);
+        let (before, max) =
+            (self.watch.borrow().as_ref().map_or(0, Watch::keys), worker.config.limits.watched_keys_max);
         if before + call.args.len() - 1 > max {
             count(&worker.stats.transactions_refused);
-            let text = format!("ERR a client watches at most {max} keys (proxy.watched_keys_max), not executed. Send EXEC or UNWATCH");
+            let text = format!(
+                "ERR a client watches at most {max} keys (proxy.watched_keys_max), not executed. Send EXEC or UNWATCH"
+            );
             self.refuse_request(worker, mode, &text);
             return Handled::Done;
         }

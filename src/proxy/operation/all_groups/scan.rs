@@ -51,12 +51,15 @@ pub(super) async fn keys(operation: Operation) {
 /// The cursor and the keys of a SCAN. `None`: the client was closed.
 async fn scanned(operation: &Operation) -> Result<Option<(u64, FoundKeys)>, String> {
     let call = operation.call();
-    if canonical_cursor(call.get(1)).is_none()
-        && let Some(error) = refused_by_a_server(operation).await
-    {
-        return Err(error);
+    let parsed = parse(&call, 1);
+    // What servers refuse, each version refuses in its own words.
+    if parsed.is_err() || canonical_cursor(call.get(1)).is_none() {
+        let asked = if parsed.is_err() { operation.bytes.to_vec() } else { with_cursor_only(call.get(1)) };
+        if let Some(error) = refused_by_a_server(operation, &asked).await {
+            return Err(error);
+        }
     }
-    let (cursor, options) = parse(&call, 1)?;
+    let (cursor, options) = parsed?;
     let mut walk = Walk::of(operation, cursor).await?;
     let mut found = FoundKeys::default();
     let (mut left, mut finished) = (options.count, 0);
@@ -74,11 +77,16 @@ async fn scanned(operation: &Operation) -> Result<Option<(u64, FoundKeys)>, Stri
     Ok(Some((walk.cursor(&operation.routes())?, found)))
 }
 
-/// The error of a server for the cursor.
-async fn refused_by_a_server(operation: &Operation) -> Option<String> {
+/// A SCAN without options: one that is valid is no more work for a server than that.
+fn with_cursor_only(cursor: &[u8]) -> Vec<u8> {
     let mut request = Vec::new();
-    write::request(&mut request, &[b"SCAN", operation.call().get(1)]);
-    let reply = operation.ask_a_primary(&request, Version::Resp2).await.ok()?;
+    write::request(&mut request, &[b"SCAN", cursor]);
+    request
+}
+
+/// The error of a server for a call.
+async fn refused_by_a_server(operation: &Operation, request: &[u8]) -> Option<String> {
+    let reply = operation.ask_a_primary(request, Version::Resp2).await.ok()?;
     let error = reply.strip_prefix(b"-")?;
     Some(String::from_utf8_lossy(error).trim_end().to_owned())
 }

@@ -7,9 +7,11 @@ mod functions;
 mod info;
 mod key_scan;
 mod local;
+mod one_server;
 mod primaries;
 mod scripts;
 mod step;
+mod texts;
 
 use std::{cell::Cell, future::Future, rc::Rc};
 

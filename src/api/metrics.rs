@@ -155,6 +155,7 @@ mod tests {
     #[test]
     fn the_page_has_every_counter_and_its_labels() {
         let clients = ProductClients {
+            accepted: 9,
             name: "shop".into(),
             connected: 7,
             failed_logins: 4,

@@ -151,6 +151,8 @@ pub fn product(product: &Product) -> admin::Product {
         library_count: count(product.scripts.libraries().len()),
         errors_detailed: product.rules.errors_detailed,
         blocked_errors: product.rules.blocked_errors,
+        server_commands: product.rules.server_commands,
+        redis_version: product.rules.redis_version.to_string(),
         idle_timeout_ms: product.rules.idle_ms,
         max_lag_ms: product.reads.max_lag_ms,
         read_your_writes: product.reads.own_writes,

@@ -18,6 +18,7 @@ use crate::{
         migration::{Limits, Verify},
         ports::is_unspecified,
         reads::ReadFrom,
+        redis_version::ToldVersion,
         route::{Isolated, Mode},
         secret::{Credentials, Secret},
         slot::Layout,
@@ -146,6 +147,17 @@ pub fn min_acks(number: u32) -> Result<u8, CallFailure> {
     match u8::try_from(number) {
         Ok(n) if n <= MIN_ACKS_MAX => Ok(n),
         _ => bad(format!("min-acks is 0 (off) to {MIN_ACKS_MAX}, not {number}")),
+    }
+}
+
+/// The version of Redis that clients are told.
+///
+/// # Errors
+/// [`CallFailure::Bad`] if it is none.
+pub fn redis_version(text: &str) -> Result<ToldVersion, CallFailure> {
+    match ToldVersion::parse(text) {
+        Some(version) => Ok(version),
+        None => bad("redis-version is a version such as 7.2.4, or servers (the oldest one of the product's servers)"),
     }
 }
 

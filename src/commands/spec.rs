@@ -352,6 +352,8 @@ pub enum Local {
     MemoryStats,
     ModuleHelp,
     ModuleList,
+    PontoonHelp,
+    PontoonOn,
     /// `COMMAND` without a subcommand.
     CommandAll,
     CommandCount,

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{
     limits::{BYTES_MAX, IDLE_MS, OPS_MAX, SCRIPT_LOADS_MAX},
+    redis_version::ToldVersion,
     reject::Reject,
 };
 
@@ -22,6 +23,10 @@ pub struct ClientRules {
     pub errors_detailed: bool,
     /// A blocked call of unknown outcome is answered with an error. Otherwise its client is closed.
     pub blocked_errors: bool,
+    /// They may send read-only commands to one server (`PONTOON ON`), whose answers name servers and their clients.
+    pub server_commands: bool,
+    /// The version of Redis that they are told.
+    pub redis_version: ToldVersion,
     /// Milliseconds without a request after which a client is closed; 0: never.
     pub idle_ms: u32,
 }
@@ -48,6 +53,10 @@ impl fmt::Display for ClientRules {
         } else {
             ""
         })?;
+        f.write_str(if self.server_commands { "; they may ask single servers" } else { "" })?;
+        if !self.redis_version.is_of_servers() {
+            write!(f, "; they are told Redis {}", self.redis_version)?;
+        }
         match self.idle_ms {
             0 => Ok(()),
             ms => write!(f, "; those without a request for {} s are closed", f64::from(ms) / 1000.0),
@@ -70,6 +79,10 @@ pub struct SetClientRules {
     pub errors_detailed: Option<bool>,
     /// Whether a blocked call of unknown outcome is answered with an error.
     pub blocked_errors: Option<bool>,
+    /// Whether they may send commands to one server.
+    pub server_commands: Option<bool>,
+    /// The version of Redis that they are told; the default: that of the servers.
+    pub redis_version: Option<ToldVersion>,
     /// When idle clients are closed, within `IDLE_MS`; 0: never.
     pub idle_ms: Option<u32>,
 }
@@ -85,6 +98,8 @@ impl SetClientRules {
             script_loads_max: self.script_loads_max.unwrap_or(before.script_loads_max),
             errors_detailed: self.errors_detailed.unwrap_or(before.errors_detailed),
             blocked_errors: self.blocked_errors.unwrap_or(before.blocked_errors),
+            server_commands: self.server_commands.unwrap_or(before.server_commands),
+            redis_version: self.redis_version.unwrap_or(before.redis_version),
             idle_ms: self.idle_ms.unwrap_or(before.idle_ms),
         }
     }

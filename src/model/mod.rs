@@ -24,6 +24,7 @@ pub mod ports;
 pub mod printable;
 pub mod promotion;
 pub mod reads;
+pub mod redis_version;
 pub mod reject;
 pub mod route;
 pub mod scan_cursor;

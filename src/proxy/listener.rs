@@ -137,7 +137,7 @@ impl Acceptor<'_> {
     fn rebind(&mut self, table: &RouteTable) {
         self.bound.retain(|id, _| table.products.contains_key(id));
         self.shared.clients.retain(|id| table.products.contains_key(&id));
-        self.shared.usage.retain(|id| table.products.contains_key(&id));
+        self.shared.retain_products(|id| table.products.contains_key(&id));
         for (id, product) in &table.products {
             let (address, note) = self.wanted(product);
             if let Some(bound) = self.bound.get_mut(id).filter(|b| b.address == address && b.socket.is_some()) {

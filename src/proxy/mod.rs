@@ -48,6 +48,7 @@ mod reads;
 mod replies;
 mod report;
 mod scripts;
+mod server_asks;
 mod server_clients;
 mod session;
 mod shown_call;

@@ -15,9 +15,10 @@ use super::{
     counters::StatsSnapshot,
     failed_logins::{FailedLogins, FailedLoginsLine},
     memory::MemoryBudget,
+    server_asks::ServerAsks,
     usage::Usage,
 };
-use crate::model::ids::{Epoch, HoldId, ProductId};
+use crate::model::ids::{Epoch, HoldId, HostPort, ProductId};
 
 /// Digits of a run id.
 const RUN_ID_LEN: usize = 40;
@@ -88,6 +89,7 @@ pub(super) struct SharedReport {
     pub(super) run_id: String,
     memory: Arc<MemoryBudget>,
     failed_logins: Mutex<FailedLogins>,
+    server_asks: Mutex<ServerAsks>,
     parts: Mutex<WorkerParts>,
     report: watch::Sender<Arc<ProxyReport>>,
 }
@@ -107,6 +109,7 @@ impl SharedReport {
             run_id: (0..RUN_ID_LEN).map(|_| fastrand::digit(16)).collect(),
             memory,
             failed_logins: Mutex::default(),
+            server_asks: Mutex::default(),
             parts: Mutex::new(WorkerParts {
                 workers: vec![WorkerStatus::default(); workers],
                 ..WorkerParts::default()
@@ -142,6 +145,29 @@ impl SharedReport {
         if let Some(line) = line {
             line.log();
         }
+    }
+
+    /// Records that a client has sent a command to one server, and says so in the log if nothing was said about its product
+    /// for a while. Its arguments are not written.
+    pub(super) fn note_server_command(
+        &self,
+        (id, product): (ProductId, &str),
+        client: IpAddr,
+        server: &HostPort,
+        command: &[Vec<u8>],
+    ) {
+        // The values are consistent even if a thread panicked while it held the lock.
+        let count = self.server_asks.lock().unwrap_or_else(PoisonError::into_inner).note(id, Instant::now());
+        if let Some(count) = count {
+            let command = command.first().map(|name| String::from_utf8_lossy(name).into_owned());
+            tracing::info!(product, %client, %server, command, commands = count, "clients ask single servers (PONTOON ON)");
+        }
+    }
+
+    /// Forgets the products for which `stays` is false.
+    pub(super) fn retain_products(&self, stays: impl Fn(ProductId) -> bool) {
+        self.usage.retain(&stays);
+        self.server_asks.lock().unwrap_or_else(PoisonError::into_inner).retain(&stays);
     }
 
     /// Writes the lines about failed logins that are due.

@@ -7,6 +7,7 @@ use crate::model::{
     change::{NewMember, NewProduct},
     data_user::DataUser,
     ids::{AssignmentId, HostPort, MigrationId, NodeId, PromotionId, SlotId, Uuid},
+    redis_version::ToldVersion,
     route::{HoldKind, Isolated, Mode},
     secret::{Credentials, Secret},
     slot::{Layout, runs},
@@ -280,6 +281,13 @@ pub(super) fn role_from(role: i32) -> Result<Role, DecodeError> {
         Ok(pb::Role::Voter) => Ok(Role::Voter),
         Ok(pb::Role::Learner) => Ok(Role::Learner),
         Ok(pb::Role::Unspecified) | Err(_) => bad("a role", role),
+    }
+}
+
+pub(super) fn told_version_from(number: u64) -> Result<ToldVersion, DecodeError> {
+    match ToldVersion::of_number(number) {
+        Some(version) => Ok(version),
+        None => bad("a version of Redis", number),
     }
 }
 

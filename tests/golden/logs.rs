@@ -21,6 +21,7 @@ use pontoon::model::{
     migration::{Counters, Job, Limits, MigrationOptions, ProgressPhase, Verified, Verify},
     promotion::{PromotionKind, ReplicationOffset},
     reads::{ReadFrom, SetReads},
+    redis_version::ToldVersion,
     route::{HoldKind, Isolated, Mode},
     secret::{Credentials, Secret},
     slot::Layout,
@@ -616,6 +617,8 @@ pub fn limited() -> Log {
                     script_loads_max: None,
                     errors_detailed: Some(true),
                     blocked_errors: None,
+                    server_commands: None,
+                    redis_version: None,
                     idle_ms: Some(60_000),
                 },
             }),
@@ -672,6 +675,8 @@ pub fn ruled() -> Log {
                     script_loads_max: None,
                     errors_detailed: Some(true),
                     blocked_errors: None,
+                    server_commands: None,
+                    redis_version: None,
                     idle_ms: Some(300_000),
                 },
             }),
@@ -686,6 +691,33 @@ pub fn blocked() -> Log {
         (STEP, changes().swap_remove(0).1),
         (
             "set_product_blocked",
+            Change::SetProduct(SetProduct {
+                product: ProductId(1),
+                port: None,
+                databases: None,
+                auth: None,
+                auto_rebalance: None,
+                min_acks: None,
+                min_acks_ms: None,
+                reads: SetReads::default(),
+                clients_max: None,
+                rules,
+            }),
+        ),
+    ]
+}
+
+/// A product whose clients may ask single servers and are told a version.
+pub fn about_servers() -> Log {
+    let rules = SetClientRules {
+        server_commands: Some(true),
+        redis_version: ToldVersion::parse("7.2.4"),
+        ..SetClientRules::default()
+    };
+    vec![
+        (STEP, changes().swap_remove(0).1),
+        (
+            "set_product_servers",
             Change::SetProduct(SetProduct {
                 product: ProductId(1),
                 port: None,
@@ -796,6 +828,7 @@ pub fn all() -> [Log; 15] {
         rotation(),
         ruled(),
         blocked(),
+        about_servers(),
         audited(),
         secrets(),
         scripts(),

@@ -16,6 +16,7 @@ use pontoon::{
         event::EventKind,
         ids::{Epoch, GroupId, NodeId, ProductId, Term, Uuid},
         reads::{ReadFrom, ReadPolicy, SetReads},
+        redis_version::ToldVersion,
         reject::Reject,
         state::{ClusterState, Entry, GroupOptions, Keys, Position, RaftMembership, RemovedMember},
     },
@@ -29,12 +30,12 @@ use pontoon::{
 use prost::Message;
 
 use self::logs::{
-    Log, STEP, all, audited, blocked, changes, ejections, group_notes, limited, migrations, node_notes, noted,
-    promotions, rotation, ruled, scripts,
+    Log, STEP, about_servers, all, audited, blocked, changes, ejections, group_notes, limited, migrations, node_notes,
+    noted, promotions, rotation, ruled, scripts,
 };
 
 /// The golden files of last states.
-const STATES: [&str; 15] = [
+const STATES: [&str; 16] = [
     "state",
     "state_migrations",
     "state_promotions",
@@ -50,6 +51,7 @@ const STATES: [&str; 15] = [
     "state_blocked",
     "state_former",
     "state_scripts",
+    "state_servers",
 ];
 
 /// The golden files of entries that name who asked for them.
@@ -247,10 +249,21 @@ fn a_state_with_rules_for_clients_is_read_and_written_as_it_was() {
         script_loads_max: 0,
         errors_detailed: true,
         blocked_errors: false,
+        server_commands: false,
+        redis_version: Default::default(),
         idle_ms: 300_000,
     };
     assert_eq!(state.products[&ProductId(1)].rules, rules);
     assert_kept("state_ruled", &state);
+}
+
+#[test]
+fn a_state_with_rules_about_servers_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(about_servers()));
+    let version = ToldVersion::parse("7.2.4").unwrap();
+    let rules = ClientRules { server_commands: true, redis_version: version, ..ClientRules::default() };
+    assert_eq!(state.products[&ProductId(1)].rules, rules);
+    assert_kept("state_servers", &state);
 }
 
 #[test]

@@ -206,6 +206,8 @@ pub fn product() -> Product {
         library_count: 1,
         errors_detailed: true,
         blocked_errors: true,
+        server_commands: true,
+        redis_version: "7.2.4".into(),
         idle_timeout_ms: 300_000,
         read_confirmed: true,
         listeners: vec![Listener { node: 1, address: "10.0.0.1:19011".into(), error: None, note: None }],

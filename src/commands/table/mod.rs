@@ -14,6 +14,7 @@ mod geo;
 mod hashes;
 mod json;
 mod lists;
+mod pontoon;
 mod probabilistic;
 mod scripting;
 mod search;
@@ -27,7 +28,7 @@ mod vectors;
 mod why;
 
 /// All rows.
-pub(super) static FAMILIES: [&[Spec]; 19] = [
+pub(super) static FAMILIES: [&[Spec]; 20] = [
     strings::STRINGS,
     hashes::HASHES,
     lists::LISTS,
@@ -47,6 +48,7 @@ pub(super) static FAMILIES: [&[Spec]; 19] = [
     time_series::TIME_SERIES,
     search::SEARCH,
     codis::CODIS,
+    pontoon::PONTOON,
 ];
 
 // Short names that most rows use.

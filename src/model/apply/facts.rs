@@ -140,8 +140,17 @@ pub(super) fn of_product(product: &Product) -> Facts {
         scans: _,
     } = product;
     let ReadPolicy { from, max_lag_ms, own_writes, confirmed } = reads;
-    let ClientRules { ops_max, bytes_max, scripts_off, script_loads_max, errors_detailed, blocked_errors, idle_ms } =
-        rules;
+    let ClientRules {
+        ops_max,
+        bytes_max,
+        scripts_off,
+        script_loads_max,
+        errors_detailed,
+        blocked_errors,
+        server_commands,
+        redis_version,
+        idle_ms,
+    } = rules;
     let mut facts = vec![
         fact("port", port),
         fact("layout", layout_name(*layout)),
@@ -166,6 +175,8 @@ pub(super) fn of_product(product: &Product) -> Facts {
         fact("script-loads-max", limit((*script_loads_max).into())),
         fact("errors", if *errors_detailed { "detailed" } else { "short" }),
         fact("blocked-unknown", if *blocked_errors { "error" } else { "close" }),
+        fact("server-commands", on_off(*server_commands)),
+        fact("redis-version", redis_version),
         fact("idle-timeout", limit_of_time(*idle_ms)),
     ]);
     facts

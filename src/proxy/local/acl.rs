@@ -59,7 +59,7 @@ pub(super) fn list(routes: &ProductRoutes, out: &mut Vec<u8>) {
 pub(super) fn getuser(session: &Session, routes: &ProductRoutes, call: &CallContext<'_>, out: &mut Vec<u8>) {
     let version = session.client.borrow().version;
     if call.get(2) != user(&routes.auth).as_bytes() {
-        return write::null_array(out, version);
+        return write::null(out, version);
     }
     let mut flags = vec!["on", "sanitize-payload"];
     if !routes.auth.is_required() {

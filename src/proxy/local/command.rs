@@ -99,10 +99,10 @@ pub(super) fn info(servers: Option<&ServerCommands>, call: &CallContext<'_>, out
         let learnt = || servers?.served().find(|command| command.name().as_bytes().eq_ignore_ascii_case(full));
         match spec {
             Some(spec) if Offered(servers).has(spec) => describe(spec, out, version),
-            Some(_) => write::null_array(out, version),
+            Some(_) => write::null(out, version),
             None => match learnt() {
                 Some(command) => describe_learnt(command, out, version),
-                None => write::null_array(out, version),
+                None => write::null(out, version),
             },
         }
     }

@@ -181,7 +181,7 @@ pub(in crate::proxy) fn set(
     servers: &Settings,
     out: &mut Vec<u8>,
 ) {
-    if call.args.len() % 2 != 0 {
+    if !call.args.len().is_multiple_of(2) {
         return write::error(out, "ERR wrong number of arguments for 'config|set' command");
     }
     let present = asked(worker, routes, call, servers);

@@ -1,6 +1,7 @@
 //! The HELP of containers that the node answers itself, in the form of Redis: only what a node does.
 //! Knows nothing of how the commands are carried out.
 
+use super::server_command::listed;
 use crate::{commands::Local, resp::write};
 
 const COMMAND: &[(&str, &[&str])] = &[
@@ -55,16 +56,17 @@ const LATENCY: &[(&str, &[&str])] = &[
         "RESET [<event> ...]",
         &["Reset latency data of one or more <event> classes.", "(default: reset all data for all event classes)"],
     ),
-    (
-        "HISTOGRAM [COMMAND ...]",
-        &[
-            "Return a cumulative distribution of latencies in the format of a histogram for the specified command names.",
-            "If no commands are specified then all histograms are replied",
-        ],
-    ),
 ];
 
 const MODULE: &[(&str, &[&str])] = &[("LIST", &["Return a list of the modules that all servers of the product have."])];
+
+const PONTOON: &[(&str, &[&str])] = &[(
+    "ON <group|server> <command> [<arg> ...]",
+    &[
+        "Send a command that only reads to the primary of a group, or to a server by its address.",
+        "The operator allows it by: pontoon product set NAME server-commands=on",
+    ],
+)];
 
 /// Writes the reply to the HELP of a container.
 pub(super) fn help(command: Local, out: &mut Vec<u8>) {
@@ -73,12 +75,16 @@ pub(super) fn help(command: Local, out: &mut Vec<u8>) {
         Local::ConfigHelp => ("CONFIG", CONFIG),
         Local::AclHelp => ("ACL", ACL),
         Local::LatencyHelp => ("LATENCY", LATENCY),
+        Local::PontoonHelp => ("PONTOON", PONTOON),
         _ => ("MODULE", MODULE),
     };
     let mut lines = vec![format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:")];
     for (call, texts) in subcommands.iter().chain([("HELP", &["Print this help."][..])].iter()) {
         lines.push((*call).to_owned());
         lines.extend(texts.iter().map(|text| format!("    {text}")));
+        if command == Local::PontoonHelp && *call != "HELP" {
+            lines.push(format!("    The commands are: {}.", listed()));
+        }
     }
     write::array(out, lines.len());
     lines.iter().for_each(|line| write::simple(out, line));

@@ -11,6 +11,7 @@ pub(super) mod info;
 mod login;
 mod memory;
 mod module;
+mod server_command;
 mod unresolved;
 mod version;
 
@@ -22,6 +23,7 @@ pub(super) use config::{
     Settings, get as config_get, merge as merge_config, of_servers as config_of_servers, set as config_set,
 };
 use login::Refusal;
+pub(super) use server_command::{ServerCommand, is_shown};
 pub(super) use unresolved::unresolved;
 
 use super::{
@@ -62,7 +64,7 @@ pub(super) fn asks_servers(command: Local, call: &CallContext<'_>) -> bool {
     match command {
         Local::Info => info::Sections::of(call).of_servers().next().is_some(),
         Local::ConfigGet | Local::ConfigSet => !config::of_servers(call).is_empty(),
-        Local::CommandGetkeysandflags => true,
+        Local::CommandGetkeysandflags | Local::PontoonOn => true,
         Local::CommandList | Local::AclCat => call.args.len() > 2,
         _ => false,
     }
@@ -139,7 +141,9 @@ pub(super) fn answer(
         Local::AclCat if call.args.len() == 2 => acl::categories(out),
         Local::CommandList if call.args.len() == 2 => command::list(servers().as_deref(), out),
         // The servers answer these, and are not asked now.
-        Local::AclCat | Local::CommandList | Local::CommandGetkeysandflags => write::error(out, NOT_IN_TRANSACTION),
+        Local::AclCat | Local::CommandList | Local::CommandGetkeysandflags | Local::PontoonOn => {
+            write::error(out, NOT_IN_TRANSACTION)
+        }
         Local::CommandAll => command::all(servers().as_deref(), out, version),
         Local::CommandCount => write::int(out, Offered(servers().as_deref()).count() as i64),
         Local::CommandInfo => command::info(servers().as_deref(), call, out, version),
@@ -183,7 +187,12 @@ pub(super) fn answer(
         }
         Local::Slotsmapping => codis::mapping(routes, call, out),
         Local::Slotshashkey => codis::hash_key(routes, call, out),
-        Local::ConfigHelp | Local::CommandHelp | Local::AclHelp | Local::LatencyHelp | Local::ModuleHelp => {
+        Local::ConfigHelp
+        | Local::CommandHelp
+        | Local::AclHelp
+        | Local::LatencyHelp
+        | Local::ModuleHelp
+        | Local::PontoonHelp => {
             help::help(command, out);
         }
         Local::ClientHelp => client::help(client::CLIENT, out),

@@ -20,11 +20,15 @@ pub(super) struct Software {
 
 /// What the product's clients are told: the oldest version of its servers, unless the operator has set one, and the modules
 /// that all of them have.
-pub(super) fn software(worker: &Worker, product: &ProductView, _routes: &ProductRoutes) -> Software {
+pub(super) fn software(worker: &Worker, product: &ProductView, routes: &ProductRoutes) -> Software {
     let commands = server_commands(worker, product);
     let version = commands.as_ref().and_then(|commands| commands.version());
     Software {
-        version: version.map_or_else(|| UNKNOWN_VERSION.to_owned(), |version| version.to_string()),
+        version: match (routes.rules.redis_version, version) {
+            (told, _) if !told.is_of_servers() => told.to_string(),
+            (_, Some(version)) => version.to_string(),
+            (_, None) => UNKNOWN_VERSION.to_owned(),
+        },
         modules: commands.map(|commands| commands.modules()).unwrap_or_default(),
     }
 }

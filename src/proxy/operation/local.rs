@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Operation, info::info};
+use super::{Operation, info::info, one_server::on, texts::texts};
 use crate::{
     commands::Local,
     proxy::{
         learnt::server_commands,
         local::{self, Settings},
     },
-    resp::{
-        number::{Header, header},
-        write::{self, Version},
-    },
+    resp::write::{self, Version},
 };
 
 /// How long servers may take for their settings, which clients ask for when they connect.
@@ -24,6 +21,7 @@ const ANSWER_MAX: Duration = Duration::from_millis(500);
 pub(in crate::proxy) async fn run(operation: Operation, local: Local) {
     match local {
         Local::Info => info(operation).await,
+        Local::PontoonOn => on(operation).await,
         Local::ConfigGet | Local::ConfigSet => config(operation, local).await,
         _ => about_commands(operation, local).await,
     }
@@ -76,42 +74,4 @@ async fn about_commands(operation: Operation, local: Local) {
     write::array(&mut reply, offered.len());
     offered.iter().for_each(|name| write::bulk(&mut reply, name.as_bytes()));
     operation.finish(&reply);
-}
-
-/// The texts of an array of strings in RESP2. `None`: the reply is another one.
-fn texts(reply: &[u8]) -> Option<Vec<String>> {
-    let (Some(b'*'), Header::Number(len, mut at)) = (reply.first(), header(reply, 1)) else { return None };
-    // Every element has at least three bytes, so that a false length reserves no memory.
-    let mut all = Vec::with_capacity(usize::try_from(len).ok()?.min(reply.len() / 3));
-    for _ in 0..len {
-        match (reply.get(at)?, header(reply, at + 1)) {
-            (b'$', Header::Number(len, from)) => {
-                let end = from.checked_add(usize::try_from(len).ok()?)?;
-                all.push(String::from_utf8_lossy(reply.get(from..end)?).into_owned());
-                at = end + 2;
-            }
-            (b'+', _) => {
-                let len = memchr::memchr(b'\r', reply.get(at..)?)?;
-                all.push(String::from_utf8_lossy(&reply[at + 1..at + len]).into_owned());
-                at += len + 2;
-            }
-            _ => return None,
-        }
-    }
-    Some(all)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn arrays_of_texts_are_read() {
-        assert_eq!(texts(b"*3\r\n$1\r\na\r\n+bc\r\n$0\r\n\r\n").unwrap(), ["a", "bc", ""]);
-        assert_eq!(texts(b"*0\r\n").unwrap(), Vec::<String>::new());
-        for reply in [&b"-ERR x\r\n"[..], b"*2\r\n$1\r\na\r\n", b"*-1\r\n", b"*1\r\n:1\r\n", b"*9999999999\r\n", b""] {
-            assert_eq!(texts(reply), None);
-        }
-    }
 }

@@ -8,9 +8,11 @@ mod info;
 mod key_scan;
 mod local;
 mod node;
+mod one_server;
 mod primaries;
 mod scripts;
 mod step;
+mod texts;
 
 use std::{cell::Cell, future::Future, rc::Rc};
 

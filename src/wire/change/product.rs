@@ -5,10 +5,11 @@ use crate::model::{
     change::{NewProduct, RemoveProduct, SetProduct},
     client_rules::SetClientRules,
     ids::ProductId,
+    redis_version::ToldVersion,
 };
 use crate::wire::{
     client_auth::{set_auth_from, set_auth_to},
-    convert::{DecodeError, min_acks_from, need, product_from, product_to, u16_from},
+    convert::{DecodeError, min_acks_from, need, product_from, product_to, told_version_from, u16_from},
     pb::state as pb,
     reads::{set_reads_from, set_reads_to},
 };
@@ -45,6 +46,8 @@ impl Encode for SetProduct {
             script_loads_max: self.rules.script_loads_max,
             errors_detailed: self.rules.errors_detailed,
             blocked_errors: self.rules.blocked_errors,
+            server_commands: self.rules.server_commands,
+            redis_version: self.rules.redis_version.map(ToldVersion::number),
             idle_ms: self.rules.idle_ms,
         }
     }
@@ -67,6 +70,8 @@ impl Encode for SetProduct {
                 script_loads_max: message.script_loads_max,
                 errors_detailed: message.errors_detailed,
                 blocked_errors: message.blocked_errors,
+                server_commands: message.server_commands,
+                redis_version: message.redis_version.map(told_version_from).transpose()?,
                 idle_ms: message.idle_ms,
             },
         })

@@ -19,6 +19,7 @@ fn how(spec: &Spec) -> String {
         Handling::Split(_) => "split over the slots of its keys".to_owned(),
         Handling::Transaction(_) => "a transaction in one slot".to_owned(),
         Handling::Local(_) => "answered by the node".to_owned(),
+        Handling::Node(_) => "answered by the node for all clients of the product at it".to_owned(),
         Handling::AllGroups(_) => "carried out at all groups".to_owned(),
         Handling::Script(_) => "at the owner of the slot; without keys, at one group".to_owned(),
         Handling::Scripts(_) => "carried out at all groups, and recorded".to_owned(),

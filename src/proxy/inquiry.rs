@@ -16,8 +16,11 @@ const WAITING_MAX: usize = 64;
 /// Time in which a worker answers; a worker whose turns take longer is not well.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
+/// Asks a worker, and passes its answer on.
+type Question = Box<dyn FnOnce(&Rc<Worker>) + Send>;
+
 /// A question to a worker, with the way for its answer.
-pub(super) struct Inquiry(Box<dyn FnOnce(&Rc<Worker>) + Send>);
+pub(super) struct Inquiry(Question);
 
 impl Inquiry {
     /// Lets the worker answer.

@@ -307,10 +307,8 @@ impl Worker {
     pub(super) fn swap_catalogues(&self) {
         let newest = self.catalogues.borrow().clone();
         for (id, product) in &*self.routes.products() {
-            if let Some(catalogue) = newest.get(id) {
-                if product.scripts.swap(catalogue) {
-                    self.bodies.flush(*id);
-                }
+            if newest.get(id).is_some_and(|catalogue| product.scripts.swap(catalogue)) {
+                self.bodies.flush(*id);
             }
         }
     }

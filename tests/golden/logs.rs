@@ -815,7 +815,7 @@ pub fn scripts() -> Log {
 }
 
 /// All of them.
-pub fn all() -> [Log; 15] {
+pub fn all() -> [Log; 16] {
     [
         changes(),
         migrations(),

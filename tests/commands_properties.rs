@@ -64,7 +64,7 @@ fn each_row_is_consistent() {
                 assert!(spec.keys == KeySpec::None, "{name}: sent to all")
             }
             Handling::Script(_) => assert!(spec.keys != KeySpec::None, "{name}: routed without keys"),
-            Handling::Local(_) | Handling::Transaction(_) => {}
+            Handling::Local(_) | Handling::Node(_) | Handling::Transaction(_) => {}
         }
     }
     assert!(names.len() > 500, "only {} rows", names.len());

@@ -189,7 +189,6 @@ fn the_fields_of_a_client_are_true() {
     let head = asker.call("CLIENT INFO").line();
     assert!(head.starts_with('='), "{head}");
     let line = asker.line();
-    asker.line();
     assert_eq!((field(&line, "cmd"), field(&line, "resp"), field(&line, "name")), ("client|info", "3", "asker"));
 }
 
@@ -508,6 +507,14 @@ fn the_slow_log_has_what_took_long() {
         client.call("SET warm 1").expect("+OK\r\n");
     }
     other.call("SET warm 1").expect("+OK\r\n");
+    // The node finds out once whether a connection executes transactions.
+    clients[2]
+        .call("MULTI")
+        .expect("+OK\r\n")
+        .call("SET m 1")
+        .expect("+QUEUED\r\n")
+        .call("EXEC")
+        .expect("*1\r\n+OK\r\n");
     clients[1].call("CLIENT SETNAME job").expect("+OK\r\n");
     stop_for(&mut direct, 300);
     let long = "v".repeat(200);

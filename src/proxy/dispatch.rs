@@ -1,14 +1,15 @@
 //! Decides what the proxy does with a request: a pure function of the request, the routes and the serve check.
 //! Knows nothing of sockets, sessions or connections.
 
+mod anywhere;
 mod bench;
-mod invalid;
 mod refusal;
 mod script;
 
+pub(super) use anywhere::any_server;
+use anywhere::invalid;
 #[doc(hidden)]
 pub use bench::DispatchBench;
-use invalid::invalid;
 pub(super) use refusal::RefusalReason;
 use script::{script, scripts};
 
@@ -233,22 +234,6 @@ pub(super) fn to_owner(
         Some(group) => Dispatch::Forward(target(group, route.epoch)),
         None => Dispatch::Refuse(RefusalReason::Unassigned(slot)),
     }
-}
-
-pub(super) fn any_server(routes: &ProductRoutes, serve_check: ServeCheck, spec: &Spec) -> Dispatch {
-    if serve_check != ServeCheck::Open {
-        return Dispatch::Refuse(RefusalReason::ServeCheck(serve_check));
-    }
-    if routes.groups.is_empty() {
-        return Dispatch::Refuse(RefusalReason::NoServers);
-    }
-    Dispatch::Forward(DispatchTarget {
-        group: 0,
-        slot: None,
-        epoch: Epoch(0),
-        is_write: spec.is_write(),
-        may_read_replica: false,
-    })
 }
 
 /// `dispatch`, if there are groups.

@@ -19,7 +19,7 @@ enum Comparison {
     Time(i64),
     /// All but the values of these fields; with `pending`, also without the times of pending entries.
     Without { fields: &'static [&'static str], pending: bool },
-    /// All but the id of the client; and a node may say what it says of itself, [`NODE`], instead of what the servers say.
+    /// All but the id of the client; a node calls Valkey otherwise, see [`VALKEY`].
     Hello,
     /// The first part of an iteration: a cursor and elements. All elements are compared where it is the only part.
     Cursor,
@@ -76,8 +76,8 @@ fn comparison(case: &Case) -> Comparison {
     }
 }
 
-/// What a node says in HELLO of itself.
-const NODE: [(&str, &str); 2] = [("server", "redis"), ("version", "7.0.15")];
+/// What a node says in HELLO where its servers are Valkey, which says the same with `extended-redis-compatibility`.
+const VALKEY: [(&str, &str); 2] = [("server", "redis"), ("version", "7.2.4")];
 
 /// Whether the replies are the same.
 #[must_use]
@@ -107,16 +107,15 @@ pub fn same(case: &Case, node: &Reply, redis: &Reply) -> bool {
     }
 }
 
-/// Whether two replies to HELLO without an id are the same, but for what a node says of itself.
+/// Whether two replies to HELLO without an id are the same, but for the name and version of Valkey.
 fn same_hello(node: &Reply, redis: &Reply) -> bool {
     let (Reply::Items(kind, ours), Reply::Items(other, theirs)) = (node, redis) else { return false };
-    let is_of_node = |at: usize| {
-        let field = if at > 0 { ours[at - 1].text() } else { String::new() };
-        let is_said = |(name, value): &(&str, &str)| *name == field && ours[at].bytes() == value.as_bytes();
-        NODE.iter().any(is_said) || (field == "modules" && ours[at] == Reply::Items(b'*', Vec::new()))
+    let is_valkey = redis.field("server").is_some_and(|server| server.bytes() == b"valkey");
+    let wanted = |at: usize| {
+        let said = |(name, _): &&(&str, &str)| is_valkey && at > 0 && theirs[at - 1].bytes() == name.as_bytes();
+        VALKEY.iter().find(said).map_or_else(|| theirs[at].clone(), |(_, value)| Reply::bulk(value))
     };
-    let same = |at: usize| ours[at] == theirs[at] || is_of_node(at);
-    kind == other && ours.len() == theirs.len() && (0..ours.len()).all(same)
+    kind == other && ours.len() == theirs.len() && (0..ours.len()).all(|at| ours[at] == wanted(at))
 }
 
 /// The elements in groups of `of`, in ascending order. A map consists of pairs in any case.
@@ -216,6 +215,20 @@ mod tests {
         assert!(!same("HGETALL a", &items(&[1, 2, 3, 4]), &items(&[3, 2, 1, 4])));
         let error = Reply::error("ERR x");
         assert!(!same("TIME", &error, &number(1)) && same("GET a", &error, &error));
+    }
+
+    #[test]
+    fn hello_says_the_version_of_the_servers() {
+        let hello = |server: &str, version: &str, id: i64| {
+            let mut reply = ["server", server, "version", version, "id"].map(Reply::bulk).to_vec();
+            reply.extend_from_slice(items(&[id]).items());
+            Reply::Items(b'*', reply)
+        };
+        let same = |node: &Reply, redis: &Reply| same(&Case::new(words("HELLO")), node, redis);
+        assert!(same(&hello("redis", "8.2.3", 1), &hello("redis", "8.2.3", 2)));
+        assert!(!same(&hello("redis", "7.2.4", 1), &hello("redis", "8.2.3", 2)));
+        assert!(same(&hello("redis", "7.2.4", 1), &hello("valkey", "8.1.8", 2)));
+        assert!(!same(&hello("redis", "7.0.15", 1), &hello("valkey", "8.1.8", 2)));
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Generator {
             50..56 => {
                 let sequence = self.words.one(TRANSACTIONS);
                 // Whether a SELECT in it changes anything is known.
-                self.sequence(&format!("SELECT 0 | {sequence} | SELECT 0"))
+                self.sequence(&format!("SELECT 0 | {sequence} | UNWATCH | SELECT 0"))
             }
             56..72 => {
                 let sequence = self.words.one(SEQUENCES);
@@ -270,8 +270,8 @@ impl Generator {
         calls.push(words(self.words.one(&["EXEC", "EXEC", "EXEC", "EXEC", "DISCARD"])));
         calls.extend(self.words.once_in(10).then(|| words("EXEC")));
         calls.extend(self.words.once_in(10).then(|| words("DISCARD")));
-        // Nothing of it is left: SELECT in it may have had an effect.
-        calls.push(words("SELECT 0"));
+        // Nothing of it is left: SELECT in it may have had an effect, and WATCH behind a RESET.
+        calls.extend([words("UNWATCH"), words("SELECT 0")]);
         steps.push(own(calls));
         steps
     }

@@ -59,7 +59,7 @@ pub const SEQUENCES: &[&str] = &[
     "SCAN -1 COUNT 0 | SCAN abc | SCAN %_ COUNT x | SSCAN %t -1 COUNT 0 | HSCAN %h abc | ZSCAN %z %_ COUNT x",
     "XREAD STREAMS %x | XREAD STREAMS %x %x 0 | XREADGROUP GROUP g1 c1 STREAMS %x %x > | xread COUNT x STREAMS %x 0",
     "EVALSHA abc 0 | EVALSHA abc x | EVALSHA_RO %_ 1 | EVAL return\u{a0}1 x | EVAL return\u{a0}1 -1 | FCALL f1 x",
-    "CLIENT SETNAME %o | CLIENT GETNAME | CLIENT SETNAME %_ | CLIENT GETNAME",
+    "CLIENT SETNAME %i | CLIENT GETNAME | CLIENT SETNAME a\u{a0}b | CLIENT GETNAME | CLIENT SETNAME %_ | CLIENT GETNAME",
     "AUTH a | AUTH default a | AUTH nosuch a | AUTH a b c",
     "SELECT 1 | SET %s 1 | SELECT 0 | GET %s | SELECT 1 | GET %s",
     "SELECT 0",

@@ -1,7 +1,7 @@
 //! Where calls of scripts and functions go, and commands about them.
 //! Knows nothing of what a server has.
 
-use super::{CallContext, Dispatch, DispatchTarget, RefusalReason, Scratch, forward, invalid::invalid};
+use super::{CallContext, Dispatch, DispatchTarget, RefusalReason, Scratch, anywhere::invalid, forward};
 use crate::{
     commands::{Args, InvalidCall, ScriptCall, ScriptCommand, Spec},
     model::{ids::SlotId, route::ProductRoutes, script::ScriptDigest},

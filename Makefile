@@ -47,9 +47,14 @@ DENY := target/tools/bin/cargo-deny
 $(DENY): # takes about two minutes of two cores
 	cargo install cargo-deny --version 0.20.2 --locked --root target/tools
 
+.PHONY: exporter
+exporter: # prometheus-redis-exporter
+	@command -v prometheus-redis-exporter >/dev/null || \
+	  { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends prometheus-redis-exporter; }
+
 # Third-party clients and tools for the tests, installed under target/.
 NODE_MODULES := ioredis redis @valkey/valkey-glide bullmq
-tools: redis systemd venv servers $(DENY)
+tools: redis systemd venv servers exporter $(DENY)
 	@target/venv/bin/python -c 'import redis, grpc_reflection' 2>/dev/null || target/venv/bin/pip install -q redis grpcio grpcio-reflection
 	@command -v npm >/dev/null || { $(ROOT) apt-get update -q && $(ROOT) apt-get install -yq --no-install-recommends nodejs npm; }
 	@for module in $(NODE_MODULES); do test -d target/clients/node_modules/$$module || \

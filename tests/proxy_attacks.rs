@@ -136,7 +136,7 @@ fn nothing_of_a_transaction_with_a_refused_command_is_executed() {
         client.expect("+QUEUED\r\n-EXECABORT Transaction discarded because of previous errors.\r\n");
     }
     client.call("EXISTS k").expect(":0\r\n");
-    client.call("CONFIG GET MAXM*").expect("*4\r\n$9\r\nmaxmemory\r\n");
+    client.call("CONFIG GET MAXMEMORY MAXMEMORY-P*").expect("*4\r\n$9\r\nmaxmemory\r\n");
 }
 
 #[test]

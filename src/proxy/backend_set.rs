@@ -98,6 +98,23 @@ impl BackendSet {
         Some(backend)
     }
 
+    /// The shared backend of any server of a group, for what concerns this server and no data. It is made at the first use,
+    /// and again when the routes have changed.
+    pub(super) fn of_server(
+        &self,
+        worker: &Rc<Worker>,
+        product: &Rc<ProductView>,
+        (route, addr): (&GroupRoute, &HostPort),
+    ) -> Rc<Backend> {
+        let mut backends = product.backends.borrow_mut();
+        let found = backends.iter().find(|b| !b.replica && self.is_of(b) && b.addr == *addr).cloned();
+        found.unwrap_or_else(|| {
+            let made = self.make(worker, product, (route, addr), false, None);
+            backends.push(made.clone());
+            made
+        })
+    }
+
     /// Whether a session with this set may use `backend`.
     pub(super) fn is_of(&self, backend: &Backend) -> bool {
         backend.db == self.db

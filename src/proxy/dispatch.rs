@@ -435,7 +435,7 @@ mod tests {
             ("PING", "local Ping"),
             ("COMMAND DOCS", "group 0 write false"),
             ("COMMAND LIST", "local CommandList"),
-            ("COMMAND LIST FILTERBY PATTERN x*", "group 0 write false"),
+            ("COMMAND LIST FILTERBY PATTERN x*", "local CommandList"),
             ("DBSIZE", "all groups Dbsize"),
             ("MULTI", "transaction Multi"),
             ("WATCH foo", "transaction Watch"),

@@ -65,15 +65,12 @@ fn backend(operation: &Operation, name: &str, version: Version) -> Result<Rc<Bac
     let routes = operation.routes();
     let (worker, product) = (&operation.worker, &operation.session.product);
     let set = product.control_set(0, version);
-    for (index, group) in (0u16..).zip(&routes.groups) {
-        let found = if group.id.to_string() == name || group.primary.as_str() == name {
-            set.backend(worker, product, index)
-        } else {
-            let replica = group.replicas.iter().position(|replica| replica.as_str() == name);
-            replica.and_then(|at| set.replica(worker, product, (index, at), (group, &group.replicas[at])))
-        };
-        if let Some(backend) = found {
-            return Ok(backend);
+    for group in &routes.groups {
+        let mut servers = std::iter::once(&group.primary).chain(&group.replicas);
+        let server =
+            if group.id.to_string() == name { servers.next() } else { servers.find(|addr| addr.as_str() == name) };
+        if let Some(addr) = server {
+            return Ok(set.of_server(worker, product, (group, addr)));
         }
     }
     let ids: Vec<String> = routes.groups.iter().map(|group| group.id.to_string()).collect();

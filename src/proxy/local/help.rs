@@ -1,91 +1,152 @@
-//! The HELP of containers that the node answers itself, in the form of Redis: only what a node does.
+//! The HELP of containers that the node answers itself: the texts of Redis, for what a node does of them.
 //! Knows nothing of how the commands are carried out.
 
 use super::server_command::listed;
 use crate::{commands::Local, resp::write};
 
-const COMMAND: &[(&str, &[&str])] = &[
-    ("(no subcommand)", &["Return details about all Redis commands."]),
-    ("COUNT", &["Return the total number of commands in this Redis server."]),
-    ("LIST", &["Return a list of all commands in this Redis server."]),
-    (
-        "INFO [<command-name> ...]",
-        &[
-            "Return details about multiple Redis commands.",
-            "If no command names are given, documentation details for all",
-            "commands are returned.",
-        ],
-    ),
-    (
-        "DOCS [<command-name> ...]",
-        &[
-            "Return documentation details about multiple Redis commands.",
-            "If no command names are given, documentation details for all",
-            "commands are returned.",
-        ],
-    ),
-    ("GETKEYS <full-command>", &["Return the keys from a full Redis command."]),
-    ("GETKEYSANDFLAGS <full-command>", &["Return the keys and the access flags from a full Redis command."]),
-];
+const ACL: &str = "\
+CAT [<category>]
+    List all commands that belong to <category>, or all command categories
+    when no category is specified.
+GETUSER <username>
+    Get the user's details.
+LIST
+    Show users details in config file format.
+USERS
+    List all the registered usernames.
+WHOAMI
+    Return the current connection username.";
 
-const CONFIG: &[(&str, &[&str])] = &[
-    ("GET <pattern>", &["Return parameters matching the glob-like <pattern> and their values."]),
-    (
-        "SET <directive> <value>",
-        &["Set the configuration <directive> to <value>. The proxy accepts the", "present value, and changes nothing."],
-    ),
-    ("RESETSTAT", &["Reset statistics of this product at this node reported by the INFO command."]),
-];
+const CLIENT: &str = "\
+GETREDIR
+    Return the client ID we are redirecting to when tracking is enabled.
+GETNAME
+    Return the name of the current connection.
+ID
+    Return the ID of the current connection.
+INFO
+    Return information about the current client connection.
+KILL <ip:port>
+    Kill connection made from <ip:port>.
+KILL <option> <value> [<option> <value> [...]]
+    Kill connections. Options are:
+    * ADDR (<ip:port>|<unixsocket>:0)
+      Kill connections made from the specified address
+    * LADDR (<ip:port>|<unixsocket>:0)
+      Kill connections made to specified local address
+    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)
+      Kill connections by type.
+    * USER <username>
+      Kill connections authenticated by <username>.
+    * SKIPME (YES|NO)
+      Skip killing current connection (default: yes).
+    * ID <client-id> [<client-id> ...]
+      Kill connections by client ids.
+    * MAXAGE <maxage>
+      Kill connections older than the specified age.
+LIST [options ...]
+    Return information about client connections. Options:
+    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)
+      Return clients of specified type.
+    * ID <client-id> [<client-id> ...]
+      Return clients of specified IDs only.
+UNPAUSE
+    Stop the current client pause, resuming traffic.
+PAUSE <timeout> [WRITE|ALL]
+    Suspend all, or just write, clients for <timeout> milliseconds.
+REPLY (ON|OFF|SKIP)
+    Control the replies sent to the current connection.
+SETNAME <name>
+    Assign the name <name> to the current connection.
+SETINFO <option> <value>
+    Set client meta attr. Options are:
+    * LIB-NAME: the client lib name.
+    * LIB-VER: the client lib version.
+UNBLOCK <clientid> [TIMEOUT|ERROR]
+    Unblock the specified blocked client.
+TRACKINGINFO
+    Report tracking status for the current connection.
+NO-EVICT (ON|OFF)
+    Protect current client connection from eviction.
+NO-TOUCH (ON|OFF)
+    Will not touch LRU/LFU stats when this mode is on.";
 
-const ACL: &[(&str, &[&str])] = &[
-    (
-        "CAT [<category>]",
-        &["List all commands that belong to <category>, or all command categories", "when no category is specified."],
-    ),
-    ("GETUSER <username>", &["Get the user's details."]),
-    ("LIST", &["Show users details in config file format."]),
-    ("USERS", &["List all the registered usernames."]),
-    ("WHOAMI", &["Return the current connection username."]),
-];
+const COMMAND: &str = "\
+(no subcommand)
+    Return details about all Redis commands.
+COUNT
+    Return the total number of commands in this Redis server.
+LIST
+    Return a list of all commands in this Redis server.
+INFO [<command-name> ...]
+    Return details about multiple Redis commands.
+    If no command names are given, documentation details for all
+    commands are returned.
+DOCS [<command-name> ...]
+    Return documentation details about multiple Redis commands.
+    If no command names are given, documentation details for all
+    commands are returned.
+GETKEYS <full-command>
+    Return the keys from a full Redis command.
+GETKEYSANDFLAGS <full-command>
+    Return the keys and the access flags from a full Redis command.";
 
-const LATENCY: &[(&str, &[&str])] = &[
-    ("DOCTOR", &["Return a human readable latency analysis report."]),
-    ("HISTORY <event>", &["Return time-latency samples for the <event> class."]),
-    ("LATEST", &["Return the latest latency samples for all events."]),
-    (
-        "RESET [<event> ...]",
-        &["Reset latency data of one or more <event> classes.", "(default: reset all data for all event classes)"],
-    ),
-];
+const CONFIG: &str = "\
+GET <pattern>
+    Return parameters matching the glob-like <pattern> and their values.
+SET <directive> <value>
+    Set the configuration <directive> to <value>. The proxy accepts the
+    present value, and changes nothing.
+RESETSTAT
+    Reset statistics of this product at this node reported by the INFO command.";
 
-const MODULE: &[(&str, &[&str])] = &[("LIST", &["Return a list of the modules that all servers of the product have."])];
+const LATENCY: &str = "\
+DOCTOR
+    Return a human readable latency analysis report.
+HISTORY <event>
+    Return time-latency samples for the <event> class.
+LATEST
+    Return the latest latency samples for all events.
+RESET [<event> ...]
+    Reset latency data of one or more <event> classes.
+    (default: reset all data for all event classes)";
 
-const PONTOON: &[(&str, &[&str])] = &[(
-    "ON <group|server> <command> [<arg> ...]",
-    &[
-        "Send a command that only reads to the primary of a group, or to a server by its address.",
-        "The operator allows it by: pontoon product set NAME server-commands=on",
-    ],
-)];
+const MODULE: &str = "\
+LIST
+    Return a list of the modules that all servers of the product have.";
+
+const PONTOON: &str = "\
+ON <group|server> <command> [<arg> ...]
+    Send a command that only reads to the primary of a group, or to a server by its address.
+    The operator allows it by: pontoon product set NAME server-commands=on";
+
+const SLOWLOG: &str = "\
+GET [<count>]
+    Return top <count> entries from the slowlog (default: 10, -1 mean all).
+    Entries are made of:
+    id, timestamp, time in microseconds, arguments array, client IP and port,
+    client name
+LEN
+    Return the length of the slowlog.
+RESET
+    Reset the slowlog.";
 
 /// Writes the reply to the HELP of a container.
 pub(super) fn help(command: Local, out: &mut Vec<u8>) {
-    let (name, subcommands) = match command {
-        Local::CommandHelp => ("COMMAND", COMMAND),
-        Local::ConfigHelp => ("CONFIG", CONFIG),
-        Local::AclHelp => ("ACL", ACL),
-        Local::LatencyHelp => ("LATENCY", LATENCY),
-        Local::PontoonHelp => ("PONTOON", PONTOON),
-        _ => ("MODULE", MODULE),
+    let commands_of_servers = format!("    The commands are: {}.", listed());
+    let (name, text, more) = match command {
+        Local::AclHelp => ("ACL", ACL, None),
+        Local::ClientHelp => ("CLIENT", CLIENT, None),
+        Local::CommandHelp => ("COMMAND", COMMAND, None),
+        Local::ConfigHelp => ("CONFIG", CONFIG, None),
+        Local::LatencyHelp => ("LATENCY", LATENCY, None),
+        Local::PontoonHelp => ("PONTOON", PONTOON, Some(commands_of_servers.as_str())),
+        Local::SlowlogHelp => ("SLOWLOG", SLOWLOG, None),
+        _ => ("MODULE", MODULE, None),
     };
-    let mut lines = vec![format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:")];
-    for (call, texts) in subcommands.iter().chain([("HELP", &["Print this help."][..])].iter()) {
-        lines.push((*call).to_owned());
-        lines.extend(texts.iter().map(|text| format!("    {text}")));
-        if command == Local::PontoonHelp && *call != "HELP" {
-            lines.push(format!("    The commands are: {}.", listed()));
-        }
-    }
+    let head = format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
+    let end = ["HELP", "    Print this help."];
+    let lines: Vec<&str> = [head.as_str()].into_iter().chain(text.lines()).chain(more).chain(end).collect();
     write::array(out, lines.len());
     lines.iter().for_each(|line| write::simple(out, line));
 }

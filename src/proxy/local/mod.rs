@@ -2,7 +2,6 @@
 //! Knows nothing of servers; the settings of a client are kept in its session.
 
 mod acl;
-mod client;
 mod codis;
 mod command;
 mod config;
@@ -192,11 +191,9 @@ pub(super) fn answer(
         | Local::AclHelp
         | Local::LatencyHelp
         | Local::ModuleHelp
-        | Local::PontoonHelp => {
-            help::help(command, out);
-        }
-        Local::ClientHelp => client::help(client::CLIENT, out),
-        Local::SlowlogHelp => client::help(client::SLOWLOG, out),
+        | Local::PontoonHelp
+        | Local::ClientHelp
+        | Local::SlowlogHelp => help::help(command, out),
     }
     after
 }

@@ -167,7 +167,6 @@ fn handling_equals_the_documentation() {
         "REPLICAOF a b",
         "SLAVEOF a b",
         "DEBUG x",
-        "MONITOR",
         "SYNC",
         "PSYNC a b",
         "CLUSTER NODES",
@@ -179,7 +178,6 @@ fn handling_equals_the_documentation() {
         "CONFIG SET a b",
         "CONFIG REWRITE",
         "LATENCY DOCTOR",
-        "SLOWLOG GET",
         "FAILOVER",
         "BACKUP START",
         "HIMPORT PREPARE f a",
@@ -203,6 +201,9 @@ fn handling_equals_the_documentation() {
         "SLOTSSCAN 1 0",
     ] {
         assert!(matches!(handling(line), Handling::AllGroups(_)), "{line}");
+    }
+    for line in ["MONITOR", "SLOWLOG GET", "CLIENT LIST", "CLIENT KILL a:1", "CLIENT PAUSE 1", "CLIENT UNBLOCK 1"] {
+        assert!(matches!(handling(line), Handling::Node(_)), "{line}");
     }
     for line in ["HSCAN k 0", "SSCAN k 0", "ZSCAN k 0"] {
         assert_eq!(handling(line), Handling::Cursor, "{line}");

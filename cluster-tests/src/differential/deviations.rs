@@ -169,12 +169,14 @@ pub const DEVIATIONS: &[Deviation] = &[
         }),
     },
     Deviation {
-        calls: "`HELLO` and `AUTH` in `MULTI`",
+        calls: "`HELLO`, `AUTH`, and `CLIENT LIST` `KILL` `PAUSE` `UNPAUSE` `UNBLOCK`, `MONITOR` and `SLOWLOG` in `MULTI`",
         redis: "queues them",
         node: "`ERR 'NAME' is not executed in a transaction by this proxy. Send it before MULTI`; `EXEC` answers `EXECABORT`",
-        reason: "a failed login is answered late, and the version of the protocol must not change within the reply of `EXEC`",
+        reason: "a failed login is answered late, the version of the protocol must not change within the reply of `EXEC`, and the \
+            others are answered by other threads",
         wanted: Wanted::Alone(|case| {
-            (case.is_queued() && ["hello", "auth"].contains(&case.name())).then(|| {
+            let by_threads = case.resolved.is_ok_and(|spec| matches!(spec.handling, Handling::Node(_)));
+            (case.is_queued() && (by_threads || ["hello", "auth"].contains(&case.name()))).then(|| {
                 let name = case.name();
                 Reply::error(&format!(
                     "ERR '{name}' is not executed in a transaction by this proxy. Send it before MULTI"

@@ -59,18 +59,23 @@ impl Case {
     }
 
     /// Whether there is nothing to compare: the product does not offer it yet, which ends by itself when the command table
-    /// offers it, or it is left out ([`LEFT_OUT`]).
+    /// offers it, or it is left out.
     #[must_use]
     pub fn is_pending(&self) -> bool {
+        self.is_left_out() || matches!(self.resolved, Ok(Spec { handling: Handling::Unsupported(_), .. }))
+    }
+
+    /// Whether it is one of [`LEFT_OUT`].
+    #[must_use]
+    pub fn is_left_out(&self) -> bool {
         let spec = match self.resolved {
             Ok(spec) | Err(ResolveError::WrongArity(spec)) => spec,
             Err(ResolveError::Unknown | ResolveError::UnknownSubcommand(_)) => return false,
         };
-        let is_left_out = |row: &&'static str| match row.strip_suffix('*') {
+        LEFT_OUT.iter().any(|row: &&'static str| match row.strip_suffix('*') {
             Some(container) => spec.name.starts_with(container),
             None => spec.name == *row,
-        };
-        LEFT_OUT.iter().any(is_left_out) || matches!(self.resolved, Ok(Spec { handling: Handling::Unsupported(_), .. }))
+        })
     }
 }
 

@@ -162,7 +162,9 @@ impl Run {
     fn is_pending(&self, case: &Case) -> bool {
         match self.subject {
             Subject::Cluster => case.is_pending(),
-            Subject::Plain => matches!(case.resolved.map(|spec| spec.handling), Ok(Handling::Refused(_))),
+            Subject::Plain => {
+                case.is_left_out() || matches!(case.resolved.map(|spec| spec.handling), Ok(Handling::Refused(_)))
+            }
         }
     }
 

@@ -72,6 +72,20 @@ fn clients_of_all_nodes_are_listed_and_closed() {
         assert_eq!(event["actor"], "cluster secret", "{event:#}");
         assert!(event["declared"].as_str().unwrap().contains(": pontoon client kill"), "{event:#}");
     }
+    // A client that asks a single server is recorded, too.
+    let mut asker = cluster.node(1).client();
+    let refused = asker.call(&["PONTOON", "ON", "1", "INFO", "server"]).unwrap().text();
+    assert!(refused.starts_with("NOPERM") && refused.contains("server-commands=on"), "{refused}");
+    cli.ok(&["product", "set", "default", "server-commands=on", "--wait", "--timeout", "40s"]);
+    let told = asker.call(&["PONTOON", "ON", "1", "INFO", "server"]).unwrap().text();
+    assert!(told.contains("redis_version"), "{told}");
+    let event = wait_for("the event of PONTOON ON", GENEROUS, || {
+        let all = cli.json(&["events"]).as_array().unwrap().clone();
+        let found = all.iter().find(|event| event["kind"] == "servers-asked").cloned();
+        found.ok_or_else(|| format!("{all:#?}"))
+    });
+    assert!(event["text"].as_str().unwrap().contains("sent INFO to 127.0.0.1:"), "{event:#}");
+    assert_eq!(event["actor"], "a client of product 'default'", "{event:#}");
     // Without the secret nothing is told.
     let stranger = Cli::new(cluster.node(1).admin(), None).run(&["client", "ls"]);
     assert!(stranger.code != 0 && !stranger.out.contains("127.0.0.1"), "{stranger:?}");

@@ -9,7 +9,6 @@ use tonic::{Request, Response, Status};
 use super::{
     Api,
     call::MutationCall,
-    change::{ChangeSummary, MutationHandler, forwardable},
     error::CallFailure,
     forward,
     leader::ASK_LEADER_MAX,
@@ -18,13 +17,12 @@ use super::{
 use crate::{
     model::{
         author::Requester,
-        change::{Change, NodeNote, NoteNode},
         ids::NodeId,
     },
     proxy::{self, ClientCondition, ClientView},
     wire::pb::admin::{
-        ChangeOptions, ChangeReply, Client, ClientFilter, ClientsReply, KillClientsRequest, ListClientsRequest,
-        NoteClientsKilledRequest, SilentNode,
+        ChangeOptions, Client, ClientFilter, ClientsReply, KillClientsRequest, ListClientsRequest,
+        NodeNoteKind, NoteNodeRequest, SilentNode,
     },
 };
 
@@ -221,7 +219,8 @@ impl Api {
     fn note_killed(&self, by: &Requester, clients: &[Client]) {
         for of_node in clients.chunk_by(|a, b| a.node == b.node) {
             let options = Some(ChangeOptions { declared: by.declared.clone(), ..ChangeOptions::default() });
-            let note = NoteClientsKilledRequest { node: of_node[0].node, text: killed_text(of_node), options };
+            let (node, text) = (of_node[0].node, killed_text(of_node));
+            let note = NoteNodeRequest { node, text, options, kind: NodeNoteKind::ClientsKilled.into() };
             let (by, api) = (by.clone(), self.clone());
             tokio::spawn(async move {
                 let node = note.node;
@@ -257,16 +256,4 @@ fn sorted(mut reply: ClientsReply) -> ClientsReply {
     reply.more |= reply.clients.len() > ANSWERED_MAX;
     reply.clients.truncate(ANSWERED_MAX);
     reply
-}
-
-impl MutationHandler for NoteClientsKilledRequest {
-    forwardable!(note_clients_killed);
-
-    async fn perform(&self, api: &Api, call: &MutationCall) -> Result<ChangeReply, CallFailure> {
-        let node = validate::node(self.node)?;
-        let (before, after) = (String::new(), String::new());
-        let note = NoteNode { node, note: NodeNote::ClientsKilled, text: self.text.clone(), before, after };
-        let done = ChangeSummary::of(format!("the clients of node {node} that were closed are recorded"));
-        api.make(call, Change::NoteNode(note), done).await
-    }
 }

@@ -9,7 +9,7 @@ use crate::wire::pb::admin::{
     CreateGroupRequest, CreateProductRequest, DrainGroupRequest, KillClientsRequest, ListClientsRequest,
     ListEventsReply, ListEventsRequest, ListGroupsReply, ListGroupsRequest, ListMigrationsReply, ListMigrationsRequest,
     ListNodesReply, ListNodesRequest, ListProductsReply, ListProductsRequest, ListSlotsReply, ListSlotsRequest,
-    LocateKeyReply, LocateKeyRequest, NoteClientsKilledRequest, NoteNodeLogRequest, PauseMigrationRequest,
+    LocateKeyReply, LocateKeyRequest, NoteNodeLogRequest, NoteNodeRequest, PauseMigrationRequest,
     PromoteRequest, RebalanceRequest, ReleaseSlotsRequest, RemoveGroupRequest, RemoveNodeRequest, RemoveProductRequest,
     RemoveServerRequest, ResumeMigrationRequest, SetClusterRequest, SetGroupRequest, SetMigrationRequest,
     SetNodeLogReply, SetNodeLogRequest, SetNodeRoleRequest, SetProductRequest, SetServerRequest, ShowClusterReply,
@@ -83,7 +83,7 @@ impl Admin for Api {
         self.kill(request).await
     }
 
-    async fn note_clients_killed(&self, request: Request<NoteClientsKilledRequest>) -> Changed {
+    async fn note_node(&self, request: Request<NoteNodeRequest>) -> Changed {
         self.change(request).await
     }
 

@@ -33,6 +33,7 @@ pub mod metrics;
 pub mod migration_view;
 pub mod migrations;
 mod node_log;
+mod node_note;
 pub mod nodes;
 mod opening;
 mod origin;

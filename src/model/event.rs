@@ -211,6 +211,8 @@ macro_rules! for_every_event_kind {
             LibrariesDeleted = "libraries-deleted",
             /// An operator closed clients of a node.
             ClientsKilled = "clients-killed",
+            /// Clients of a product sent commands to single servers (PONTOON ON).
+            ServersAsked = "servers-asked",
         }
     };
 }

@@ -26,6 +26,7 @@ pub mod routes;
 pub mod running;
 pub mod scripts;
 pub mod secret_file;
+pub mod server_asks;
 pub mod server_commands;
 pub mod service;
 pub mod start_check;

@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     model::ids::{HostPort, NodeId},
     proxy::{
-        ClusterId, Limits, ProductCommands, ProxyConfig, ScriptLink, ServerActivity, ServerClients, UnmanagedReplicas,
+        ClusterId, Limits, ProductCommands, ProxyConfig, ScriptLink, ServerActivity, ServerAsk, ServerClients, UnmanagedReplicas,
     },
 };
 
@@ -27,6 +27,8 @@ pub struct ProxyLinks {
     pub misrouted: Option<mpsc::Sender<HostPort>>,
     /// Gets the address of a server that refuses the data user.
     pub data_user_refused: Option<mpsc::Sender<HostPort>>,
+    /// Gets the commands of clients to single servers.
+    pub server_asks: Option<mpsc::Sender<ServerAsk>>,
     /// The cluster, as soon as the node belongs to one.
     pub cluster: ClusterId,
     /// The commands of the servers of each product.
@@ -38,8 +40,18 @@ pub struct ProxyLinks {
 /// The settings that the proxy is started with. `allowed`: what the limit of open files allows.
 #[must_use]
 pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks) -> ProxyConfig {
-    let ProxyLinks { unmanaged, server_clients, activity, misrouted, data_user_refused, cluster, commands, scripts } =
-        links;
+    let ProxyLinks {
+        unmanaged,
+        server_clients,
+        activity,
+        misrouted,
+        data_user_refused,
+        server_asks,
+        server_asks,
+        cluster,
+        commands,
+        scripts,
+    } = links;
     let proxy = &config.proxy;
     ProxyConfig {
         workers: proxy.worker_count(),

@@ -25,7 +25,7 @@ use super::{
     routes::{self, Published},
     scripts::{self, ScriptRequests},
     secret_file::SecretFile,
-    server_commands,
+    server_asks, server_commands,
     service::NodeService,
     stop::{StopReason, log_stopped, signalled},
     tasks::{End, TaskEnds, Tasks, UnexpectedEnd},
@@ -43,7 +43,7 @@ use crate::{
     },
     model::{change::NewMember, ids::Uuid},
     plan::timing::Timing,
-    proxy::{ClusterId, NodeClients, Proxy, ServerActivity, ServerClients, UnmanagedReplicas, permit::Permit},
+    proxy::{ClusterId, NodeClients, Proxy, ServerActivity, ServerAsk, ServerClients, UnmanagedReplicas, permit::Permit},
     wire::{auth::ClusterSecret, pb::node::node_server::NodeServer},
 };
 
@@ -107,6 +107,13 @@ struct Starting<'a> {
     server_clients: ServerClients,
 }
 
+/// What the proxy asks for.
+struct ProxyRequests {
+    scripts: ScriptRequests,
+    /// Commands of clients to single servers, to be recorded.
+    asks: mpsc::Receiver<ServerAsk>,
+}
+
 /// What answers heartbeats and requests for authorization where the leader is.
 #[derive(Clone)]
 struct LeaderParts {
@@ -141,11 +148,11 @@ impl OpenNode {
             permit: Arc::new(Permit::none()),
         };
         let unmanaged = UnmanagedReplicas::default();
-        let (proxy, script_requests) = starting.proxy(&unmanaged, allowed)?;
+        let (proxy, requests) = starting.proxy(&unmanaged, allowed)?;
         let leader = starting.leader_parts();
         let movers = starting.movers(&leader);
         let calls = starting.calls(&leader, &movers, listener, (&proxy, allowed));
-        starting.answer_scripts(&leader, proxy.clients(), script_requests);
+        starting.answer_proxy(&leader, proxy.clients(), requests);
         starting.bootstrap();
         let leading = starting.leading(leader.clone());
         let (followers, last_heartbeat, heartbeat_end) = starting.followers(&leader, &proxy, &movers, unmanaged);
@@ -169,7 +176,7 @@ impl OpenNode {
 
 impl Starting<'_> {
     /// The threads that serve clients.
-    fn proxy(&self, unmanaged: &UnmanagedReplicas, allowed: Allowed) -> anyhow::Result<(Proxy, ScriptRequests)> {
+    fn proxy(&self, unmanaged: &UnmanagedReplicas, allowed: Allowed) -> anyhow::Result<(Proxy, ProxyRequests)> {
         let readable =
             reads::publish(&self.tasks, self.prober.clone(), self.log.state(), self.config.node.zone.clone());
         let (report, reports) = mpsc::channel(misrouted::REPORTS_MAX);
@@ -189,13 +196,15 @@ impl Starting<'_> {
         );
         let commands = server_commands::publish(&self.tasks, self.me.id, self.prober.clone(), self.log.state());
         let Published { routes, catalogues } = routes::publish(&self.tasks, self.log.state());
-        let (link, requests) = scripts::link(catalogues);
+        let (link, scripts) = scripts::link(catalogues);
+        let (report_asks, asks) = mpsc::channel(server_asks::REPORTS_MAX);
         let links = ProxyLinks {
             unmanaged: unmanaged.clone(),
             server_clients: self.server_clients.clone(),
             activity: self.activity.clone(),
             misrouted: Some(report),
             data_user_refused: Some(refuse),
+            server_asks: Some(report_asks),
             cluster: ClusterId::new({
                 let log = self.log.clone();
                 move || log.cluster_id()
@@ -207,15 +216,16 @@ impl Starting<'_> {
         let proxy = Proxy::start_with_reads(hot_path, routes, self.permit.clone(), readable)
             .context("the proxy's threads could not be started")?;
         self.tasks.watch_threads(proxy.thread_ended());
-        Ok((proxy, requests))
+        Ok((proxy, ProxyRequests { scripts, asks }))
     }
 
-    /// Answers what the proxy asks about scripts and functions, until it ends.
-    fn answer_scripts(&self, leader: &LeaderParts, clients: NodeClients, requests: ScriptRequests) {
+    /// Carries out what the proxy asks for, until it ends.
+    fn answer_proxy(&self, leader: &LeaderParts, clients: NodeClients, requests: ProxyRequests) {
         let leaders = api::forward::Leaders::new(self.secret.clone()).calling_from(self.config.node.source);
         let api = api::Api { control: self.control(leader), leaders, clients };
-        self.tasks.spawn_finite("script-changes", scripts::changes::run(api, requests.changes));
-        let loading = scripts::libraries::run(self.me.id, self.log.state(), requests.libraries);
+        self.tasks.spawn_finite("server-asks", server_asks::run(api.clone(), requests.asks));
+        self.tasks.spawn_finite("script-changes", scripts::changes::run(api, requests.scripts.changes));
+        let loading = scripts::libraries::run(self.me.id, self.log.state(), requests.scripts.libraries);
         self.tasks.spawn_finite("script-libraries", loading);
     }
 

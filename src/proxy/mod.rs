@@ -85,6 +85,7 @@ pub use scripts::{
     LibrariesLoaded, LibraryRequest, ScriptCatalogues, ScriptChange, ScriptLink, ScriptRequest, ScriptsChanged,
 };
 pub use server_clients::ServerClients;
+pub use server_asks::ServerAsk;
 pub use unmanaged::UnmanagedReplicas;
 
 use crate::{
@@ -130,6 +131,8 @@ pub struct ProxyConfig {
     pub misrouted: Option<mpsc::Sender<HostPort>>,
     /// Gets the address of a server that refuses the data user, so that the user is made there again.
     pub data_user_refused: Option<mpsc::Sender<HostPort>>,
+    /// Gets the commands of clients to single servers, so that they are recorded.
+    pub server_asks: Option<mpsc::Sender<ServerAsk>>,
     /// The commands of the servers of each product. `None`: only those of the table are served.
     pub commands: Option<watch::Receiver<Arc<ProductCommands>>>,
     /// What the cluster knows of scripts and functions. `None`: clients cannot load any.
@@ -186,6 +189,7 @@ impl Default for ProxyConfig {
             server_clients: ServerClients::default(),
             misrouted: None,
             data_user_refused: None,
+            server_asks: None,
             commands: None,
             scripts: None,
             activity: ServerActivity::default(),

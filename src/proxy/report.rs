@@ -15,7 +15,7 @@ use super::{
     counters::StatsSnapshot,
     failed_logins::{FailedLogins, FailedLoginsLine},
     memory::MemoryBudget,
-    server_asks::ServerAsks,
+    server_asks::{ServerAsk, ServerAsks},
     usage::Usage,
 };
 use crate::model::ids::{Epoch, HoldId, HostPort, ProductId};
@@ -155,13 +155,12 @@ impl SharedReport {
         client: IpAddr,
         server: &HostPort,
         command: &[Vec<u8>],
-    ) {
+    ) -> Option<ServerAsk> {
         // The values are consistent even if a thread panicked while it held the lock.
-        let count = self.server_asks.lock().unwrap_or_else(PoisonError::into_inner).note(id, Instant::now());
-        if let Some(count) = count {
-            let command = command.first().map(|name| String::from_utf8_lossy(name).into_owned());
-            tracing::info!(product, %client, %server, command, commands = count, "clients ask single servers (PONTOON ON)");
-        }
+        let count = self.server_asks.lock().unwrap_or_else(PoisonError::into_inner).note(id, Instant::now())?;
+        let command = command.first().map(|name| String::from_utf8_lossy(name).to_ascii_uppercase()).unwrap_or_default();
+        tracing::info!(product, %client, %server, command, commands = count, "clients ask single servers (PONTOON ON)");
+        Some(ServerAsk { product: product.to_owned(), client, server: server.clone(), command, count })
     }
 
     /// Forgets the products for which `stays` is false.

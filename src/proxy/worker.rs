@@ -14,6 +14,7 @@ use std::{
     any::Any,
     cell::{Cell, RefCell},
     collections::BTreeMap,
+    net::IpAddr,
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
@@ -387,6 +388,21 @@ impl Worker {
         if let Some(refused) = &self.config.data_user_refused {
             // If the queue is full, the next attempt reports it.
             let _ = refused.try_send(server.clone());
+        }
+    }
+
+    /// Has a command of a client to one server recorded.
+    pub(super) fn report_server_ask(
+        &self,
+        product: (ProductId, &str),
+        client: IpAddr,
+        server: &HostPort,
+        command: &[Vec<u8>],
+    ) {
+        let ask = self.shared.note_server_command(product, client, server, command);
+        if let (Some(ask), Some(asks)) = (ask, &self.config.server_asks) {
+            // If the queue is full, the log of the node has it.
+            let _ = asks.try_send(ask);
         }
     }
 

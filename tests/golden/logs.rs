@@ -766,6 +766,18 @@ pub fn killed_clients() -> Log {
     vec![(STEP, changes().swap_remove(0).1), ("note_node_clients_killed", Change::NoteNode(note))]
 }
 
+/// Clients have sent commands to single servers.
+pub fn asked_servers() -> Log {
+    let note = NoteNode {
+        node: NodeId(2),
+        note: NodeNote::ServersAsked,
+        text: "a client of product 'default' sent INFO to 10.0.0.1:6379 (PONTOON ON)".to_owned(),
+        before: String::new(),
+        after: String::new(),
+    };
+    vec![(STEP, changes().swap_remove(0).1), ("note_node_servers_asked", Change::NoteNode(note))]
+}
+
 /// The cluster secrets of a node, and what has changed of them.
 pub fn secrets() -> Log {
     let note = NoteNode {
@@ -815,7 +827,7 @@ pub fn scripts() -> Log {
 }
 
 /// All of them.
-pub fn all() -> [Log; 16] {
+pub fn all() -> [Log; 17] {
     [
         changes(),
         migrations(),
@@ -833,5 +845,6 @@ pub fn all() -> [Log; 16] {
         secrets(),
         scripts(),
         killed_clients(),
+        asked_servers(),
     ]
 }

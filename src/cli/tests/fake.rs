@@ -160,7 +160,7 @@ calls! {
     note_node_log(NoteNodeLogRequest) -> ChangeReply, options;
     list_clients(ListClientsRequest) -> ClientsReply;
     kill_clients(KillClientsRequest) -> ClientsReply = dry_run;
-    note_clients_killed(NoteClientsKilledRequest) -> ChangeReply, options;
+    note_node(NoteNodeRequest) -> ChangeReply, options;
     list_products(ListProductsRequest) -> ListProductsReply;
     create_product(CreateProductRequest) -> ChangeReply, options;
     set_product(SetProductRequest) -> ChangeReply, options;

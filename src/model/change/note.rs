@@ -111,6 +111,8 @@ pub enum NodeNote {
     SecretsSet,
     /// An operator has closed clients of it.
     ClientsKilled,
+    /// Clients of it have sent commands to single servers.
+    ServersAsked,
 }
 
 impl NodeNote {
@@ -122,6 +124,7 @@ impl NodeNote {
             Self::LogSet => EventKind::LogSet,
             Self::SecretsSet => EventKind::SecretsSet,
             Self::ClientsKilled => EventKind::ClientsKilled,
+            Self::ServersAsked => EventKind::ServersAsked,
         }
     }
 }

@@ -39,7 +39,7 @@ async fn answer(operation: &Operation) -> Result<Vec<u8>, String> {
     operation.may_serve()?;
     let version = if command.is_config { Version::Resp2 } else { operation.session.client.borrow().version };
     let backend = backend(operation, &String::from_utf8_lossy(call.get(2)), version)?;
-    operation.worker.shared.note_server_command(
+    operation.worker.report_server_ask(
         (operation.routes().id, &operation.routes().name),
         operation.session.addr.ip(),
         &backend.addr,

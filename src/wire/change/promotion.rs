@@ -163,6 +163,7 @@ impl Encode for NoteNode {
             NodeNote::LogSet => pb::NodeNote::LogSet,
             NodeNote::SecretsSet => pb::NodeNote::SecretsSet,
             NodeNote::ClientsKilled => pb::NodeNote::ClientsKilled,
+            NodeNote::ServersAsked => pb::NodeNote::ServersAsked,
         };
         let (text, before, after) = (self.text.clone(), self.before.clone(), self.after.clone());
         pb::NoteNode { node: self.node.0, note: note.into(), text, before, after }
@@ -174,6 +175,7 @@ impl Encode for NoteNode {
             Ok(pb::NodeNote::LogSet) => NodeNote::LogSet,
             Ok(pb::NodeNote::SecretsSet) => NodeNote::SecretsSet,
             Ok(pb::NodeNote::ClientsKilled) => NodeNote::ClientsKilled,
+            Ok(pb::NodeNote::ServersAsked) => NodeNote::ServersAsked,
             Ok(pb::NodeNote::Unspecified) | Err(_) => return bad("what a note is about", message.note),
         };
         let pb::NoteNode { node, text, before, after, .. } = message;

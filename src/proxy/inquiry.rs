@@ -16,11 +16,11 @@ const WAITING_MAX: usize = 64;
 /// Time in which a worker answers; a worker whose turns take longer is not well.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// Asks a worker, and passes its answer on.
-type Question = Box<dyn FnOnce(&Rc<Worker>) + Send>;
+/// What a worker runs to answer.
+type Question = dyn FnOnce(&Rc<Worker>) + Send;
 
 /// A question to a worker, with the way for its answer.
-pub(super) struct Inquiry(Question);
+pub(super) struct Inquiry(Box<Question>);
 
 impl Inquiry {
     /// Lets the worker answer.

@@ -8,11 +8,10 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api,
-    call::MutationCall,
     error::CallFailure,
     forward,
     leader::ASK_LEADER_MAX,
-    origin, validate,
+    origin,
 };
 use crate::{
     model::{

@@ -59,7 +59,7 @@ use crate::{
     clock::boottime_ns,
     faults,
     model::{
-        ids::HostPort,
+        ids::{HostPort, ProductId},
         reads::ReadTable,
         route::{Isolated, RouteTable},
     },

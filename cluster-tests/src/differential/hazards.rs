@@ -139,10 +139,12 @@ fn is_repeatable(case: &Case) -> bool {
         // Where scores differ, what is found depends on the random levels of a skip list; planned sequences have equal ones.
         "zrangebylex" | "zrevrangebylex" | "zlexcount" | "zremrangebylex" => !(is_lex(case, 2) && is_lex(case, 3)),
         "zrange" | "zrangestore" => !case.has("BYLEX"),
+        // In MULTI, Redis 7.0 counts their arguments before a node looks at the slots.
+        "zrank" | "zrevrank" => case.call.len() <= 3,
         // Some servers accept a NUL in a name, and show the name later.
-        "client|setname" | "hello" => !case.call.iter().any(|word| word.contains(&0)),
+        "client|setname" | "client|setinfo" | "hello" => !case.call.iter().any(|word| word.contains(&0)),
         // A cursor means something only to the server that gave it; whole iterations are compared.
-        "scan" => case.word(1).parse::<u64>().map_or(true, |cursor| cursor == 0),
+        "scan" => !case.word(1).starts_with('-') && case.word(1).parse::<u64>().map_or(true, |cursor| cursor == 0),
         "hscan" | "sscan" | "zscan" => case.word(2).parse::<u64>().map_or(true, |cursor| cursor == 0),
         _ => true,
     }

@@ -74,12 +74,12 @@ fn what_servers_accept_in_transactions_counts() {
         ("MULTI", "-ERR Command not allowed inside a transaction\r\n"),
         ("WATCH a", "-ERR Command not allowed inside a transaction\r\n"),
         ("ZRANK a b WITHSCORE", "-ERR wrong number of arguments for 'zrank' command\r\n"),
-        ("VINFO", "+QUEUED\r\n"),
         ("GET", "-ERR wrong number of arguments for 'get' command\r\n"),
     ] {
         client.call("MULTI").expect("+OK\r\n").call(call).expect(reply);
         client.call("EXEC").expect("-EXECABORT Transaction discarded because of previous errors.\r\n");
     }
+    client.call("MULTI").expect("+OK\r\n").call("VINFO").expect("+QUEUED\r\n").call("DISCARD").expect("+OK\r\n");
     client.call("MULTI").expect("+OK\r\n").call("ZRANK a b").expect("+QUEUED\r\n");
     client.call("EXEC").expect("*1\r\n$-1\r\n");
 }
@@ -99,7 +99,7 @@ fn cursors_that_no_server_returned_are_judged_by_the_servers() {
     let redis = Redis::start();
     let bed = Bed::start(&[&redis.addr]);
     let mut client = bed.client();
-    client.call("SADD t a").expect(":1\r\n");
+    client.call("SADD t 1").expect(":1\r\n");
     for cursor in ["abc", "1x", "99999999999999999999"] {
         client.call(&format!("SCAN {cursor}")).expect("-ERR invalid cursor\r\n");
         client.call(&format!("SSCAN t {cursor}")).expect("-ERR invalid cursor\r\n");
@@ -107,7 +107,7 @@ fn cursors_that_no_server_returned_are_judged_by_the_servers() {
         client.call("EXEC").expect("*1\r\n-ERR invalid cursor\r\n");
     }
     // Redis 7 reads it as `strtoul` does.
-    client.call("SSCAN t -1").expect("*2\r\n$1\r\n0\r\n*1\r\n$1\r\na\r\n");
+    client.call("SSCAN t -1").expect("*2\r\n$1\r\n0\r\n*1\r\n$1\r\n1\r\n");
     client.call("SCAN 0 COUNT x").expect("-ERR value is not an integer or out of range\r\n");
     client.call("SCAN 0 nosuch").expect("-ERR syntax error\r\n");
 }

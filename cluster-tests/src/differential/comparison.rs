@@ -111,11 +111,13 @@ pub fn same(case: &Case, node: &Reply, redis: &Reply) -> bool {
 fn same_hello(node: &Reply, redis: &Reply) -> bool {
     let (Reply::Items(kind, ours), Reply::Items(other, theirs)) = (node, redis) else { return false };
     let is_valkey = redis.field("server").is_some_and(|server| server.bytes() == b"valkey");
-    let wanted = |at: usize| {
-        let said = |(name, _): &&(&str, &str)| is_valkey && at > 0 && theirs[at - 1].bytes() == name.as_bytes();
-        VALKEY.iter().find(said).map_or_else(|| theirs[at].clone(), |(_, value)| Reply::bulk(value))
+    let is_said = |at: usize| {
+        let said =
+            |(name, value): &(&str, &str)| theirs[at - 1].bytes() == name.as_bytes() && ours[at] == Reply::bulk(value);
+        is_valkey && at > 0 && VALKEY.iter().any(said)
     };
-    kind == other && ours.len() == theirs.len() && (0..ours.len()).all(|at| ours[at] == wanted(at))
+    let is_same = |at: usize| ours[at] == theirs[at] || is_said(at);
+    kind == other && ours.len() == theirs.len() && (0..ours.len()).all(is_same)
 }
 
 /// The elements in groups of `of`, in ascending order. A map consists of pairs in any case.

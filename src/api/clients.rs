@@ -6,22 +6,13 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tonic::{Request, Response, Status};
 
-use super::{
-    Api,
-    error::CallFailure,
-    forward,
-    leader::ASK_LEADER_MAX,
-    origin,
-};
+use super::{Api, error::CallFailure, forward, leader::ASK_LEADER_MAX, origin};
 use crate::{
-    model::{
-        author::Requester,
-        ids::NodeId,
-    },
+    model::{author::Requester, ids::NodeId},
     proxy::{self, ClientCondition, ClientView},
     wire::pb::admin::{
-        ChangeOptions, Client, ClientFilter, ClientsReply, KillClientsRequest, ListClientsRequest,
-        NodeNoteKind, NoteNodeRequest, SilentNode,
+        ChangeOptions, Client, ClientFilter, ClientsReply, KillClientsRequest, ListClientsRequest, NodeNoteKind,
+        NoteNodeRequest, SilentNode,
     },
 };
 

@@ -20,7 +20,9 @@ impl MutationHandler for NoteNodeRequest {
         let note = match NodeNoteKind::try_from(self.kind) {
             Ok(NodeNoteKind::ClientsKilled) => NodeNote::ClientsKilled,
             Ok(NodeNoteKind::ServersAsked) => NodeNote::ServersAsked,
-            Ok(NodeNoteKind::Unspecified) | Err(_) => return Err(CallFailure::Bad("kind: this version does not know it".to_owned())),
+            Ok(NodeNoteKind::Unspecified) | Err(_) => {
+                return Err(CallFailure::Bad("kind: this version does not know it".to_owned()));
+            }
         };
         let (before, after) = (String::new(), String::new());
         let done = ChangeSummary::of(format!("what was done at node {node} is recorded"));

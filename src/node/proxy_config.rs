@@ -10,7 +10,8 @@ use crate::{
     config::Config,
     model::ids::{HostPort, NodeId},
     proxy::{
-        ClusterId, Limits, ProductCommands, ProxyConfig, ScriptLink, ServerActivity, ServerAsk, ServerClients, UnmanagedReplicas,
+        ClusterId, Limits, ProductCommands, ProxyConfig, ScriptLink, ServerActivity, ServerAsk, ServerClients,
+        UnmanagedReplicas,
     },
 };
 

@@ -43,7 +43,9 @@ use crate::{
     },
     model::{change::NewMember, ids::Uuid},
     plan::timing::Timing,
-    proxy::{ClusterId, NodeClients, Proxy, ServerActivity, ServerAsk, ServerClients, UnmanagedReplicas, permit::Permit},
+    proxy::{
+        ClusterId, NodeClients, Proxy, ServerActivity, ServerAsk, ServerClients, UnmanagedReplicas, permit::Permit,
+    },
     wire::{auth::ClusterSecret, pb::node::node_server::NodeServer},
 };
 

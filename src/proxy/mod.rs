@@ -84,8 +84,8 @@ pub use report::{HoldProgress, ListenerReport, ProxyReport};
 pub use scripts::{
     LibrariesLoaded, LibraryRequest, ScriptCatalogues, ScriptChange, ScriptLink, ScriptRequest, ScriptsChanged,
 };
-pub use server_clients::ServerClients;
 pub use server_asks::ServerAsk;
+pub use server_clients::ServerClients;
 pub use unmanaged::UnmanagedReplicas;
 
 use crate::{

@@ -158,7 +158,8 @@ impl SharedReport {
     ) -> Option<ServerAsk> {
         // The values are consistent even if a thread panicked while it held the lock.
         let count = self.server_asks.lock().unwrap_or_else(PoisonError::into_inner).note(id, Instant::now())?;
-        let command = command.first().map(|name| String::from_utf8_lossy(name).to_ascii_uppercase()).unwrap_or_default();
+        let command =
+            command.first().map(|name| String::from_utf8_lossy(name).to_ascii_uppercase()).unwrap_or_default();
         tracing::info!(product, %client, %server, command, commands = count, "clients ask single servers (PONTOON ON)");
         Some(ServerAsk { product: product.to_owned(), client, server: server.clone(), command, count })
     }

@@ -107,7 +107,8 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
         }
         6 if d % 3 == 0 => Change::NoteNode(NoteNode {
             node: NodeId(u64::from(a % 6)),
-            note: [NodeNote::LogSet, NodeNote::SecretsSet, NodeNote::ClientsKilled, NodeNote::ServersAsked][usize::from(b % 4)],
+            note: [NodeNote::LogSet, NodeNote::SecretsSet, NodeNote::ClientsKilled, NodeNote::ServersAsked]
+                [usize::from(b % 4)],
             text: "debug".to_owned(),
             before: String::new(),
             after: String::new(),

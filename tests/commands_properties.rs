@@ -172,12 +172,11 @@ fn handling_equals_the_documentation() {
         "CLUSTER NODES",
         "MIGRATE h p k 0 0",
         "RESTORE-ASKING k 0 x",
-        "MODULE LIST",
-        "ACL LIST",
+        "MODULE LOAD x",
+        "ACL SETUSER x",
         "CLUSTERSCAN 0",
-        "CONFIG SET a b",
         "CONFIG REWRITE",
-        "LATENCY DOCTOR",
+        "LATENCY GRAPH x",
         "FAILOVER",
         "BACKUP START",
         "HIMPORT PREPARE f a",
@@ -213,6 +212,9 @@ fn handling_equals_the_documentation() {
     }
     for line in ["POST / HTTP/1.1", "Host: localhost:6379", "POST"] {
         assert!(matches!(handling(line), Handling::Close(_)), "{line}");
+    }
+    for line in ["ACL LIST", "CONFIG SET a b", "INFO", "LATENCY DOCTOR", "MODULE LIST", "PONTOON ON 1 INFO", "ROLE"] {
+        assert!(matches!(handling(line), Handling::Local(_)), "{line}");
     }
     assert_eq!(handling("CONFIG GET save"), Handling::Local(Local::ConfigGet));
     assert_eq!(handling("COMMAND DOCS get"), Handling::AnyServer);

@@ -181,18 +181,21 @@ fn has_keys(spec: &Spec) -> bool {
 }
 
 /// What a call of COMMAND LIST or ACL CAT is, as it is sent to a server. The error is that of Redis.
-pub(in crate::proxy) fn for_server(call: &CallContext<'_>) -> Result<Vec<Vec<u8>>, &'static str> {
+pub(in crate::proxy) fn for_server(call: &CallContext<'_>) -> Result<Vec<Vec<u8>>, String> {
     let word = |i: usize| call.get(i).to_ascii_uppercase();
     let len = call.args.len();
     match word(0).as_slice() {
         b"ACL" if len == 3 => Ok(vec![word(0), word(1), call.get(2).to_vec()]),
-        b"ACL" => Err("ERR unknown subcommand or wrong number of arguments for 'CAT'. Try ACL HELP."),
+        b"ACL" => {
+            let quoted = String::from_utf8_lossy(call.get(1));
+            Err(format!("ERR unknown subcommand or wrong number of arguments for '{quoted}'. Try ACL HELP."))
+        }
         _ if word(1) == b"LIST" => {
             let is_filter =
                 len == 5 && word(2) == b"FILTERBY" && [&b"MODULE"[..], b"ACLCAT", b"PATTERN"].contains(&&*word(3));
             match is_filter {
                 true => Ok(vec![word(0), word(1), word(2), word(3), call.get(4).to_vec()]),
-                false => Err("ERR syntax error"),
+                false => Err("ERR syntax error".into()),
             }
         }
         _ => Ok((0..len).map(|i| call.get(i).to_vec()).collect()),

@@ -56,7 +56,7 @@ async fn config(operation: Operation, local: Local) {
 async fn about_commands(operation: Operation, local: Local) {
     let words = match local::command_for_server(&operation.call()) {
         Ok(words) => words,
-        Err(text) => return operation.refuse(text),
+        Err(text) => return operation.refuse(&text),
     };
     let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
     let mut request = Vec::new();

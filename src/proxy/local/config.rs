@@ -182,16 +182,20 @@ pub(in crate::proxy) fn set(
     out: &mut Vec<u8>,
 ) {
     if !call.args.len().is_multiple_of(2) {
-        return write::error(out, "ERR wrong number of arguments for 'config|set' command");
+        return write::error(out, "ERR syntax error");
     }
     let present = asked(worker, routes, call, servers);
-    for i in (2..call.args.len()).step_by(2) {
-        let name = String::from_utf8_lossy(call.get(i)).to_ascii_lowercase();
-        let is_known = OF_NODE.contains(&name.as_str()) || OF_SERVERS.contains(&name.as_str());
+    let is_known = |name: &str| OF_NODE.contains(&name) || OF_SERVERS.contains(&name);
+    let names = || (2..call.args.len()).step_by(2).map(|i| String::from_utf8_lossy(call.get(i)));
+    // Redis checks all names first.
+    if let Some(name) = names().find(|name| !is_known(&name.to_ascii_lowercase())) {
+        let text = format!("ERR Unknown option or number of arguments for CONFIG SET - '{}'", quoted(&name));
+        return write::error(out, &text);
+    }
+    for (name, i) in names().map(|name| name.to_ascii_lowercase()).zip((3..call.args.len()).step_by(2)) {
         let text = match present.get(&name) {
-            Some(value) if is_same(value, call.get(i + 1)) => continue,
-            None if is_known => format!("ERR CONFIG SET '{name}': its server does not answer, not executed"),
-            None => format!("ERR Unknown option or number of arguments for CONFIG SET - '{}'", quoted(&name)),
+            Some(value) if is_same(value, call.get(i)) => continue,
+            None => format!("ERR CONFIG SET '{name}': its server does not answer, not executed"),
             Some(value) => format!(
                 "ERR CONFIG SET '{name}': clients do not change the servers of this proxy, not executed. It is '{value}'; \
                  the operator sets it at the servers, or by pontoon product set"

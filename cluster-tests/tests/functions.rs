@@ -1,5 +1,5 @@
-//! Libraries of functions with real nodes and servers: a change that is answered with OK is made at all groups, whoever else
-//! brings them to the catalogue at the same time.
+//! Libraries of functions with real nodes and servers: when a change is answered with OK, all groups have it, also while a
+//! task of the leader changes the same servers.
 #![allow(clippy::unwrap_used)]
 
 use cluster_tests::{

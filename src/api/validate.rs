@@ -153,7 +153,7 @@ pub fn min_acks(number: u32) -> Result<u8, CallFailure> {
 /// The version of Redis that clients are told.
 ///
 /// # Errors
-/// [`CallFailure::Bad`] if it is none.
+/// [`CallFailure::Bad`] if the text is no version.
 pub fn redis_version(text: &str) -> Result<ToldVersion, CallFailure> {
     match ToldVersion::parse(text) {
         Some(version) => Ok(version),

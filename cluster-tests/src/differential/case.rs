@@ -58,8 +58,8 @@ impl Case {
         self.transaction.as_ref().is_some_and(|transaction| transaction.is_open)
     }
 
-    /// Whether there is nothing to compare: the product does not offer it yet, which ends by itself when the command table
-    /// offers it, or it is left out.
+    /// Whether the call is not compared: the command table says that the product does not offer it yet, or it is in
+    /// [`LEFT_OUT`].
     #[must_use]
     pub fn is_pending(&self) -> bool {
         self.is_left_out() || matches!(self.resolved, Ok(Spec { handling: Handling::Unsupported(_), .. }))
@@ -79,8 +79,8 @@ impl Case {
     }
 }
 
-/// Commands that are not compared: what they answer is about the server or its clients, and is tested by itself. `*`: all
-/// subcommands.
+/// Commands that are not compared, because their replies describe the server or its clients. Other tests check them.
+/// `*`: all subcommands.
 const LEFT_OUT: [&str; 30] = [
     "acl|*",
     "client|caching",

@@ -49,7 +49,7 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Waits for the turn at a server. Whoever has it gives it back after [`ACT_MAX`] or two.
+    /// Waits until no other task changes the libraries of this server. A turn lasts at most twice [`ACT_MAX`].
     pub async fn at(addr: &HostPort) -> Self {
         let of_server = {
             let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);

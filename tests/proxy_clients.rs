@@ -274,6 +274,22 @@ fn waits(client: &mut Client, witness: &mut Client) -> bool {
     nothing
 }
 
+/// How many clients are blocked, as the node says.
+fn blocked(client: &mut Client) -> String {
+    let head = client.call("INFO clients").line();
+    // With the end of the bulk string.
+    let mut left = head[1..].parse::<usize>().unwrap() + 2;
+    let mut found = String::new();
+    while left > 0 {
+        let line = client.line();
+        left -= line.len() + 2;
+        if line.starts_with("blocked_clients:") {
+            found = line;
+        }
+    }
+    found
+}
+
 #[test]
 fn a_pause_of_writes_keeps_back_writes_only() {
     let node = Node::start();
@@ -297,6 +313,8 @@ fn a_pause_of_writes_keeps_back_writes_only() {
     assert!(writer_id > 0);
     let list = bulk(reader, "CLIENT LIST");
     assert_eq!(list.lines().filter(|line| field(line, "flags").contains('b')).count(), 3, "{list}");
+    // As in Redis, those that wait count as blocked.
+    assert_eq!(blocked(reader), "blocked_clients:3");
     // A shorter or weaker pause changes nothing.
     asker.call("CLIENT PAUSE 1 WRITE").expect("+OK\r\n");
     assert!(waits(writer, &mut other));
@@ -304,6 +322,7 @@ fn a_pause_of_writes_keeps_back_writes_only() {
     writer.expect("+OK\r\n$1\r\n1\r\n");
     transaction.expect("*1\r\n+OK\r\n");
     script.expect(":1\r\n");
+    assert_eq!(blocked(reader), "blocked_clients:0");
     for (call, want) in [
         ("CLIENT PAUSE abc", "-ERR timeout is not an integer or out of range\r\n"),
         ("CLIENT PAUSE -1", "-ERR timeout is negative\r\n"),
@@ -349,7 +368,9 @@ fn a_killed_client_that_was_paused_executes_nothing() {
     wait_until("it waits", || field(&shown(asker, victim_id), "flags") == "b");
     assert_eq!(number(asker, &format!("CLIENT KILL ID {victim_id}")), 1);
     assert!(is_closed(victim));
+    wait_until("it does not wait any more", || blocked(asker) == "blocked_clients:0");
     asker.call("CLIENT UNPAUSE").expect("+OK\r\n").call("GET k").expect("$-1\r\n");
+    assert_eq!(blocked(asker), "blocked_clients:0");
 }
 
 #[test]
@@ -385,6 +406,11 @@ fn a_monitor_sees_its_product_and_no_passwords() {
     bulk(client, "CLIENT LIST");
     client.call("ECHO last").expect("$4\r\nlast\r\n");
     seen(r#""ECHO" "last""#, client);
+    // The EXEC of a transaction that is refused is shown, what was wrong in it is not.
+    client.call("MULTI").expect("+OK\r\n").call("nosuch").line();
+    client.call("EXEC").expect("-EXECABORT Transaction discarded because of previous errors.\r\n");
+    seen(r#""MULTI""#, client);
+    seen(r#""EXEC""#, client);
     monitor.call("RESET");
     while monitor.line() != "+RESET" {}
     client.call("SET k 1").expect("+OK\r\n");

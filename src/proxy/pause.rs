@@ -47,18 +47,22 @@ impl Pause {
         self.sessions.borrow_mut().push(session);
     }
 
-    /// Forgets a session that ends.
-    pub(super) fn remove(&self, session: &Rc<Session>) {
-        if self.now.get().is_some() {
-            self.sessions.borrow_mut().retain(|other| !Rc::ptr_eq(other, session));
+    /// Forgets a session that ends. Returns how many of its requests have waited.
+    pub(super) fn remove(&self, session: &Rc<Session>) -> usize {
+        if self.now.get().is_none() {
+            return 0;
         }
+        let mut sessions = self.sessions.borrow_mut();
+        let before = sessions.len();
+        sessions.retain(|other| !Rc::ptr_eq(other, session));
+        before - sessions.len()
     }
 
-    /// Ends it: the sessions go on.
-    pub(super) fn end(&self) {
+    /// Ends it: the sessions go on. Returns how many requests have waited.
+    pub(super) fn end(&self) -> usize {
         self.now.set(None);
-        for session in self.sessions.take() {
-            session.end_postponement();
-        }
+        let sessions = self.sessions.take();
+        sessions.iter().for_each(|session| session.end_postponement());
+        sessions.len()
     }
 }

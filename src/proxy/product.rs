@@ -102,6 +102,13 @@ impl ProductView {
         self.usage.get_or_init(|| worker.shared.usage.add(self.routes.borrow().id))
     }
 
+    /// Counts requests that a pause does not postpone any more.
+    pub(super) fn count_resumed(&self, requests: usize) {
+        if let Some(usage) = self.usage.get() {
+            (0..requests).for_each(|_| usage.unblock());
+        }
+    }
+
     /// What errors to clients call a server: its address says where the product's data is, which is nothing that its clients
     /// have to know.
     pub(super) fn server_name(&self, addr: &HostPort) -> String {

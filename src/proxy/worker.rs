@@ -490,7 +490,7 @@ impl Worker {
     /// Removes a session that has ended.
     pub(super) fn remove_session(&self, session: &Rc<Session>) {
         self.parking.remove(session);
-        session.product.pause.remove(session);
+        session.product.count_resumed(session.product.pause.remove(session));
         self.sessions.borrow_mut().remove(&session.id);
     }
 

@@ -140,9 +140,15 @@ fn write_fields(name: &str, arity: i64, flags: Flags, range: [i64; 3], out: &mut
 
 pub(super) fn list(servers: Option<&ServerCommands>, out: &mut Vec<u8>) {
     let offered = Offered(servers);
-    write::array(out, offered.count());
-    offered.specs().for_each(|spec| write::bulk(out, spec.name.as_bytes()));
-    offered.learnt().for_each(|command| write::bulk(out, command.name().as_bytes()));
+    let mut names: Vec<&str> = Vec::new();
+    for spec in offered.specs() {
+        let subcommands = spec.subcommands.iter().filter(|sub| offered.has(sub));
+        names.extend([spec].into_iter().chain(subcommands).map(|spec| spec.name));
+    }
+    // Those of containers, too.
+    names.extend(servers.into_iter().flat_map(ServerCommands::served).map(LearntCommand::name));
+    write::array(out, names.len());
+    names.iter().for_each(|name| write::bulk(out, name.as_bytes()));
 }
 
 pub(super) fn getkeys(servers: Option<&ServerCommands>, call: &CallContext<'_>, out: &mut Vec<u8>) {
@@ -156,8 +162,12 @@ pub(super) fn getkeys(servers: Option<&ServerCommands>, call: &CallContext<'_>, 
             return write::error(out, "ERR The command has no key arguments");
         }
         Ok(spec) | Err(ResolveError::WrongArity(spec)) => {
-            if spec.keys(&inner, &mut keys).is_err() {
-                return write::error(out, "ERR Invalid arguments specified for command");
+            let is_valid = spec.keys(&inner, &mut keys).is_ok();
+            if !is_valid || keys.is_empty() {
+                return match spec.flags.contains(Flags::NO_MANDATORY_KEYS) {
+                    true => write::array(out, 0),
+                    false => write::error(out, "ERR Invalid arguments specified for command"),
+                };
             }
         }
         Err(_) => match servers.and_then(|servers| servers.resolve(&inner, &mut keys)) {

@@ -27,13 +27,16 @@ impl Session {
             self.is_postponed.set(true);
             self.parked_at.set(Some(worker.clock.tick()));
             self.product.pause.add(self.clone());
+            // As in Redis, it counts as blocked.
+            self.product.usage(worker).block();
             return Handled::Parked;
         }
         let (refused, db) = (worker.stats.refused.get(), self.client.borrow().db);
         let handled = self.handle_now(worker, routes, serve_check, call);
         let is_done = matches!(handled, Handled::Done | Handled::LoggedOut);
         // As in Redis, what is refused is not shown, nor what is for operators.
-        if is_done && worker.stats.refused.get() == refused && !is_hidden(call) {
+        let is_refused = worker.stats.refused.get() != refused && !ends_or_begins_transaction(call);
+        if is_done && !is_refused && !is_hidden(call) {
             self.product.monitors.show(worker, (db, self.addr), call);
         }
         handled
@@ -92,6 +95,12 @@ fn is_script_without_writes(call: &CallContext<'_>) -> bool {
     }
     let first_line = call.get(1).split(|byte| *byte == b'\n').next().unwrap_or_default();
     first_line.starts_with(b"#!") && first_line.windows(9).any(|word| word == b"no-writes")
+}
+
+/// Whether it is a command of transactions: as in Redis, it counts as executed even if the answer is an error, so that a monitor
+/// sees the EXEC to each MULTI.
+fn ends_or_begins_transaction(call: &CallContext<'_>) -> bool {
+    resolve(call).is_ok_and(|spec| matches!(spec.handling, Handling::Transaction(_)))
 }
 
 /// Whether MONITOR shows no such command, as in Redis.

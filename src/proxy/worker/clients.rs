@@ -152,7 +152,7 @@ impl PauseTimer {
 impl ProductView {
     /// Ends the pause of its clients.
     fn end_pause(&self) {
-        self.pause.end();
+        self.count_resumed(self.pause.end());
         self.note_observers();
     }
 }

@@ -153,6 +153,9 @@ fn handling_equals_the_documentation() {
     for line in ["EVAL x 1 k", "EVALSHA x 0", "FCALL f 0"] {
         assert!(matches!(handling(line), Handling::Script(_)), "{line}");
     }
+    for line in ["DEBUG SLEEP 0", "PFDEBUG ENCODING k"] {
+        assert_eq!(handling(line), Handling::Local(Local::Debug), "{line}");
+    }
     for line in ["SCRIPT LOAD x", "FUNCTION LIST"] {
         assert!(matches!(handling(line), Handling::Scripts(_)), "{line}");
     }
@@ -166,7 +169,6 @@ fn handling_equals_the_documentation() {
         "SHUTDOWN",
         "REPLICAOF a b",
         "SLAVEOF a b",
-        "DEBUG x",
         "SYNC",
         "PSYNC a b",
         "CLUSTER NODES",

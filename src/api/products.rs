@@ -117,6 +117,7 @@ impl MutationHandler for SetProductRequest {
                 errors_detailed: self.errors_detailed,
                 blocked_errors: self.blocked_errors,
                 server_commands: self.server_commands,
+                debug_commands: self.debug_commands,
                 redis_version: self.redis_version.as_deref().map(validate::redis_version).transpose()?,
                 idle_ms: self.idle_timeout_ms,
             },
@@ -126,8 +127,8 @@ impl MutationHandler for SetProductRequest {
                 "nothing to set; give port=P, databases=N, auto-rebalance=on|off, min-acks=N, min-acks-timeout=TIME, \
                  read-from=WHERE, max-lag=1s, read-your-writes=on|off, read-confirmed=on|off, clients-max=N, \
                  ops-max=N, bytes-max=SIZE, scripts=on|off, script-loads-max=N, errors=short|detailed, \
-                 blocked-unknown=close|error, server-commands=on|off, redis-version=7.2.4|servers, \
-                 idle-timeout=5m|off, --password-file FILE or former-password="
+                 blocked-unknown=close|error, server-commands=on|off, debug-commands=on|off, \
+                 redis-version=7.2.4|servers, idle-timeout=5m|off, --password-file FILE or former-password="
                     .into(),
             ));
         }

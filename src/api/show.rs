@@ -152,6 +152,7 @@ pub fn product(product: &Product) -> admin::Product {
         errors_detailed: product.rules.errors_detailed,
         blocked_errors: product.rules.blocked_errors,
         server_commands: product.rules.server_commands,
+        debug_commands: product.rules.debug_commands,
         redis_version: product.rules.redis_version.to_string(),
         idle_timeout_ms: product.rules.idle_ms,
         max_lag_ms: product.reads.max_lag_ms,

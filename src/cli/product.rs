@@ -68,8 +68,9 @@ pub enum ProductCommand {
     /// What its clients may do on each node: clients-max=N, ops-max=N (requests per second), bytes-max=SIZE (of requests
     /// and replies per second), each 0 for no limit; scripts=on|off; errors=short|detailed (detailed: they name servers);
     /// blocked-unknown=close|error (what happens to a client whose blocked call may have taken an element that is lost);
-    /// server-commands=on|off (whether they may ask single servers: PONTOON ON); redis-version=7.2.4|servers (what HELLO and
-    /// INFO tell them); idle-timeout=5m|off (a client without a request for this time is closed)
+    /// server-commands=on|off (whether they may ask single servers: PONTOON ON); debug-commands=on|off (whether DEBUG and
+    /// CONFIG SET reach the servers, for tests); redis-version=7.2.4|servers (what HELLO and INFO tell them);
+    /// idle-timeout=5m|off (a client without a request for this time is closed)
     ///
     /// Where reads go: read-from=primary|prefer-replica|replica|nearest, max-lag=1s (a replica that is further behind
     /// serves no reads; 0: no limit), read-your-writes=on|off (a session sees its own writes), read-confirmed=on|off (with
@@ -248,6 +249,7 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                 })
             }
             "server-commands" => wanted.server_commands = Some(setting::on_off(key, value)?),
+            "debug-commands" => wanted.debug_commands = Some(setting::on_off(key, value)?),
             "redis-version" => wanted.redis_version = Some(value.to_owned()),
             "script-loads-max" => wanted.script_loads_max = Some(script_loads_max(value)?),
             "scripts" => wanted.scripts_off = Some(!setting::on_off(key, value)?),
@@ -273,7 +275,7 @@ fn parse(name: String, settings: &[String]) -> Result<SetProductRequest, String>
                     "'{key}' is not a setting of a product; the settings are port, databases, username, password= (none), \
                      former-password= (removes it), auto-rebalance, min-acks, min-acks-timeout, read-from, max-lag, \
                      read-your-writes, read-confirmed, clients-max, ops-max, bytes-max, scripts, script-loads-max, errors, \
-                     blocked-unknown, server-commands, redis-version and idle-timeout"
+                     blocked-unknown, server-commands, debug-commands, redis-version and idle-timeout"
                 ));
             }
         }
@@ -455,6 +457,7 @@ mod tests {
         }
         let wanted = parse("p".into(), &["server-commands=on".into(), "redis-version=7.2.4".into()]).unwrap();
         assert_eq!((wanted.server_commands, wanted.redis_version.as_deref()), (Some(true), Some("7.2.4")));
+        assert_eq!(parse("p".into(), &["debug-commands=on".into()]).unwrap().debug_commands, Some(true));
         assert_eq!(parse("p".into(), &["idle-timeout=off".into()]).unwrap().idle_timeout_ms, Some(0));
         assert_eq!(parse("p".into(), &["script-loads-max=50".into()]).unwrap().script_loads_max, Some(50));
         assert_eq!(parse("p".into(), &["script-loads-max=default".into()]).unwrap().script_loads_max, Some(0));

@@ -57,11 +57,12 @@ pub(super) fn rules(p: &Product) -> String {
     let errors = p.errors_detailed.then(|| "detailed errors".to_owned());
     let blocked = p.blocked_errors.then(|| "errors for blocked calls".to_owned());
     let servers = p.server_commands.then(|| "server commands".to_owned());
+    let debug = p.debug_commands.then(|| "debug commands".to_owned());
     let version = (p.redis_version != "servers").then(|| format!("told Redis {}", p.redis_version));
     let idle = Duration::from_millis(p.idle_timeout_ms.into());
     let idle = (!idle.is_zero()).then(|| format!("idle {}", duration::show(idle)));
     let all = ops.into_iter().chain(bytes).chain(scripts).chain(loads).chain(errors).chain(blocked);
-    let all = all.chain(servers).chain(version).chain(idle);
+    let all = all.chain(servers).chain(debug).chain(version).chain(idle);
     let all: Vec<_> = all.collect();
     if all.is_empty() { "-".into() } else { all.join(", ") }
 }

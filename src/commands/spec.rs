@@ -335,6 +335,7 @@ pub enum Local {
     ConfigSet,
     ConfigResetstat,
     ConfigHelp,
+    Debug,
     AclCat,
     AclGetuser,
     AclHelp,

@@ -25,6 +25,8 @@ pub struct ClientRules {
     pub blocked_errors: bool,
     /// They may send read-only commands to one server (`PONTOON ON`), whose answers name servers and their clients.
     pub server_commands: bool,
+    /// They may send DEBUG, and CONFIG SET of settings of the servers: for tests, since both act on other clients, too.
+    pub debug_commands: bool,
     /// The version of Redis that they are told.
     pub redis_version: ToldVersion,
     /// Milliseconds without a request after which a client is closed; 0: never.
@@ -54,6 +56,7 @@ impl fmt::Display for ClientRules {
             ""
         })?;
         f.write_str(if self.server_commands { "; they may ask single servers" } else { "" })?;
+        f.write_str(if self.debug_commands { "; they may debug the servers and change their settings" } else { "" })?;
         if !self.redis_version.is_of_servers() {
             write!(f, "; they are told Redis {}", self.redis_version)?;
         }
@@ -81,6 +84,8 @@ pub struct SetClientRules {
     pub blocked_errors: Option<bool>,
     /// Whether they may send commands to one server.
     pub server_commands: Option<bool>,
+    /// Whether they may send DEBUG and CONFIG SET.
+    pub debug_commands: Option<bool>,
     /// The version of Redis that they are told; the default: that of the servers.
     pub redis_version: Option<ToldVersion>,
     /// When idle clients are closed, within `IDLE_MS`; 0: never.
@@ -99,6 +104,7 @@ impl SetClientRules {
             errors_detailed: self.errors_detailed.unwrap_or(before.errors_detailed),
             blocked_errors: self.blocked_errors.unwrap_or(before.blocked_errors),
             server_commands: self.server_commands.unwrap_or(before.server_commands),
+            debug_commands: self.debug_commands.unwrap_or(before.debug_commands),
             redis_version: self.redis_version.unwrap_or(before.redis_version),
             idle_ms: self.idle_ms.unwrap_or(before.idle_ms),
         }

@@ -23,8 +23,8 @@ redacted! {
     CreateProductRequest { name port layout mode isolated databases username options accept_shared_risk }
     SetProductRequest {
         name port databases username auto_rebalance min_acks min_acks_timeout_ms read_from max_lag_ms read_your_writes clients_max
-        ops_max bytes_max scripts_off script_loads_max errors_detailed blocked_errors server_commands redis_version idle_timeout_ms
-        keep_sessions
+        ops_max bytes_max scripts_off script_loads_max errors_detailed blocked_errors server_commands debug_commands redis_version
+        idle_timeout_ms keep_sessions
         remove_former_password force options
     }
     SetGroupRequest {

@@ -618,6 +618,7 @@ pub fn limited() -> Log {
                     errors_detailed: Some(true),
                     blocked_errors: None,
                     server_commands: None,
+                    debug_commands: None,
                     redis_version: None,
                     idle_ms: Some(60_000),
                 },
@@ -676,6 +677,7 @@ pub fn ruled() -> Log {
                     errors_detailed: Some(true),
                     blocked_errors: None,
                     server_commands: None,
+                    debug_commands: None,
                     redis_version: None,
                     idle_ms: Some(300_000),
                 },
@@ -714,24 +716,28 @@ pub fn about_servers() -> Log {
         redis_version: ToldVersion::parse("7.2.4"),
         ..SetClientRules::default()
     };
-    vec![
-        (STEP, changes().swap_remove(0).1),
-        (
-            "set_product_servers",
-            Change::SetProduct(SetProduct {
-                product: ProductId(1),
-                port: None,
-                databases: None,
-                auth: None,
-                auto_rebalance: None,
-                min_acks: None,
-                min_acks_ms: None,
-                reads: SetReads::default(),
-                clients_max: None,
-                rules,
-            }),
-        ),
-    ]
+    vec![(STEP, changes().swap_remove(0).1), ("set_product_servers", set_rules(rules))]
+}
+
+/// A product whose clients may debug the servers.
+pub fn about_debugging() -> Log {
+    let rules = SetClientRules { debug_commands: Some(true), ..SetClientRules::default() };
+    vec![(STEP, changes().swap_remove(0).1), ("set_product_debug", set_rules(rules))]
+}
+
+fn set_rules(rules: SetClientRules) -> Change {
+    Change::SetProduct(SetProduct {
+        product: ProductId(1),
+        port: None,
+        databases: None,
+        auth: None,
+        auto_rebalance: None,
+        min_acks: None,
+        min_acks_ms: None,
+        reads: SetReads::default(),
+        clients_max: None,
+        rules,
+    })
 }
 
 /// Raft's membership, and the log of a node, as somebody has changed them.
@@ -827,7 +833,7 @@ pub fn scripts() -> Log {
 }
 
 /// All of them.
-pub fn all() -> [Log; 17] {
+pub fn all() -> [Log; 18] {
     [
         changes(),
         migrations(),
@@ -841,6 +847,7 @@ pub fn all() -> [Log; 17] {
         ruled(),
         blocked(),
         about_servers(),
+        about_debugging(),
         audited(),
         secrets(),
         scripts(),

@@ -30,12 +30,12 @@ use pontoon::{
 use prost::Message;
 
 use self::logs::{
-    Log, STEP, about_servers, all, audited, blocked, changes, ejections, group_notes, limited, migrations, node_notes,
-    noted, promotions, rotation, ruled, scripts,
+    Log, STEP, about_debugging, about_servers, all, audited, blocked, changes, ejections, group_notes, limited,
+    migrations, node_notes, noted, promotions, rotation, ruled, scripts,
 };
 
 /// The golden files of last states.
-const STATES: [&str; 16] = [
+const STATES: [&str; 17] = [
     "state",
     "state_migrations",
     "state_promotions",
@@ -52,6 +52,7 @@ const STATES: [&str; 16] = [
     "state_former",
     "state_scripts",
     "state_servers",
+    "state_debug",
 ];
 
 /// The golden files of entries that name who asked for them.
@@ -250,6 +251,7 @@ fn a_state_with_rules_for_clients_is_read_and_written_as_it_was() {
         errors_detailed: true,
         blocked_errors: false,
         server_commands: false,
+        debug_commands: false,
         redis_version: Default::default(),
         idle_ms: 300_000,
     };
@@ -264,6 +266,14 @@ fn a_state_with_rules_about_servers_is_read_and_written_as_it_was() {
     let rules = ClientRules { server_commands: true, redis_version: version, ..ClientRules::default() };
     assert_eq!(state.products[&ProductId(1)].rules, rules);
     assert_kept("state_servers", &state);
+}
+
+#[test]
+fn a_state_with_debug_commands_is_read_and_written_as_it_was() {
+    let state = last_state(&numbered(about_debugging()));
+    let rules = ClientRules { debug_commands: true, ..ClientRules::default() };
+    assert_eq!(state.products[&ProductId(1)].rules, rules);
+    assert_kept("state_debug", &state);
 }
 
 #[test]

@@ -108,6 +108,7 @@ pub fn audited() -> Log {
             errors_detailed: Some(true),
             blocked_errors: Some(true),
             server_commands: Some(true),
+            debug_commands: Some(true),
             redis_version: ToldVersion::parse("7.2.4"),
             idle_ms: Some(300_000),
         },
@@ -191,13 +192,13 @@ pub const SAID: &[(&str, &str, &str, &str)] = &[
         "create product",
         "product-created",
         "none",
-        "port=19010, layout=codis, mode=cache, isolated=refuse, databases=4, username=app, password=set, auto-rebalance=off, min-acks=0, min-acks-timeout=1s, read-from=primary, max-lag=1s, read-your-writes=off, read-confirmed=off, scripts=on, errors=short, blocked-unknown=close, server-commands=off, redis-version=servers, idle-timeout=off",
+        "port=19010, layout=codis, mode=cache, isolated=refuse, databases=4, username=app, password=set, auto-rebalance=off, min-acks=0, min-acks-timeout=1s, read-from=primary, max-lag=1s, read-your-writes=off, read-confirmed=off, scripts=on, errors=short, blocked-unknown=close, server-commands=off, debug-commands=off, redis-version=servers, idle-timeout=off",
     ),
     (
         "several settings",
         "product-set",
-        "auto-rebalance=off, min-acks=0, min-acks-timeout=1s, read-from=primary, max-lag=1s, read-your-writes=off, clients-max=none, ops-max=none, bytes-max=none, scripts=on, script-loads-max=none, errors=short, blocked-unknown=close, server-commands=off, redis-version=servers, idle-timeout=off",
-        "auto-rebalance=on, min-acks=1, min-acks-timeout=1500ms, read-from=nearest, max-lag=off, read-your-writes=on, clients-max=300, ops-max=1000, bytes-max=1048576, scripts=off, script-loads-max=50, errors=detailed, blocked-unknown=error, server-commands=on, redis-version=7.2.4, idle-timeout=300s",
+        "auto-rebalance=off, min-acks=0, min-acks-timeout=1s, read-from=primary, max-lag=1s, read-your-writes=off, clients-max=none, ops-max=none, bytes-max=none, scripts=on, script-loads-max=none, errors=short, blocked-unknown=close, server-commands=off, debug-commands=off, redis-version=servers, idle-timeout=off",
+        "auto-rebalance=on, min-acks=1, min-acks-timeout=1500ms, read-from=nearest, max-lag=off, read-your-writes=on, clients-max=300, ops-max=1000, bytes-max=1048576, scripts=off, script-loads-max=50, errors=detailed, blocked-unknown=error, server-commands=on, debug-commands=on, redis-version=7.2.4, idle-timeout=300s",
     ),
     ("two passwords", "product-set", "password=set, former-password=none", "password=changed, former-password=set"),
     ("one password", "product-set", "former-password=set", "former-password=none"),
@@ -239,7 +240,7 @@ pub const SAID: &[(&str, &str, &str, &str)] = &[
     (
         "remove product",
         "product-removed",
-        "port=19000, layout=codis, mode=store, isolated=refuse, databases=16, auto-rebalance=off, min-acks=0, min-acks-timeout=1s, read-from=primary, max-lag=1s, read-your-writes=off, read-confirmed=off, scripts=on, errors=short, blocked-unknown=close, server-commands=off, redis-version=servers, idle-timeout=off",
+        "port=19000, layout=codis, mode=store, isolated=refuse, databases=16, auto-rebalance=off, min-acks=0, min-acks-timeout=1s, read-from=primary, max-lag=1s, read-your-writes=off, read-confirmed=off, scripts=on, errors=short, blocked-unknown=close, server-commands=off, debug-commands=off, redis-version=servers, idle-timeout=off",
         "none",
     ),
     (

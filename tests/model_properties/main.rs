@@ -161,6 +161,7 @@ fn resolve((kind, [a, b, c, d, e, f]): Raw, state: &ClusterState, at: Position) 
                 errors_detailed: (f % 3 == 1).then_some(a % 3 == 0),
                 blocked_errors: (f % 5 == 1).then_some(a % 3 == 1),
                 server_commands: (f % 7 == 1).then_some(a % 2 == 1),
+                debug_commands: (f % 7 == 3).then_some(a % 2 == 0),
                 redis_version: (f % 7 == 2).then(|| ToldVersion::of_number(a.into()).unwrap_or_default()),
                 idle_ms: (f % 11 == 0).then_some(u32::from(a) * 100),
             },

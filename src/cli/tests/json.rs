@@ -207,6 +207,7 @@ pub fn product() -> Product {
         errors_detailed: true,
         blocked_errors: true,
         server_commands: true,
+        debug_commands: true,
         redis_version: "7.2.4".into(),
         idle_timeout_ms: 300_000,
         read_confirmed: true,

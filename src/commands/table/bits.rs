@@ -3,7 +3,7 @@
 
 use super::super::keys::KeySpec;
 use super::super::spec::flag::{ADMIN, DENYOOM, FAST, MAY_REPLICATE, READONLY, WRITE};
-use super::super::spec::{Handling, Spec, cmd};
+use super::super::spec::{Handling, Local, Spec, cmd};
 use super::{KEY, KEYS, NONE, SLOT, why};
 
 pub(super) static BITS: &[Spec] = &[
@@ -15,7 +15,7 @@ pub(super) static BITS: &[Spec] = &[
     cmd("getbit", 3, READONLY | FAST, KEY, SLOT),
     cmd("pfadd", -2, WRITE | DENYOOM | FAST, KEY, SLOT),
     cmd("pfcount", -2, READONLY | MAY_REPLICATE, KEYS, SLOT),
-    cmd("pfdebug", 3, WRITE | DENYOOM | ADMIN, KeySpec::One(2), Handling::Refused(why::OPERATORS)),
+    cmd("pfdebug", 3, WRITE | DENYOOM | ADMIN, KeySpec::One(2), Handling::Local(Local::Debug)),
     cmd("pfmerge", -2, WRITE | DENYOOM, KEYS, SLOT),
     cmd("pfselftest", 1, ADMIN, NONE, Handling::Refused(why::OPERATORS)),
     cmd("setbit", 4, WRITE | DENYOOM, KEY, SLOT),

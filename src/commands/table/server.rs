@@ -114,7 +114,7 @@ pub(super) static SERVER: &[Spec] = &[
         ],
     ),
     cmd("dbsize", 1, READONLY | FAST, NONE, Handling::AllGroups(AllGroups::Dbsize)),
-    cmd("debug", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Refused(why::OPERATORS)),
+    cmd("debug", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Handling::Local(Local::Debug)),
     cmd("failover", -1, ADMIN | NOSCRIPT | STALE, NONE, Handling::Refused(why::REPLICATION)),
     cmd("flushall", -1, WRITE, NONE, Handling::AllGroups(AllGroups::Flushall)),
     cmd("flushdb", -1, WRITE, NONE, Handling::AllGroups(AllGroups::Flushdb)),

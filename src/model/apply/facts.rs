@@ -148,6 +148,7 @@ pub(super) fn of_product(product: &Product) -> Facts {
         errors_detailed,
         blocked_errors,
         server_commands,
+        debug_commands,
         redis_version,
         idle_ms,
     } = rules;
@@ -176,6 +177,7 @@ pub(super) fn of_product(product: &Product) -> Facts {
         fact("errors", if *errors_detailed { "detailed" } else { "short" }),
         fact("blocked-unknown", if *blocked_errors { "error" } else { "close" }),
         fact("server-commands", on_off(*server_commands)),
+        fact("debug-commands", on_off(*debug_commands)),
         fact("redis-version", redis_version),
         fact("idle-timeout", limit_of_time(*idle_ms)),
     ]);

@@ -43,7 +43,7 @@ const UNBLOCK_MAX: Duration = Duration::from_secs(1);
 const DEMOTED: &[u8] = b"-UNBLOCKED force unblock";
 
 /// The error of CLIENT UNBLOCK for a call that is not at a server; the same as a server's.
-const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
+pub(super) const UNBLOCKED: &str = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
 
 /// How a call ends for its client.
 #[derive(Debug)]

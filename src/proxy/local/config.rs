@@ -31,10 +31,19 @@ const OF_NODE: [&str; 8] = [
 ];
 
 /// Settings of the servers that clients may see: none of them is a secret or says where a server is.
-const OF_SERVERS: [&str; 58] = [
+const OF_SERVERS: [&str; 70] = [
+    "active-defrag-cycle-max",
+    "active-defrag-cycle-min",
+    "active-defrag-ignore-bytes",
+    "active-defrag-max-scan-fields",
+    "active-defrag-threshold-lower",
+    "active-defrag-threshold-upper",
     "active-expire-effort",
     "activedefrag",
     "activerehashing",
+    "aof-load-truncated",
+    "aof-rewrite-incremental-fsync",
+    "aof-timestamp-enabled",
     "aof-use-rdb-preamble",
     "appendfsync",
     "appendonly",
@@ -50,6 +59,7 @@ const OF_SERVERS: [&str; 58] = [
     "hll-sparse-max-bytes",
     "hz",
     "io-threads",
+    "jemalloc-bg-thread",
     "latency-monitor-threshold",
     "latency-tracking",
     "latency-tracking-info-percentiles",
@@ -72,6 +82,7 @@ const OF_SERVERS: [&str; 58] = [
     "min-replicas-max-lag",
     "min-replicas-to-write",
     "no-appendfsync-on-rewrite",
+    "rdb-save-incremental-fsync",
     "rdbchecksum",
     "rdbcompression",
     "repl-backlog-size",
@@ -90,7 +101,12 @@ const OF_SERVERS: [&str; 58] = [
     "zset-max-listpack-entries",
     "zset-max-listpack-value",
     "zset-max-ziplist-entries",
+    "zset-max-ziplist-value",
 ];
+
+/// Those that clients never change, even where the operator lets them change others: they decide whether writes of a group are
+/// kept, and Pontoon relies on them.
+const FIXED: [&str; 3] = ["min-replicas-max-lag", "min-replicas-to-write", "replica-read-only"];
 
 /// Settings that are sums over the groups.
 const SUMS: [&str; 1] = ["maxmemory"];
@@ -181,29 +197,90 @@ pub(in crate::proxy) fn set(
     servers: &Settings,
     out: &mut Vec<u8>,
 ) {
-    if !call.args.len().is_multiple_of(2) {
-        return write::error(out, "ERR syntax error");
-    }
-    let present = asked(worker, routes, call, servers);
-    let is_known = |name: &str| OF_NODE.contains(&name) || OF_SERVERS.contains(&name);
-    let names = || (2..call.args.len()).step_by(2).map(|i| String::from_utf8_lossy(call.get(i)));
-    // Redis checks all names first.
-    if let Some(name) = names().find(|name| !is_known(&name.to_ascii_lowercase())) {
-        let text = format!("ERR Unknown option or number of arguments for CONFIG SET - '{}'", quoted(&name));
+    if let Err(text) = check_names(call) {
         return write::error(out, &text);
     }
-    for (name, i) in names().map(|name| name.to_ascii_lowercase()).zip((3..call.args.len()).step_by(2)) {
+    let present = asked(worker, routes, call, servers);
+    for (name, value) in pairs(call) {
         let text = match present.get(&name) {
-            Some(value) if is_same(value, call.get(i)) => continue,
+            Some(present) if is_same(present, value) => continue,
             None => format!("ERR CONFIG SET '{name}': its server does not answer, not executed"),
-            Some(value) => format!(
-                "ERR CONFIG SET '{name}': clients do not change the servers of this proxy, not executed. It is '{value}'; \
-                 the operator sets it at the servers, or by pontoon product set"
-            ),
+            Some(present) => not_changed(&name, present),
         };
         return write::error(out, &text);
     }
     write::simple(out, "OK");
+}
+
+/// The names, in lower case, and the values of CONFIG SET.
+fn pairs<'a>(call: &'a CallContext<'_>) -> impl Iterator<Item = (String, &'a [u8])> {
+    let name = |i| String::from_utf8_lossy(call.get(i)).to_ascii_lowercase();
+    (2..call.args.len() - 1).step_by(2).map(move |i| (name(i), call.get(i + 1)))
+}
+
+/// Whether CONFIG SET names only settings that there are. Redis checks all names first.
+fn check_names(call: &CallContext<'_>) -> Result<(), String> {
+    if !call.args.len().is_multiple_of(2) {
+        return Err("ERR syntax error".into());
+    }
+    let is_known = |name: &str| OF_NODE.contains(&name) || OF_SERVERS.contains(&name);
+    let mut names = (2..call.args.len()).step_by(2).map(|i| String::from_utf8_lossy(call.get(i)));
+    match names.find(|name| !is_known(&name.to_ascii_lowercase())) {
+        Some(name) => Err(format!("ERR Unknown option or number of arguments for CONFIG SET - '{}'", quoted(&name))),
+        None => Ok(()),
+    }
+}
+
+/// The error for a setting that is to be changed.
+fn not_changed(name: &str, present: &str) -> String {
+    format!(
+        "ERR CONFIG SET '{name}': clients do not change the servers of this proxy, not executed. It is '{present}'; the \
+         operator sets it at the servers, or by pontoon product set"
+    )
+}
+
+/// The words of CONFIG SET for each server, where the operator lets clients change settings of servers. `servers`: the present
+/// settings of the servers.
+///
+/// # Errors
+/// Returns the error for the client if it names a setting that does not exist, or that is to be another one although clients
+/// never change it, or it belongs to the node.
+pub(in crate::proxy) fn words_for_servers(
+    worker: &Worker,
+    routes: &ProductRoutes,
+    call: &CallContext<'_>,
+    servers: &Settings,
+) -> Result<Vec<Vec<u8>>, String> {
+    check_names(call)?;
+    let mut words = vec![b"CONFIG".to_vec(), b"SET".to_vec()];
+    for (name, value) in pairs(call) {
+        if FIXED.contains(&name.as_str()) {
+            if servers.get(&name).is_some_and(|present| is_same(present, value)) {
+                continue;
+            }
+            return Err(format!(
+                "ERR CONFIG SET '{name}': it decides whether writes are kept, so clients of this proxy do not change it, not \
+                 executed. The operator sets it at the servers"
+            ));
+        }
+        if OF_NODE.contains(&name.as_str()) {
+            let present = of_node(worker, routes, &name);
+            if !is_same(&present, value) {
+                return Err(not_changed(&name, &present));
+            }
+            continue;
+        }
+        let share = share(&name, value, routes.groups.len());
+        words.push(name.into_bytes());
+        words.push(share);
+    }
+    Ok(words)
+}
+
+/// The value that each of `groups` servers gets: of a sum its share, rounded up.
+fn share(name: &str, value: &[u8], groups: usize) -> Vec<u8> {
+    let sum = std::str::from_utf8(value).ok().filter(|_| SUMS.contains(&name)).and_then(bytes);
+    sum.map_or_else(|| value.to_vec(), |sum| sum.div_ceil(groups.max(1) as u64).to_string().into_bytes())
 }
 
 /// At most as much of a client's own text as errors repeat.
@@ -270,6 +347,22 @@ mod tests {
         assert_eq!(settings, of(&[("maxmemory", "150"), ("save", ""), ("hz", "10")]));
         merge(&mut settings, of(&[("maxmemory", "0")]));
         assert_eq!(settings["maxmemory"], "0");
+    }
+
+    #[test]
+    fn a_sum_is_divided() {
+        let of = |name, value: &str| String::from_utf8_lossy(&share(name, value.as_bytes(), 3)).into_owned();
+        assert_eq!(
+            (of("maxmemory", "100"), of("maxmemory", "3mb"), of("maxmemory", "0")),
+            ("34".into(), "1048576".into(), "0".into())
+        );
+        // The server says that it is no number.
+        assert_eq!((of("maxmemory", "x"), of("hz", "100")), ("x".into(), "100".into()));
+    }
+
+    #[test]
+    fn what_keeps_writes_is_shown_and_fixed() {
+        assert!(FIXED.iter().all(|name| OF_SERVERS.contains(name)));
     }
 
     #[test]

@@ -100,6 +100,33 @@ SET <directive> <value>
 RESETSTAT
     Reset statistics of this product at this node reported by the INFO command.";
 
+const DEBUG: &str = "\
+DIGEST
+    The digests of the data of all groups, combined.
+DIGEST-VALUE <key> [<key> ...]
+    Digests of the values of the keys.
+ERROR <string>
+    Return an error with <string> as message.
+HTSTATS-KEY <key>, LISTPACK <key>, OBJECT <key>, QUICKLIST <key> [<0|1>], SDSLEN <key>
+    Asked of the owner of the key.
+LOADAOF
+    All primaries load their append-only files.
+LOG <message>
+    All primaries write <message> to their logs.
+PROTOCOL <type>
+    Reply with a test value of the specified type.
+QUICKLIST-PACKED-THRESHOLD <size>, SET-ACTIVE-EXPIRE <0|1>, SET-DISABLE-DENY-SCRIPTS <0|1>,
+SET-SKIP-CHECKSUM-VALIDATION <0|1>
+    Set at all primaries.
+RELOAD [MERGE|NOFLUSH MERGE]
+    All primaries save their data and load them.
+SLEEP <seconds>
+    Delay this client for <seconds>. Decimals allowed.
+STRUCTSIZE
+    Asked of one primary.
+PFDEBUG is allowed, too: of the owner of the key.
+The operator allows it by: pontoon product set NAME debug-commands=on";
+
 const LATENCY: &str = "\
 DOCTOR
     Return a human readable latency analysis report.
@@ -139,6 +166,7 @@ pub(super) fn help(command: Local, out: &mut Vec<u8>) {
         Local::ClientHelp => ("CLIENT", CLIENT, None),
         Local::CommandHelp => ("COMMAND", COMMAND, None),
         Local::ConfigHelp => ("CONFIG", CONFIG, None),
+        Local::Debug => ("DEBUG", DEBUG, None),
         Local::LatencyHelp => ("LATENCY", LATENCY, None),
         Local::PontoonHelp => ("PONTOON", PONTOON, Some(commands_of_servers.as_str())),
         Local::SlowlogHelp => ("SLOWLOG", SLOWLOG, None),
@@ -149,4 +177,9 @@ pub(super) fn help(command: Local, out: &mut Vec<u8>) {
     let lines: Vec<&str> = [head.as_str()].into_iter().chain(text.lines()).chain(more).chain(end).collect();
     write::array(out, lines.len());
     lines.iter().for_each(|line| write::simple(out, line));
+}
+
+/// Writes the reply to DEBUG HELP.
+pub(in crate::proxy) fn debug(out: &mut Vec<u8>) {
+    help(Local::Debug, out);
 }

@@ -5,6 +5,7 @@ mod acl;
 mod codis;
 mod command;
 mod config;
+mod debug;
 mod help;
 pub(super) mod info;
 mod login;
@@ -20,7 +21,13 @@ use command::Offered;
 pub(super) use command::for_server as command_for_server;
 pub(super) use config::{
     Settings, get as config_get, merge as merge_config, of_servers as config_of_servers, set as config_set,
+    words_for_servers as config_set_at_servers,
 };
+pub(super) use debug::{
+    DebugPart, NOT_ALLOWED as DEBUG_NOT_ALLOWED, error as debug_error, is_sleep, protocol as debug_protocol,
+    reload_is_safe, sleep_time,
+};
+pub(super) use help::debug as debug_help;
 use login::Refusal;
 pub(super) use server_command::{ServerCommand, is_shown};
 pub(super) use unresolved::unresolved;
@@ -63,7 +70,7 @@ pub(super) fn asks_servers(command: Local, call: &CallContext<'_>) -> bool {
     match command {
         Local::Info => info::Sections::of(call).of_servers().next().is_some(),
         Local::ConfigGet | Local::ConfigSet => !config::of_servers(call).is_empty(),
-        Local::CommandGetkeysandflags | Local::PontoonOn => true,
+        Local::CommandGetkeysandflags | Local::ConfigResetstat | Local::Debug | Local::PontoonOn => true,
         Local::CommandList | Local::AclCat => call.args.len() > 2,
         _ => false,
     }
@@ -118,6 +125,7 @@ pub(super) fn answer(
         }
         Local::Role => role(out),
         Local::ConfigGet => config::get(worker, routes, call, &Settings::new(), version, out),
+        Local::ConfigSet if !config::of_servers(call).is_empty() => write::error(out, NOT_IN_TRANSACTION),
         Local::ConfigSet => config::set(worker, routes, call, &Settings::new(), out),
         Local::ConfigResetstat => {
             worker.shared.usage.reset(routes.id);
@@ -140,7 +148,7 @@ pub(super) fn answer(
         Local::AclCat if call.args.len() == 2 => acl::categories(out),
         Local::CommandList if call.args.len() == 2 => command::list(servers().as_deref(), out),
         // The servers answer these, and are not asked now.
-        Local::AclCat | Local::CommandList | Local::CommandGetkeysandflags | Local::PontoonOn => {
+        Local::AclCat | Local::CommandList | Local::CommandGetkeysandflags | Local::Debug | Local::PontoonOn => {
             write::error(out, NOT_IN_TRANSACTION)
         }
         Local::CommandAll => command::all(servers().as_deref(), out, version),

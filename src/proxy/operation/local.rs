@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Operation, info::info, one_server::on, texts::texts};
+use super::{Operation, StepSlots, all_groups::Broadcast, debug::debug, info::info, one_server::on, texts::texts};
 use crate::{
     commands::Local,
     proxy::{
@@ -21,7 +21,10 @@ const ANSWER_MAX: Duration = Duration::from_millis(500);
 pub(in crate::proxy) async fn run(operation: Operation, local: Local) {
     match local {
         Local::Info => info(operation).await,
+        Local::ConfigResetstat => reset_statistics(operation).await,
+        Local::Debug => debug(operation).await,
         Local::PontoonOn => on(operation).await,
+        Local::ConfigSet if operation.routes().rules.debug_commands => set_config(operation).await,
         Local::ConfigGet | Local::ConfigSet => config(operation, local).await,
         _ => about_commands(operation, local).await,
     }
@@ -29,6 +32,21 @@ pub(in crate::proxy) async fn run(operation: Operation, local: Local) {
 
 /// Runs CONFIG GET and CONFIG SET of settings of the servers.
 async fn config(operation: Operation, local: Local) {
+    let settings = settings_of_servers(&operation).await;
+    let (worker, routes) = (operation.worker.clone(), operation.routes());
+    let mut reply = Vec::new();
+    match local {
+        Local::ConfigGet => {
+            let version = operation.session.client.borrow().version;
+            local::config_get(&worker, &routes, &operation.call(), &settings, version, &mut reply);
+        }
+        _ => local::config_set(&worker, &routes, &operation.call(), &settings, &mut reply),
+    }
+    operation.finish(&reply);
+}
+
+/// The settings of the servers that a CONFIG GET or CONFIG SET names.
+async fn settings_of_servers(operation: &Operation) -> Settings {
     let names = local::config_of_servers(&operation.call());
     let mut args: Vec<&[u8]> = vec![b"CONFIG", b"GET"];
     args.extend(names.iter().map(|name| name.as_bytes()));
@@ -40,16 +58,44 @@ async fn config(operation: Operation, local: Local) {
         let pairs = texts.chunks_exact(2).filter(|pair| names.contains(&pair[0].as_str()));
         local::merge_config(&mut settings, pairs.map(|pair| (pair[0].clone(), pair[1].clone())).collect());
     }
-    let (worker, routes) = (operation.worker.clone(), operation.routes());
-    let mut reply = Vec::new();
-    match local {
-        Local::ConfigGet => {
-            let version = operation.session.client.borrow().version;
-            local::config_get(&worker, &routes, &operation.call(), &settings, version, &mut reply);
+    settings
+}
+
+/// Runs CONFIG RESETSTAT: at the node, and where the operator lets clients change the servers, at all primaries.
+async fn reset_statistics(operation: Operation) {
+    let routes = operation.routes();
+    if routes.rules.debug_commands {
+        let mut request = Vec::new();
+        write::request(&mut request, &[b"CONFIG", b"RESETSTAT"]);
+        let broadcast = Broadcast { request: &request, db: 0, slots: StepSlots::None, is_write: true };
+        if let Err(text) = broadcast.send(&operation, &mut None).await {
+            return operation.refuse(&text);
         }
-        _ => local::config_set(&worker, &routes, &operation.call(), &settings, &mut reply),
     }
-    operation.finish(&reply);
+    operation.worker.shared.usage.reset(routes.id);
+    operation.finish(b"+OK\r\n");
+}
+
+/// Runs CONFIG SET of settings of the servers, at all primaries or at none.
+async fn set_config(operation: Operation) {
+    match config_was_set(&operation).await {
+        Ok(()) => operation.finish(b"+OK\r\n"),
+        Err(text) => operation.refuse(&text),
+    }
+}
+
+async fn config_was_set(operation: &Operation) -> Result<(), String> {
+    let present = settings_of_servers(operation).await;
+    let words = local::config_set_at_servers(&operation.worker, &operation.routes(), &operation.call(), &present)?;
+    // Nothing is to be changed.
+    if words.len() == 2 {
+        return Ok(());
+    }
+    let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+    let mut request = Vec::new();
+    write::request(&mut request, &words);
+    let broadcast = Broadcast { request: &request, db: 0, slots: StepSlots::None, is_write: true };
+    broadcast.send(operation, &mut None).await.map(|_| ())
 }
 
 /// Asks a server about commands, and leaves out those that the product does not offer.

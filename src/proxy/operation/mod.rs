@@ -2,6 +2,7 @@
 //! The session handles no other request before its operation is answered. Knows nothing of what the steps mean.
 
 mod all_groups;
+mod debug;
 mod forward;
 mod functions;
 mod info;

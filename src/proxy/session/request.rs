@@ -9,7 +9,7 @@ use crate::{
     model::{reads::ReadFrom, route::ProductRoutes},
     proxy::{
         backend::{Backend, InFlight, Requester, Unavailable},
-        blocking::{run_blocking, wait_for_replicas},
+        blocking::{delay_client, run_blocking, wait_for_replicas},
         check::ServeCheck,
         client::{Access, ReplyMode},
         counters::count,
@@ -194,7 +194,11 @@ impl Session {
                     return Handled::Waiting;
                 }
                 self.count_request(worker, mode);
-                Operation::start(worker, self, call, muted, |operation| run_local(operation, local));
+                if local::is_sleep(local, call) {
+                    Operation::start(worker, self, call, muted, delay_client);
+                } else {
+                    Operation::start(worker, self, call, muted, |operation| run_local(operation, local));
+                }
             }
             Dispatch::Local(local) => {
                 self.count_request(worker, mode);

@@ -47,6 +47,7 @@ impl Encode for SetProduct {
             errors_detailed: self.rules.errors_detailed,
             blocked_errors: self.rules.blocked_errors,
             server_commands: self.rules.server_commands,
+            debug_commands: self.rules.debug_commands,
             redis_version: self.rules.redis_version.map(ToldVersion::number),
             idle_ms: self.rules.idle_ms,
         }
@@ -71,6 +72,7 @@ impl Encode for SetProduct {
                 errors_detailed: message.errors_detailed,
                 blocked_errors: message.blocked_errors,
                 server_commands: message.server_commands,
+                debug_commands: message.debug_commands,
                 redis_version: message.redis_version.map(told_version_from).transpose()?,
                 idle_ms: message.idle_ms,
             },

@@ -23,21 +23,21 @@ const UNCONFIRMED: &str = "NOREPLICAS executed";
 
 /// What is sent to all groups.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Broadcast<'a> {
-    pub(super) request: &'a [u8],
-    pub(super) db: u32,
+pub(in crate::proxy::operation) struct Broadcast<'a> {
+    pub(in crate::proxy::operation) request: &'a [u8],
+    pub(in crate::proxy::operation) db: u32,
     /// Which holds wait for it. Not [`StepSlots::One`].
-    pub(super) slots: StepSlots,
-    pub(super) is_write: bool,
+    pub(in crate::proxy::operation) slots: StepSlots,
+    pub(in crate::proxy::operation) is_write: bool,
 }
 
 /// The replies of all groups.
 #[derive(Debug)]
-pub(super) struct Replies {
+pub(in crate::proxy::operation) struct Replies {
     /// The routes by which the request was sent.
-    pub(super) routes: Arc<ProductRoutes>,
+    pub(in crate::proxy::operation) routes: Arc<ProductRoutes>,
     /// In the order of the groups, without errors.
-    pub(super) list: Vec<Vec<u8>>,
+    pub(in crate::proxy::operation) list: Vec<Vec<u8>>,
 }
 
 impl Broadcast<'_> {
@@ -45,7 +45,11 @@ impl Broadcast<'_> {
     ///
     /// # Errors
     /// Returns the error for the client if a group has not carried it out.
-    pub(super) async fn send(&self, operation: &Operation, deadline: &mut Option<Instant>) -> Result<Replies, String> {
+    pub(in crate::proxy::operation) async fn send(
+        &self,
+        operation: &Operation,
+        deadline: &mut Option<Instant>,
+    ) -> Result<Replies, String> {
         let (routes, pending) = loop {
             if self.slots == StepSlots::All {
                 operation.wait_for_holds(deadline).await?;
@@ -165,7 +169,7 @@ impl Operation {
     }
 
     /// The database of the client.
-    pub(super) fn db(&self) -> u32 {
+    pub(in crate::proxy::operation) fn db(&self) -> u32 {
         self.session.client.borrow().db
     }
 }

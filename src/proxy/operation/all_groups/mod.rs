@@ -12,6 +12,7 @@ mod size;
 mod slots;
 mod walk;
 
+pub(super) use broadcast::Broadcast;
 pub(super) use size::count_keys;
 
 use super::Operation;

@@ -307,6 +307,10 @@ fn a_pause_of_writes_keeps_back_writes_only() {
         .expect("*1\r\n$-1\r\n")
         .call("SET k")
         .expect("-ERR wrong number of arguments for 'set' command\r\n");
+    // A script that says that it changes nothing, in a transaction, too.
+    let script_that_reads = "*3\r\n$4\r\nEVAL\r\n$35\r\n#!lua flags=no-writes\nreturn(12345)\r\n$1\r\n0\r\n";
+    reader.send(script_that_reads).expect(":12345\r\n").call("MULTI").expect("+OK\r\n");
+    reader.send(script_that_reads).expect("+QUEUED\r\n").call("EXEC").expect("*1\r\n:12345\r\n");
     other.call("SET {other} 1").expect("+OK\r\n");
     assert!(waits(writer, &mut other) && waits(transaction, &mut other) && waits(script, &mut other));
     let writer_id = number(reader, "CLIENT ID");

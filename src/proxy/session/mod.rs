@@ -27,6 +27,7 @@ use std::{
 use tokio::net::tcp::OwnedWriteHalf;
 
 use memory::SessionMemory;
+pub(super) use observed::is_script_without_writes;
 use pre_login::PreLogin;
 pub(super) use request::{CutOff, Handled, PARKED_TOO_LONG, PARKED_TOO_MUCH, SendTo};
 use script::ScriptCallCopy;

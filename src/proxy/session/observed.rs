@@ -48,7 +48,7 @@ impl Session {
         let Some(paused) = self.product.pause.kind() else { return false };
         let (access, in_transaction_writes) = {
             let client = self.client.borrow();
-            (client.access(), client.transaction.as_ref().is_some_and(|transaction| transaction.is_write()))
+            (client.access(), client.transaction.as_ref().is_some_and(|transaction| transaction.waits_for_pause()))
         };
         let (is_offered, may_write) = match resolve(call) {
             Ok(spec) => (is_offered(spec, access), may_write(spec, in_transaction_writes)),
@@ -89,7 +89,7 @@ fn may_write(spec: &Spec, transaction: bool) -> bool {
 }
 
 /// Whether it is an EVAL whose script says that it changes nothing. (An EVALSHA does not say what its script says, and waits.)
-fn is_script_without_writes(call: &CallContext<'_>) -> bool {
+pub(in crate::proxy) fn is_script_without_writes(call: &CallContext<'_>) -> bool {
     if call.len() < 2 || !call.get(0).eq_ignore_ascii_case(b"eval") {
         return false;
     }

@@ -36,6 +36,8 @@ pub(super) struct Transaction {
     slot: Option<SlotId>,
     /// Whether a command may change data.
     is_write: bool,
+    /// The same, without the scripts that say that they change nothing.
+    waits_for_pause: bool,
     /// The database that it selects last, if another one than the session's is selected.
     db: Option<u32>,
     /// The calls of scripts by their digest, as ranges of `requests`.
@@ -69,6 +71,7 @@ impl Transaction {
             local: Vec::new(),
             slot: None,
             is_write: false,
+            waits_for_pause: false,
             db: None,
             script_calls: Vec::new(),
             runs_script: false,
@@ -93,9 +96,9 @@ impl Transaction {
         self.requests.len() + self.local.iter().map(|call| call.request.len()).sum::<usize>()
     }
 
-    /// Whether a command may change data.
-    pub(super) fn is_write(&self) -> bool {
-        self.is_write
+    /// Whether its EXEC waits while writes are paused.
+    pub(super) fn waits_for_pause(&self) -> bool {
+        self.waits_for_pause
     }
 
     /// Bytes of memory.

@@ -17,7 +17,7 @@ use crate::{
         dispatch::{CallContext, LOCAL_ARGS_MAX, RefusalReason},
         learnt::server_commands,
         local,
-        session::{Handled, Session},
+        session::{Handled, Session, is_script_without_writes},
         worker::Worker,
     },
     resp::{number, write},
@@ -344,6 +344,7 @@ impl Transaction {
                 }
                 self.slot = self.slot.or(slot);
                 self.is_write |= spec.is_write();
+                self.waits_for_pause |= spec.needs_primary() && !is_script_without_writes(call);
                 self.runs_script |= spec.runs_script();
                 self.sent += 1;
                 let from = self.requests.len();

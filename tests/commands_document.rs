@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
-use pontoon::commands::{self, Flags, Handling, Spec};
+use pontoon::commands::{self, Flags, Handling, OfferedCommands, Spec};
 
 /// The heading of the list, which is the last section of the document.
 const HEADING: &str = "## All commands\n";
@@ -72,4 +72,35 @@ fn the_document_lists_all_commands() {
         "docs/commands.md differs from the command table, in line {differs:?} of the list: run this test with \
          PONTOON_GOLDEN_WRITE=1"
     );
+}
+
+/// The names in the first cells of the table of what scripts cannot run, those after "other than" left out.
+fn denied_to_scripts(document: &str) -> Vec<String> {
+    let (_, table) = document.split_once("| what a script cannot run | instead |\n|---|---|\n").unwrap();
+    let cells = table.lines().take_while(|line| line.starts_with('|')).map(|line| line.split('|').nth(1).unwrap());
+    let names = |cell: &str| {
+        let parts: Vec<String> = cell.split('`').map(str::to_owned).collect();
+        let named = |pair: &[String]| (!pair[0].ends_with("other than ")).then(|| pair[1].to_ascii_lowercase());
+        parts.chunks_exact(2).filter_map(named).collect::<Vec<_>>()
+    };
+    cells.flat_map(names).collect()
+}
+
+/// Regression: MOVE was in the table when clients, and so scripts, could send it already.
+#[test]
+fn the_document_names_only_what_scripts_cannot_run() {
+    // What is outside of the data user's rights, or what no script may run at any server.
+    const IN_NO_SCRIPT: [&str; 1] = ["script|load"];
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/commands.md");
+    let denied = denied_to_scripts(&std::fs::read_to_string(path).unwrap());
+    assert!(denied.len() > 15 && denied.iter().any(|name| name == "migrate"), "{denied:?}");
+    let all = commands::all().flat_map(|spec| [spec].into_iter().chain(spec.subcommands));
+    let offered = OfferedCommands::new(all.map(|spec| spec.name.to_owned()));
+    let exceptions = ["memory|usage", "command|docs"];
+    let runs: Vec<_> = commands::allow_list(&offered)
+        .into_iter()
+        .filter(|name| !name.ends_with("|help") && !IN_NO_SCRIPT.contains(name) && !exceptions.contains(name))
+        .filter(|name| denied.iter().any(|denied| name.split('|').next() == Some(denied)))
+        .collect();
+    assert_eq!(runs, Vec::<&str>::new(), "scripts can run these");
 }

@@ -58,6 +58,7 @@ fn without_a_quorum_the_survivor_says_so_whether_it_led_or_followed() {
         let to_clear = warning["to_clear"].as_str().unwrap();
         assert!(missing.iter().all(|part| to_clear.contains(part)) && to_clear.contains("recover"), "{warning:#}");
         assert!(!cli.ok(&["status"]).out.contains(&format!("leader       node {survivor} in term")), "it leads nobody");
+        assert!(!cli.ok(&["node", "ls"]).out.contains("leader"), "it leads nobody");
 
         // What it says clears it.
         for id in (1..=3).filter(|id| *id != survivor) {
@@ -222,6 +223,14 @@ fn what_would_break_or_hide_is_refused_and_advice_loses_nothing() {
     cli.ok(&set("databases=3"));
     assert_eq!(direct.call(&["DEL", "k"]).unwrap(), Reply::Integer(1));
     cli.ok(&set("databases=1"));
+    // Regression: more than the servers have was accepted; in those, every request failed as if its server were down.
+    cli.refused(&set("databases=17"), &["has 16 databases", "every request in database 16", "redis.conf", "--force"]);
+    cli.ok(&[&set("databases=17")[..], &["--force"]].concat());
+    cli.ok(&set("databases=16"));
+
+    // Regression: a plan that was only shown said in JSON that it was done.
+    let planned = cli.json(&["rebalance", "--weights", "g1=1,g2=3"]);
+    assert!(planned["dry_run"] == true && planned["moves"][0]["to"] == 2, "{planned:#}");
 
     cli.refused(&["group", "remove", "1"], &["still owns", "pontoon group drain 1"]);
     cli.refused(&["group", "remove-server", "1", &primary], &["pontoon group promote 1 HOST:PORT"]);

@@ -76,6 +76,16 @@ macro_rules! forwardable {
 }
 pub(super) use forwardable;
 
+/// How the text of an unknown outcome begins; what is in parts of it, it says once.
+const OUTCOME_UNKNOWN: &str = "outcome unknown: ";
+
+/// Why the outcome of a change is unknown, and the id under which logs have it, and a program may repeat it. `last`: what the
+/// newest attempt says.
+fn outcome_unknown(why: &str, last: &str, id: Uuid) -> String {
+    let now = if last == why { String::new() } else { format!("; now: {last}") };
+    format!("{OUTCOME_UNKNOWN}{} (change id {id})", format!("{why}{now}").replace(OUTCOME_UNKNOWN, ""))
+}
+
 impl Api {
     /// Executes a changing call: here if this node leads, else at the leader; repeats it while the leader changes.
     ///
@@ -154,9 +164,7 @@ impl Api {
             if Instant::now() >= call.deadline {
                 let id = call.id;
                 return Err(match unknown {
-                    Some(why) => CallFailure::Unknown(format!(
-                        "outcome unknown ({why}; now: {last}); repeat it under the same change id ({id}) to learn the outcome"
-                    )),
+                    Some(why) => CallFailure::Unknown(outcome_unknown(&why, &last, id)),
                     None => CallFailure::NotLeader(format!("not executed: {last}")),
                 }
                 .into());

@@ -38,13 +38,7 @@ impl Api {
     ) -> Option<String> {
         let fewer = databases.filter(|databases| *databases < product.databases)?;
         for group in serving(product) {
-            let admission = ServerAdmission {
-                state,
-                product,
-                credentials: group.credentials.as_ref(),
-                cluster: self.control.log.cluster_id(),
-                deadline,
-            };
+            let admission = self.asking(state, product, group, deadline);
             let addr = &group.servers.first()?.addr;
             let hidden = match admission.keyspace(addr).await {
                 Ok(keys) => keys.into_iter().find(|(db, _)| *db >= fewer),
@@ -65,6 +59,47 @@ impl Api {
             }
         }
         None
+    }
+
+    /// Why an operator must force this number of databases, as text; `None`: all servers have them. Those of groups without
+    /// slots and replicas count, too, since slots come to them, and they become primaries.
+    pub(super) async fn exceeds_servers(
+        &self,
+        state: &ClusterState,
+        product: &Product,
+        databases: Option<u32>,
+        deadline: Instant,
+    ) -> Option<String> {
+        let more = databases.filter(|databases| *databases > product.databases)?;
+        for group in product.groups.values() {
+            for server in &group.servers {
+                let (addr, id) = (&server.addr, group.id);
+                let why = match self.asking(state, product, group, deadline).databases(addr).await {
+                    Ok(Some(has)) if has < more => format!(
+                        "{addr} (group {id}) has {has} databases: every request in database {has} and higher ones of product '{}' \
+                         would fail there; set 'databases {more}' in its redis.conf and restart it first",
+                        product.name
+                    ),
+                    Ok(_) => continue,
+                    Err(error) => format!(
+                        "it is not known whether {addr} (group {id}) has {more} databases: {error}; try again when it answers"
+                    ),
+                };
+                return Some(format!("{why}, or --force"));
+            }
+        }
+        None
+    }
+
+    fn asking<'a>(
+        &self,
+        state: &'a ClusterState,
+        product: &'a Product,
+        group: &'a Group,
+        deadline: Instant,
+    ) -> ServerAdmission<'a> {
+        let (credentials, cluster) = (group.credentials.as_ref(), self.control.log.cluster_id());
+        ServerAdmission { state, product, credentials, cluster, deadline }
     }
 }
 

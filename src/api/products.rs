@@ -132,10 +132,13 @@ impl MutationHandler for SetProductRequest {
                     .into(),
             ));
         }
-        if !self.force
-            && let Some(why) = api.hides_keys(&state, product, settings.databases, call.admission_deadline()).await
-        {
-            return Err(CallFailure::Refused(why));
+        if !self.force {
+            let (databases, deadline) = (settings.databases, call.admission_deadline());
+            let hidden = api.hides_keys(&state, product, databases, deadline).await;
+            let missing = api.exceeds_servers(&state, product, databases, deadline).await;
+            if let Some(why) = hidden.or(missing) {
+                return Err(CallFailure::Refused(why));
+            }
         }
         let summary = settings.summary(product);
         let ProductSettings { port, databases, auth, auto_rebalance, min_acks, min_acks_ms, reads, clients_max, rules } =

@@ -148,7 +148,7 @@ async fn check_empty(product: &Product, owned: &BTreeMap<GroupId, BTreeSet<SlotI
             ScanResult::Found { key, slot, db } => {
                 return Err(CallFailure::Refused(format!(
                     "slot {slot} is not empty: group {owner} ({}) has key '{}' in database {db}; slots with keys are not \
-                     assigned, because the keys would stay at the old owner: move the slots with their keys (pontoon migrate \
+                     assigned or released, because the keys would stay at the old owner: move the slots with their keys (pontoon migrate \
                      start {slot} --to GID), or abandon the keys (--abandon-data)",
                     primary.addr,
                     show_key(&key)
@@ -158,7 +158,7 @@ async fn check_empty(product: &Product, owned: &BTreeMap<GroupId, BTreeSet<SlotI
             ScanResult::Unfinished { .. } if product.mode == Mode::Cache => {}
             ScanResult::Unfinished { why } => {
                 return Err(CallFailure::Refused(format!(
-                    "it is not certain that group {owner} has no keys of these slots: {why}"
+                    "it is not certain that group {owner} has no keys of these slots: {why}; or abandon what it may have (--abandon-data)"
                 )));
             }
         }

@@ -252,7 +252,7 @@ async fn remote(command: Command, common: Common) -> Result<(), CliError> {
         Command::Slot(command) => slot::run(command, &remote).await,
         Command::Migrate(command) => migrate::run(command, &remote).await,
         Command::Client(command) => clients::run(command, &remote).await,
-        Command::Rebalance(args) => rebalance::run(args, &remote).await,
+        Command::Rebalance(args) => rebalance::run(args, remote).await,
         Command::Events(args) => events::run(args, &remote).await,
         Command::Cluster(command) => cluster::run(command, &remote).await,
         Command::Serve(_)

@@ -5,7 +5,7 @@ use clap::{Subcommand, ValueEnum};
 use super::{
     Remote, change,
     error::{CliError, ErrorCode},
-    output, product, product_show, setting,
+    output, product, product_show, setting, status,
 };
 use crate::wire::pb::admin::{
     ListNodesRequest, Node, NodeRole, Product, RemoveNodeRequest, SetNodeLogReply, SetNodeLogRequest,
@@ -137,9 +137,14 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
     if remote.json() {
         return output::print_json(&nodes);
     }
-    let leader = remote.read(|mut c| async move { c.status(StatusRequest {}).await }).await?.leader;
-    output::print_text(&to_table(&nodes, leader));
+    output::print_text(&to_table(&nodes, leader(remote).await?));
     Ok(())
+}
+
+/// A node that only led last has no majority, and is not shown as the leader.
+async fn leader(remote: &Remote) -> Result<Option<u64>, CliError> {
+    let status = remote.read(|mut c| async move { c.status(StatusRequest {}).await }).await?;
+    Ok(status::leading(&status))
 }
 
 async fn show(remote: &Remote, id: u64) -> Result<(), CliError> {
@@ -151,8 +156,8 @@ async fn show(remote: &Remote, id: u64) -> Result<(), CliError> {
     if remote.json() {
         return output::print_json(&found);
     }
-    let leader = remote.read(|mut c| async move { c.status(StatusRequest {}).await }).await?.leader;
-    output::print_text(&to_text(&found, leader, &product::fetch(remote).await?));
+    let (leader, products) = (leader(remote).await?, product::fetch(remote).await?);
+    output::print_text(&to_text(&found, leader, &products));
     Ok(())
 }
 

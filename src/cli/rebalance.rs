@@ -39,7 +39,10 @@ pub enum ByArg {
     Ops,
 }
 
-pub(super) async fn run(args: RebalanceArgs, remote: &Remote) -> Result<(), CliError> {
+pub(super) async fn run(args: RebalanceArgs, mut remote: Remote) -> Result<(), CliError> {
+    // Programs and people are told that nothing was done, as with any other dry run.
+    remote.common.dry_run |= !args.apply;
+    let remote = &remote;
     let by = match args.by {
         ByArg::Slots => RebalanceBy::Slots,
         ByArg::Keys => RebalanceBy::Keys,

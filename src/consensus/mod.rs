@@ -122,7 +122,7 @@ pub enum ProposeError {
         limit: usize,
     },
     /// The change may have been appended; leadership or the deadline ended before it was committed.
-    #[error("outcome unknown: {0}; repeat it under the same change id")]
+    #[error("outcome unknown: {0}")]
     Unknown(String),
     /// The log has stopped (full disk, damage, shutdown). Not executed.
     #[error("the log of this node has stopped: {0}; not executed")]

@@ -116,7 +116,10 @@ impl ImpairedPrimary<'_> {
             }
             Impairment::Loading => "wait until it has loaded",
             Impairment::RefusesWrites => "give its disk space, and look into its log for the error",
-            Impairment::RefusesLogin => "give it the password (and user) that its group has in Pontoon",
+            Impairment::RefusesLogin => {
+                "give it the password (and user) that its group has in Pontoon, or tell Pontoon the one of the servers (pontoon \
+                 group set GID --password-file FILE)"
+            }
         }
     }
 }

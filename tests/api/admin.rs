@@ -505,6 +505,8 @@ async fn calls_are_repeated_while_the_leader_changes() {
     request.options = Some(ChangeOptions { change_id: vec![0xab; 16].into(), timeout_ms: 300, ..Default::default() });
     let unknown = world.client(1).create_product(request).await.unwrap_err();
     assert!(unknown.code() == Code::Unknown && unknown.message().contains(&"ab".repeat(16)), "{unknown:?}");
+    // Regression: it was said four times, with an advice that the command line does not offer.
+    assert_eq!(unknown.message().matches("outcome unknown").count(), 1, "{unknown:?}");
 }
 
 #[tokio::test]

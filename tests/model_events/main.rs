@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use pontoon::model::{
     apply::apply,
     author::{Author, Requester},
-    change::{BeginRemove, Bootstrap, Change, NodeNote, NoteNode, SetCluster},
+    change::{BeginRemove, Bootstrap, Change, FlushScripts, LoadScript, NodeNote, NoteNode, SetCluster},
     event::{Event, EventClass, EventKind},
-    ids::{Epoch, NodeId, Term, Uuid},
+    ids::{Epoch, NodeId, ProductId, Term, Uuid},
     limits::{ACTOR_LEN_MAX, ADDRESS_LEN_MAX, EVENTS_MAX},
     outcome::Outcome,
     state::{ClusterState, Entry, Position},
@@ -192,6 +192,16 @@ fn each_class_has_its_own_bound() {
     }
     assert_eq!((of(&world, EventClass::Automatic), of(&world, EventClass::Asked)), (EVENTS_MAX, EVENTS_MAX));
     assert!(world.state.events.iter().is_sorted_by_key(|event| event.index));
+    // A client that wants to hide what was done before.
+    let product = ProductId(1);
+    for n in 0..EVENTS_MAX / 2 + 50 {
+        let body = format!("return {n}").into();
+        world.applies(Change::LoadScript(LoadScript { product, body }), operator()).unwrap();
+        world.applies(Change::FlushScripts(FlushScripts { product }), operator()).unwrap();
+    }
+    for class in [EventClass::Automatic, EventClass::Asked, EventClass::Client] {
+        assert_eq!(of(&world, class), EVENTS_MAX, "{class:?}");
+    }
 }
 
 #[test]

@@ -260,6 +260,8 @@ fn no_node(unreached: &Unreached) -> CliError {
 /// Whether the call was executed, according to its status. proto/admin.proto has the rules, at `ChangeReply`.
 fn judge(status: &Status) -> CallError {
     let why = if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() };
+    // The command says it, with the time that it has waited.
+    let why = why.strip_prefix("outcome unknown: ").map_or(why.clone(), str::to_owned);
     match status.metadata().get(OUTCOME).map(|outcome| outcome.as_bytes()) {
         Some(b"made") => return CallError::Made(why),
         Some(b"none") if status.code() == Code::Unavailable => return CallError::NotExecuted(why),

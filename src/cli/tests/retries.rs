@@ -131,6 +131,15 @@ async fn an_unanswered_call_makes_the_outcome_unknown() {
 }
 
 #[tokio::test]
+async fn an_unknown_outcome_is_said_once() {
+    let lost = FakeAnswer::Status(Code::Unknown, "outcome unknown: no majority had it (change id ab)", None);
+    let node = Fake::start(&[lost]).await;
+    let text = unknown(typed(&node.address, "node remove 7 --timeout 300ms").await);
+    assert!(text.contains("300ms: no majority had it (change id ab)"), "{text}");
+    assert_eq!(text.matches("outcome unknown").count(), 1, "{text}");
+}
+
+#[tokio::test]
 async fn a_dry_run_is_never_unknown() {
     let node = Fake::start(&[LOST]).await;
     failed(typed(&node.address, "node remove 7 --dry-run --timeout 300ms").await);

@@ -63,7 +63,7 @@ impl ServerAdmission<'_> {
         match saved.await {
             Ok(true) => None,
             Ok(false) => Some(format!(
-                "{addr} cannot save its users; change its password in its configuration, too, before it is restarted"
+                "{addr} cannot save its users or its masterauth; change its password in its configuration, too, before it is restarted"
             )),
             Err(error) => Some(format!("it is not known whether {addr} has saved the password: {error}")),
         }

@@ -186,6 +186,14 @@ impl ServerAdmission<'_> {
         Ok(self.connect(addr).await?.info("keyspace", self.by()).await?.keyspace())
     }
 
+    /// How many databases the server has; `None`: it does not say.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn databases(&self, addr: &HostPort) -> Result<Option<u32>, RedisError> {
+        databases(&mut self.connect(addr).await?, self.by()).await
+    }
+
     async fn run_id_of(&self, addr: &HostPort) -> Result<String, String> {
         let ask = async { self.connect(addr).await?.info("server", self.by()).await };
         let info = ask.await.map_err(|error| error.to_string())?;
@@ -220,7 +228,7 @@ impl ServerAdmission<'_> {
             ));
         }
         let wanted = self.product.databases;
-        let has = client.config("databases", by).await.map_err(text)?.and_then(|n| n.parse::<u32>().ok());
+        let has = databases(&mut client, by).await.map_err(text)?;
         if let Some(has) = has.filter(|has| *has < wanted) {
             return Err(format!(
                 "{addr} has {has} databases and product '{}' has {wanted}; set 'databases {wanted}' in its redis.conf \
@@ -309,6 +317,10 @@ fn rights_missing(addr: &HostPort, missing: &[&'static str], password: bool) -> 
 
 fn sentinel(addr: &HostPort) -> String {
     format!("{addr} is a Redis Sentinel, which holds no data; name the address of a redis-server")
+}
+
+async fn databases(client: &mut Client, by: Instant) -> Result<Option<u32>, RedisError> {
+    Ok(client.config("databases", by).await?.and_then(|n| n.parse().ok()))
 }
 
 /// Checks version, kind and identity.

@@ -11,27 +11,26 @@ use super::{QUOTED_MAX, info::clients_max};
 use crate::{
     commands::Args,
     model::route::ProductRoutes,
-    proxy::{dispatch::CallContext, worker::Worker},
-    resp::{
-        limits::BULK_MAX,
-        write::{self, Version},
-    },
+    proxy::{dispatch::CallContext, own_settings::OwnSetting, session::Session, worker::Worker},
+    resp::{limits::BULK_MAX, write},
 };
 
 /// Settings that a node answers by itself.
-const OF_NODE: [&str; 8] = [
+const OF_NODE: [&str; 10] = [
     "bind-source-addr",
     "cluster-enabled",
     "databases",
     "maxclients",
     "notify-keyspace-events",
     "proto-max-bulk-len",
+    "slowlog-log-slower-than",
+    "slowlog-max-len",
     "tcp-keepalive",
     "timeout",
 ];
 
 /// Settings of the servers that clients may see: none of them is a secret or says where a server is.
-const OF_SERVERS: [&str; 58] = [
+const OF_SERVERS: [&str; 56] = [
     "active-expire-effort",
     "activedefrag",
     "activerehashing",
@@ -82,8 +81,6 @@ const OF_SERVERS: [&str; 58] = [
     "set-max-intset-entries",
     "set-max-listpack-entries",
     "set-max-listpack-value",
-    "slowlog-log-slower-than",
-    "slowlog-max-len",
     "stop-writes-on-bgsave-error",
     "stream-node-max-bytes",
     "stream-node-max-entries",
@@ -134,23 +131,33 @@ pub(in crate::proxy) fn merge(settings: &mut Settings, of_server: Settings) {
     }
 }
 
-fn of_node(worker: &Worker, routes: &ProductRoutes, name: &str) -> String {
+fn of_node(worker: &Worker, session: &Session, routes: &ProductRoutes, name: &str) -> String {
+    if let Some(setting) = OwnSetting::named(name) {
+        let slow_request = worker.config.limits.slow_request;
+        return session.product.own_settings.shown(setting, slow_request, routes.rules.idle_ms).to_string();
+    }
     match name {
         "cluster-enabled" => "no".to_owned(),
         "databases" => routes.databases.to_string(),
         "maxclients" => clients_max(worker, routes).to_string(),
         "proto-max-bulk-len" => BULK_MAX.to_string(),
         "tcp-keepalive" => "300".to_owned(),
-        "timeout" => (routes.rules.idle_ms / 1000).to_string(),
         // Publish and subscribe is not offered; a node binds to no address of its own.
         _ => String::new(),
     }
 }
 
 /// The settings for which a call asks, by name.
-fn asked(worker: &Worker, routes: &ProductRoutes, call: &CallContext<'_>, servers: &Settings) -> Settings {
+fn asked(
+    worker: &Worker,
+    session: &Session,
+    routes: &ProductRoutes,
+    call: &CallContext<'_>,
+    servers: &Settings,
+) -> Settings {
     let of_node = OF_NODE.into_iter().filter(|name| is_asked(call, name));
-    let mut settings: Settings = of_node.map(|name| (name.to_owned(), self::of_node(worker, routes, name))).collect();
+    let value = |name: &str| self::of_node(worker, session, routes, name);
+    let mut settings: Settings = of_node.map(|name| (name.to_owned(), value(name))).collect();
     let of_servers = servers.iter().filter(|(name, _)| is_asked(call, name));
     settings.extend(of_servers.map(|(name, value)| (name.clone(), value.clone())));
     settings
@@ -159,13 +166,14 @@ fn asked(worker: &Worker, routes: &ProductRoutes, call: &CallContext<'_>, server
 /// Writes the reply to CONFIG GET. `servers`: the settings of the servers.
 pub(in crate::proxy) fn get(
     worker: &Worker,
+    session: &Session,
     routes: &ProductRoutes,
     call: &CallContext<'_>,
     servers: &Settings,
-    version: Version,
     out: &mut Vec<u8>,
 ) {
-    let found = asked(worker, routes, call, servers);
+    let version = session.client.borrow().version;
+    let found = asked(worker, session, routes, call, servers);
     write::map(out, found.len(), version);
     for (name, value) in found {
         write::bulk(out, name.as_bytes());
@@ -173,37 +181,51 @@ pub(in crate::proxy) fn get(
     }
 }
 
-/// Writes the reply to CONFIG SET: OK if everything is as the call wants it already.
-pub(in crate::proxy) fn set(
+/// What CONFIG SET changes: nothing where everything is as the call wants it already.
+///
+/// # Errors
+/// Returns the text for the client if it wants something that clients may not change.
+pub(in crate::proxy) fn changes(
     worker: &Worker,
+    session: &Session,
     routes: &ProductRoutes,
     call: &CallContext<'_>,
     servers: &Settings,
-    out: &mut Vec<u8>,
-) {
+) -> Result<Vec<(OwnSetting, i64)>, String> {
     if !call.args.len().is_multiple_of(2) {
-        return write::error(out, "ERR syntax error");
+        return Err("ERR syntax error".into());
     }
-    let present = asked(worker, routes, call, servers);
+    let present = asked(worker, session, routes, call, servers);
     let is_known = |name: &str| OF_NODE.contains(&name) || OF_SERVERS.contains(&name);
     let names = || (2..call.args.len()).step_by(2).map(|i| String::from_utf8_lossy(call.get(i)));
     // Redis checks all names first.
     if let Some(name) = names().find(|name| !is_known(&name.to_ascii_lowercase())) {
-        let text = format!("ERR Unknown option or number of arguments for CONFIG SET - '{}'", quoted(&name));
-        return write::error(out, &text);
+        return Err(format!("ERR Unknown option or number of arguments for CONFIG SET - '{}'", quoted(&name)));
     }
+    let mut changes = Vec::new();
     for (name, i) in names().map(|name| name.to_ascii_lowercase()).zip((3..call.args.len()).step_by(2)) {
-        let text = match present.get(&name) {
+        if let Some(setting) = OwnSetting::named(&name) {
+            changes.push((setting, setting.parse(call.get(i), routes.rules.idle_ms)?));
+            continue;
+        }
+        return Err(match present.get(&name) {
             Some(value) if is_same(value, call.get(i)) => continue,
             None => format!("ERR CONFIG SET '{name}': its server does not answer, not executed"),
             Some(value) => format!(
                 "ERR CONFIG SET '{name}': clients do not change the servers of this proxy, not executed. It is '{value}'; \
                  the operator sets it at the servers, or by pontoon product set"
             ),
-        };
-        return write::error(out, &text);
+        });
     }
-    write::simple(out, "OK");
+    Ok(changes)
+}
+
+/// Whether CONFIG SET names a setting that it can change, which all workers must do.
+pub(super) fn may_change(call: &CallContext<'_>) -> bool {
+    (2..call.args.len()).step_by(2).any(|i| {
+        let name = String::from_utf8_lossy(call.get(i)).to_ascii_lowercase();
+        OwnSetting::named(&name).is_some()
+    })
 }
 
 /// At most as much of a client's own text as errors repeat.

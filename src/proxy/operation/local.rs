@@ -35,21 +35,32 @@ async fn config(operation: Operation, local: Local) {
     let mut request = Vec::new();
     write::request(&mut request, &args);
     let mut settings = Settings::new();
-    for (_, reply) in operation.ask_primaries_until(&request, Instant::now() + ANSWER_MAX).await {
+    let replies = match names.is_empty() {
+        true => Vec::new(),
+        false => operation.ask_primaries_until(&request, Instant::now() + ANSWER_MAX).await,
+    };
+    for (_, reply) in replies {
         let texts = reply.as_deref().and_then(texts).unwrap_or_default();
         let pairs = texts.chunks_exact(2).filter(|pair| names.contains(&pair[0].as_str()));
         local::merge_config(&mut settings, pairs.map(|pair| (pair[0].clone(), pair[1].clone())).collect());
     }
     let (worker, routes) = (operation.worker.clone(), operation.routes());
-    let mut reply = Vec::new();
-    match local {
-        Local::ConfigGet => {
-            let version = operation.session.client.borrow().version;
-            local::config_get(&worker, &routes, &operation.call(), &settings, version, &mut reply);
-        }
-        _ => local::config_set(&worker, &routes, &operation.call(), &settings, &mut reply),
+    if local == Local::ConfigGet {
+        let mut reply = Vec::new();
+        local::config_get(&worker, &operation.session, &routes, &operation.call(), &settings, &mut reply);
+        return operation.finish(&reply);
     }
-    operation.finish(&reply);
+    match local::config_changes(&worker, &operation.session, &routes, &operation.call(), &settings) {
+        Err(text) => operation.refuse(&text),
+        Ok(changes) if changes.is_empty() => operation.finish(b"+OK\r\n"),
+        Ok(changes) => {
+            let product = routes.id;
+            match worker.workers.ask_all(move |worker| worker.set_own(product, &changes)).await {
+                Ok(_) => operation.finish(b"+OK\r\n"),
+                Err(unanswered) => operation.refuse(&format!("ERR {unanswered}: it may not have changed the setting")),
+            }
+        }
+    }
 }
 
 /// Asks a server about commands, and leaves out those that the product does not offer.

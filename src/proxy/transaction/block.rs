@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
 };
 
-use super::{LocalCall, Transaction};
+use super::{LocalCall, NodeCall, Transaction, later::Later};
 use crate::{
     commands::Args,
     proxy::{
@@ -32,12 +32,17 @@ pub(in crate::proxy) enum BlockReply {
     Unexpected,
 }
 
+/// The error if the reply of a server to EXEC is none.
+pub(super) const OTHER_REPLY: &[u8] = b"-ERR outcome unknown: a server answered EXEC with another reply\r\n";
+
 /// What a block is for.
 #[derive(Debug)]
 enum Purpose {
     Execute {
         /// The commands that the node answers itself.
-        local: Vec<LocalCall>,
+        local: Rc<Vec<LocalCall>>,
+        /// Where others are asked for replies of those: what asks them.
+        later: Option<Rc<Worker>>,
         len: usize,
         /// The session's database from now on, if it is executed.
         db: Option<u32>,
@@ -61,13 +66,19 @@ pub(in crate::proxy) struct Block {
 
 impl Block {
     /// The block of a transaction.
-    pub(super) fn of(session: &Rc<Session>, ticket: Ticket, transaction: Transaction) -> Self {
+    pub(super) fn of(worker: &Rc<Worker>, session: &Rc<Session>, ticket: Ticket, transaction: Transaction) -> Self {
         let len = transaction.len();
+        let later = transaction.local.iter().any(LocalCall::asks).then(|| worker.clone());
+        if later.is_some() {
+            // What the client sends behind EXEC comes after what the node does for the transaction.
+            session.settle();
+        }
+        let local = Rc::new(transaction.local);
         Self {
             session: session.clone(),
             ticket: Some(ticket),
             due: Cell::new(transaction.sent + 2),
-            purpose: Purpose::Execute { local: transaction.local, len, db: transaction.db },
+            purpose: Purpose::Execute { local, later, len, db: transaction.db },
             first: Cell::new(true),
             error: RefCell::default(),
         }
@@ -130,15 +141,17 @@ impl Block {
                 self.complete(worker, &abort(error.trim_end()), len);
             }
             (Purpose::Execute { local, .. }, _) if local.is_empty() => self.complete(worker, reply, len),
-            (Purpose::Execute { local, len: commands, .. }, _) => {
-                match splice(worker, &self.session, reply, local, *commands) {
-                    Some(reply) => self.complete(worker, &reply, len),
-                    None => self.complete(
-                        worker,
-                        b"-ERR outcome unknown: a server answered EXEC with another reply\r\n",
-                        len,
-                    ),
+            (Purpose::Execute { local, later: Some(own), len: commands, .. }, _) if was_executed(reply) => {
+                if let Some(ticket) = self.ticket {
+                    let (worker, session, local) = (own.clone(), self.session.clone(), local.clone());
+                    let (reply, commands, queued) = (reply.to_vec(), *commands, len);
+                    let later = Later { worker, session, ticket, reply, local, commands, queued };
+                    tokio::task::spawn_local(later.run());
                 }
+            }
+            (Purpose::Execute { local, len: commands, .. }, _) => {
+                let spliced = splice(worker, &self.session, reply, local, *commands);
+                self.complete(worker, spliced.as_deref().unwrap_or(OTHER_REPLY), len);
             }
         }
         // Behind the replies of the node, which may select another database before.
@@ -190,6 +203,11 @@ fn abort(why: &str) -> Vec<u8> {
     reply
 }
 
+/// Whether a reply to EXEC says that the transaction was executed.
+fn was_executed(reply: &[u8]) -> bool {
+    matches!((reply[0], header(reply, 1)), (b'*', Header::Number(0.., _)))
+}
+
 /// The reply to EXEC with those of the commands that the node answers itself. `commands`: of the whole transaction.
 /// `None`: the server's reply is not one to EXEC.
 pub(super) fn splice(
@@ -224,6 +242,11 @@ pub(super) fn splice(
 
 /// Writes the node's own reply to a command of a transaction.
 fn answer(worker: &Worker, session: &Session, call: &LocalCall, out: &mut Vec<u8>) {
+    let asked = call.reply.borrow();
+    if !asked.is_empty() {
+        return out.extend_from_slice(&asked);
+    }
+    let NodeCall::Local(command) = call.command else { return write::error(out, "ERR not executed") };
     let mut scanner = RequestScanner::default();
     // It was scanned when it was queued.
     if scanner.scan(&call.request).is_err() {
@@ -234,5 +257,5 @@ fn answer(worker: &Worker, session: &Session, call: &LocalCall, out: &mut Vec<u8
     debug_assert!(context.len() > 0);
     let routes = session.product.routes.borrow().clone();
     // A transaction neither closes its connection nor delays its reply.
-    let _ = local::answer(worker, session, &routes, call.command, &context, out);
+    let _ = local::answer(worker, session, &routes, command, &context, out);
 }

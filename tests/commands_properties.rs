@@ -176,7 +176,6 @@ fn handling_equals_the_documentation() {
         "ACL SETUSER x",
         "CLUSTERSCAN 0",
         "CONFIG REWRITE",
-        "LATENCY GRAPH x",
         "FAILOVER",
         "BACKUP START",
         "HIMPORT PREPARE f a",

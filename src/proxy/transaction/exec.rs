@@ -3,11 +3,7 @@
 
 use std::rc::Rc;
 
-use super::{
-    Block, LocalCall, Transaction,
-    block::{abort_text, splice},
-    probe::Supported,
-};
+use super::{Block, LocalCall, Transaction, block::abort_text, probe::Supported, splice::splice};
 use crate::{
     model::{
         ids::{Epoch, SlotId},

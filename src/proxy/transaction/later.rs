@@ -3,7 +3,10 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use super::{LocalCall, NodeCall, block::splice};
+use super::{
+    LocalCall, NodeCall,
+    splice::{OTHER_REPLY, splice},
+};
 use crate::{
     proxy::{
         dispatch::CallContext,
@@ -62,7 +65,7 @@ impl Later {
         }
         let reply = splice(&self.worker, &self.session, &self.reply, &self.local, self.commands);
         self.reply.clear();
-        let reply = reply.unwrap_or_else(|| super::block::OTHER_REPLY.to_vec());
+        let reply = reply.unwrap_or_else(|| OTHER_REPLY.to_vec());
         self.session.clone().complete(&self.worker, self.ticket, &reply, self.queued);
         self.worker.flush_replied();
     }

@@ -7,6 +7,7 @@ mod exec;
 mod later;
 mod probe;
 mod queue;
+mod splice;
 mod watch;
 
 pub(super) use block::{Block, BlockReply};

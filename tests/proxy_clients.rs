@@ -465,16 +465,78 @@ fn a_monitor_that_does_not_read_is_closed() {
 }
 
 #[test]
-fn what_concerns_all_workers_is_refused_in_a_transaction() {
+fn what_concerns_all_workers_is_executed_in_a_transaction() {
     let node = Node::start();
     let mut client = node.bed.client();
-    for name in ["CLIENT LIST", "CLIENT KILL ID 1", "SLOWLOG GET", "MONITOR"] {
+    client.call("CONFIG SET slowlog-log-slower-than -1").expect("+OK\r\n");
+    let queue = |client: &mut Client, calls: &[&str]| {
         client.call("MULTI").expect("+OK\r\n");
-        let refused = client.call(name).line();
-        assert!(refused.ends_with("is not executed in a transaction by this proxy. Send it before MULTI"), "{refused}");
-        client.call("EXEC").expect("-EXECABORT Transaction discarded because of previous errors.\r\n");
+        for call in calls {
+            client.call(call).expect("+QUEUED\r\n");
+        }
+    };
+    // Alone, and between commands for a server. What the client sends behind EXEC comes after it.
+    for with_server in [false, true] {
+        let before: &[&str] = if with_server { &["SET k 1"] } else { &[] };
+        let behind: &[&str] = if with_server { &["INCR k"] } else { &[] };
+        let calls = ["SLOWLOG LEN", "CONFIG SET slowlog-max-len 7", "INFO keyspace", "CLIENT LIST", "MONITOR"];
+        queue(&mut client, &[before, &calls, behind].concat());
+        client.call("EXEC").call("CONFIG GET slowlog-max-len");
+        client.expect(if with_server { "*7\r\n+OK\r\n" } else { "*5\r\n" }).expect(":0\r\n+OK\r\n");
+        assert!(client.bulk().starts_with("# Keyspace"));
+        assert!(client.bulk().starts_with("id="));
+        client.expect("-ERR MONITOR isn't allowed for DENY BLOCKING client\r\n");
+        if with_server {
+            client.expect(":2\r\n");
+        }
+        client.expect("*2\r\n$15\r\nslowlog-max-len\r\n$1\r\n7\r\n");
+        client.call("CONFIG SET slowlog-max-len 128").expect("+OK\r\n");
     }
-    client.call("MULTI").expect("+OK\r\n").call("CLIENT ID").expect("+QUEUED\r\n").call("EXEC").expect("*1\r\n");
+    // Nothing is done for a transaction that is given up.
+    client.call("WATCH k").expect("+OK\r\n");
+    node.bed.client().call("SET k 2").expect("+OK\r\n");
+    queue(&mut client, &["GET k", "CONFIG SET slowlog-max-len 9"]);
+    client.call("EXEC").expect("*-1\r\n");
+    client.call("CONFIG GET slowlog-max-len").expect("*2\r\n$15\r\nslowlog-max-len\r\n$3\r\n128\r\n");
+}
+
+#[test]
+fn clients_set_what_the_slow_log_keeps() {
+    let node = Node::start();
+    let mut client = node.clients(1).remove(0);
+    client.call("CONFIG SET slowlog-log-slower-than 0").expect("+OK\r\n");
+    client.call("SLOWLOG RESET").expect("+OK\r\n").call("GET k").expect("$-1\r\n");
+    let texts: Vec<_> = slow_log(&mut client, "SLOWLOG GET").into_iter().map(|(_, text)| text).collect();
+    for wanted in ["(GET k) ", "(SLOWLOG RESET) "] {
+        assert!(texts.iter().any(|text| text.starts_with(wanted)), "{texts:?}");
+    }
+    // All workers know it.
+    for mut other in node.clients(4) {
+        other.call("CONFIG GET slowlog-log-slower-than").expect("*2\r\n$23\r\nslowlog-log-slower-than\r\n$1\r\n0\r\n");
+        other.call("GET k").expect("$-1\r\n");
+    }
+    client.call("CONFIG SET slowlog-max-len 2 slowlog-log-slower-than -1").expect("+OK\r\n");
+    assert_eq!(number(&mut client, "SLOWLOG LEN"), 2);
+    assert_eq!(slow_log(&mut client, "SLOWLOG GET -1").len(), 2);
+    for (call, why) in [
+        ("slowlog-max-len 1025", "argument must be between 0 and 1024 inclusive"),
+        ("slowlog-log-slower-than x", "argument couldn't be parsed into an integer"),
+    ] {
+        let name = call.split(' ').next().unwrap();
+        let want = format!("-ERR CONFIG SET failed (possibly related to argument '{name}') - {why}\r\n");
+        client.call(&format!("CONFIG SET {call}")).expect(&want);
+    }
+}
+
+#[test]
+fn clients_set_a_timeout() {
+    use std::io::Read;
+    let node = Node::start();
+    let mut client = node.clients(1).remove(0);
+    client.call("CONFIG SET timeout 1").expect("+OK\r\n");
+    client.call("CONFIG GET timeout").expect("*2\r\n$7\r\ntimeout\r\n$1\r\n1\r\n");
+    client.stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    assert_eq!(client.stream.read(&mut [0]).unwrap(), 0, "it is closed");
 }
 
 #[test]
@@ -537,6 +599,10 @@ fn the_slow_log_has_what_took_long() {
         client.call("SET warm 1").expect("+OK\r\n");
     }
     other.call("SET warm 1").expect("+OK\r\n");
+    // What the node does itself is faster than that, also on a busy machine.
+    for client in [&mut clients[0], &mut other] {
+        client.call("CONFIG SET slowlog-log-slower-than 100000").expect("+OK\r\n");
+    }
     // The node finds out once whether a connection executes transactions.
     clients[2]
         .call("MULTI")

@@ -391,13 +391,48 @@ fn config_shows_settings_and_changes_none() {
         ("CONFIG SET databases 1", "-ERR CONFIG SET 'databases': clients do not change the servers"),
         ("CONFIG SET requirepass x", "-ERR Unknown option or number of arguments for CONFIG SET - 'requirepass'"),
         ("CONFIG SET maxmemory 0 hz", "-ERR syntax error"),
-        ("CONFIG REWRITE", "-ERR 'config|rewrite': clients change no setting of this proxy"),
+        ("CONFIG REWRITE", "-ERR 'config|rewrite': what clients set lasts until the node is started again"),
     ] {
         client.call(words);
         let line = client.line();
         assert!(line.starts_with(want), "{line}");
     }
     assert_eq!(array(&mut client, "CONFIG GET maxmemory"), ["maxmemory", "157286400"]);
+}
+
+#[test]
+fn what_clients_ask_of_users_and_clusters_is_answered() {
+    let redis = Redis::start();
+    let bed = Bed::start(&[&redis.addr]);
+    let mut client = bed.client();
+    assert!(array(&mut client, "COMMAND LIST").contains(&"client|list".to_owned()));
+    let passwords: Vec<_> = ["ACL GENPASS", "ACL GENPASS", "ACL GENPASS 5"].map(|call| bulk(&mut client, call)).into();
+    assert!(
+        passwords[0] != passwords[1] && passwords.iter().flat_map(|text| text.chars()).all(|c| c.is_ascii_hexdigit())
+    );
+    assert_eq!(passwords.iter().map(String::len).collect::<Vec<_>>(), [64, 64, 2]);
+    for (call, want) in [
+        (
+            "ACL GENPASS 0",
+            "-ERR ACL GENPASS argument must be the number of bits for the output password, a positive number up \
+            to 4096\r\n",
+        ),
+        ("ACL GENPASS x", "-ERR value is not an integer or out of range\r\n"),
+        ("ACL LOG", "*0\r\n"),
+        ("ACL LOG RESET", "+OK\r\n"),
+        ("ACL LOG x", "-ERR value is not an integer or out of range\r\n"),
+        ("ACL LOG 1 2", "-ERR unknown subcommand or wrong number of arguments for 'LOG'. Try ACL HELP.\r\n"),
+        ("ACL DRYRUN default SET k v", "+OK\r\n"),
+        ("ACL DRYRUN default SET k", "-ERR wrong number of arguments for 'set' command\r\n"),
+        ("ACL DRYRUN default nonsense", "-ERR Command 'nonsense' not found\r\n"),
+        ("ACL DRYRUN default SHUTDOWN", "$61\r\nUser default has no permissions to run the 'SHUTDOWN' command\r\n"),
+        ("ACL DRYRUN joe GET k", "-ERR User 'joe' not found\r\n"),
+        ("LATENCY GRAPH command", "-ERR No samples available for event 'command'\r\n"),
+        ("CLUSTER INFO", "-ERR This instance has cluster support disabled\r\n"),
+        ("READONLY", "-ERR This instance has cluster support disabled\r\n"),
+    ] {
+        client.call(call).expect(want);
+    }
 }
 
 #[test]

@@ -28,3 +28,4 @@ pub use secrets::secret_args;
 pub use spec::{
     AllGroups, Flags, Handling, Local, NodeCommand, ScriptCall, ScriptCommand, Spec, Split, TransactionCommand,
 };
+pub use table::NO_CLUSTER;

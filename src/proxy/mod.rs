@@ -39,6 +39,7 @@ mod memory;
 mod monitor;
 mod node_clients;
 mod operation;
+mod own_settings;
 mod pause;
 pub mod permit;
 mod pieces;

@@ -14,6 +14,7 @@ use super::{
     backend_set::BackendSet,
     dedicated::DedicatedPool,
     monitor::Monitors,
+    own_settings::OwnSettings,
     pause::Pause,
     quota::Quota,
     scripts::ProductScripts,
@@ -52,6 +53,8 @@ pub(super) struct ProductView {
     pub(super) pause_timer: PauseTimer,
     pub(super) monitors: Monitors,
     pub(super) slow_log: SlowLog,
+    /// What its clients have set.
+    pub(super) own_settings: OwnSettings,
     /// Workers of the node.
     workers: usize,
     /// The worker's share of the product's quotas. `None`: it has none.
@@ -85,6 +88,7 @@ impl ProductView {
             pause_timer: PauseTimer::default(),
             monitors: Monitors::default(),
             slow_log: SlowLog::default(),
+            own_settings: OwnSettings::default(),
             routes: RefCell::new(routes),
             reads: RefCell::default(),
             backend_sets: RefCell::default(),

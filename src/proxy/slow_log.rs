@@ -11,9 +11,6 @@ use std::{
 use super::shown_call::{Cut, shown};
 use crate::commands::Args;
 
-/// Requests that are kept, of each product and worker; the same as Redis keeps.
-const ENTRIES_MAX: usize = 128;
-
 /// How much of a request is kept; the same as in Redis.
 const CUT: Cut = Cut { args: 32, bytes: 128 };
 
@@ -47,9 +44,11 @@ pub(super) struct SlowLog {
 
 impl SlowLog {
     /// Adds a request. `place`: the worker and how many there are, so that ids differ between workers.
+    /// `max`: how many are kept.
     pub(super) fn add(
         &self,
         (worker, workers): (usize, usize),
+        max: usize,
         took: Duration,
         call: &(impl Args + ?Sized),
         (client, name): (SocketAddr, &str),
@@ -57,9 +56,6 @@ impl SlowLog {
         let n = self.added.get();
         self.added.set(n + 1);
         let mut entries = self.entries.borrow_mut();
-        if entries.len() >= ENTRIES_MAX {
-            entries.pop_back();
-        }
         entries.push_front(SlowRequest {
             id: n * workers as u64 + worker as u64,
             at: SystemTime::now(),
@@ -68,6 +64,7 @@ impl SlowLog {
             client,
             name: name.to_owned(),
         });
+        entries.truncate(max);
     }
 
     /// Number of requests.

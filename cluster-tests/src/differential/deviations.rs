@@ -2,7 +2,7 @@
 //! docs/commands.md has this table; a test holds the two equal.
 
 use pontoon::{
-    commands::{Flags, Handling, InvalidCall, KeysError},
+    commands::{Flags, Handling, InvalidCall, KeysError, NO_CLUSTER},
     model::scan_cursor::canonical_cursor,
 };
 
@@ -44,6 +44,8 @@ pub const DEVIATIONS: &[Deviation] = &[
             Handling::Refused(_) if case.is_queued() && case.resolved.ok()?.flags.contains(Flags::NO_MULTI) => {
                 Some(Reply::error("ERR Command not allowed inside a transaction"))
             }
+            // A Redis without cluster mode refuses it alike, though it queues it.
+            Handling::Refused(why) if why == NO_CLUSTER => Some(Reply::error(&format!("ERR {why}"))),
             Handling::Refused(why) => Some(Reply::error(&format!("ERR '{}': {why}", case.name()))),
             _ => None,
         }),
@@ -169,14 +171,12 @@ pub const DEVIATIONS: &[Deviation] = &[
         }),
     },
     Deviation {
-        calls: "`HELLO`, `AUTH`, and `CLIENT LIST` `KILL` `PAUSE` `UNPAUSE` `UNBLOCK`, `MONITOR` and `SLOWLOG` in `MULTI`",
+        calls: "`HELLO` and `AUTH` in `MULTI`",
         redis: "queues them",
         node: "`ERR 'NAME' is not executed in a transaction by this proxy. Send it before MULTI`; `EXEC` answers `EXECABORT`",
-        reason: "a failed login is answered late, the version of the protocol must not change within the reply of `EXEC`, and the \
-            others are answered by other threads",
+        reason: "a failed login is answered late, and the version of the protocol must not change within the reply of `EXEC`",
         wanted: Wanted::Alone(|case| {
-            let by_threads = case.resolved.is_ok_and(|spec| matches!(spec.handling, Handling::Node(_)));
-            (case.is_queued() && (by_threads || ["hello", "auth"].contains(&case.name()))).then(|| {
+            (case.is_queued() && ["hello", "auth"].contains(&case.name())).then(|| {
                 let name = case.name();
                 Reply::error(&format!(
                     "ERR '{name}' is not executed in a transaction by this proxy. Send it before MULTI"

@@ -27,6 +27,8 @@ mod time_series;
 mod vectors;
 mod why;
 
+pub use why::CLUSTER as NO_CLUSTER;
+
 /// All rows.
 pub(super) static FAMILIES: [&[Spec]; 20] = [
     strings::STRINGS,

@@ -8,13 +8,14 @@ pub(super) const OPERATORS: &str =
     "it concerns one server, not the data, so the proxy refuses it, not executed. Send it to the server itself";
 pub(super) const REPLICATION: &str =
     "the proxy cluster decides which server replicates from which, not executed. See pontoon group";
-pub(super) const CLUSTER: &str = "this is not Redis Cluster: the proxy finds the server of every key, not \
-    executed. Use the client without its cluster mode";
+/// The whole error, since client libraries recognize it: that of a Redis without cluster mode. Connect without the client's
+/// cluster mode.
+pub const CLUSTER: &str = "This instance has cluster support disabled";
 pub(super) const MIGRATE: &str =
     "keys are moved by the proxy cluster, not by clients, not executed. See pontoon migrate";
 pub(super) const ACL: &str = "the proxy manages users, not the servers, not executed. See pontoon product";
-pub(super) const CONFIG_REWRITE: &str = "clients change no setting of this proxy, so there is nothing to write, not executed. \
-    The settings of servers are in their own files";
+pub(super) const CONFIG_REWRITE: &str = "what clients set lasts until the node is started again, not executed. Settings that stay are \
+    those of pontoon product set, and those in the servers' own files";
 pub(super) const SERVER_SESSIONS: &str = "it concerns a connection to a server, and clients share those, not executed";
 pub(super) const FIELDSETS: &str = "a fieldset belongs to one connection to one server, while the proxy spreads keys over \
     servers, not executed. HSET in a pipeline does the same";

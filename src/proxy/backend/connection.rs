@@ -337,7 +337,7 @@ impl Pump<'_> {
         let check = ReplyCheck::new(self.worker, &self.backend.product);
         let confirm = self.backend.product.min_acks.get() > 0;
         let confirm_reads = confirm && self.backend.product.confirm_reads.get();
-        let slow = SlowCheck::new(self.worker);
+        let slow = SlowCheck::new(self.worker, &self.backend.product);
         let mut at = 0;
         let mut swapped = false;
         let outcome = loop {

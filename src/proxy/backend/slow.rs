@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Backend, InFlight, Requester};
 use crate::{
-    proxy::{dispatch::CallContext, session::Session, worker::Worker},
+    proxy::{dispatch::CallContext, product::ProductView, session::Session, worker::Worker},
     resp::request::{RequestScanner, Scanned},
 };
 
@@ -25,8 +25,8 @@ pub(super) struct SlowCheck {
 
 impl SlowCheck {
     #[inline]
-    pub(super) fn new(worker: &Worker) -> Self {
-        match worker.config.limits.slow_request {
+    pub(super) fn new(worker: &Worker, product: &ProductView) -> Self {
+        match product.own_settings.slow_request(worker.config.limits.slow_request) {
             None => Self { now_us: 0, limit_us: u32::MAX },
             Some(limit) => {
                 Self { now_us: worker.clock.micros(), limit_us: u32::try_from(limit.as_micros()).unwrap_or(u32::MAX) }
@@ -72,6 +72,7 @@ impl Session {
     pub(in crate::proxy) fn note_slow(&self, worker: &Worker, call: &CallContext<'_>, took: Duration) {
         let name = self.client.borrow().name.clone();
         let place = (worker.index(), worker.config.workers);
-        self.product.slow_log.add(place, took, call, (self.addr, &name));
+        let max = self.product.own_settings.slow_log_len();
+        self.product.slow_log.add(place, max, took, call, (self.addr, &name));
     }
 }

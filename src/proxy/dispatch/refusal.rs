@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::LOCAL_ARGS_MAX;
 use crate::{
-    commands::{InvalidCall, ResolveError},
+    commands::{InvalidCall, NO_CLUSTER, ResolveError},
     model::ids::SlotId,
     proxy::check::ServeCheck,
 };
@@ -36,6 +36,7 @@ impl fmt::Display for RefusalReason {
             Self::Unresolved(error) => write!(f, "ERR {error}"),
             Self::Learnt(text) => write!(f, "ERR {text}"),
             Self::Invalid(error) => error.fmt(f),
+            Self::NotOffered { why, .. } if *why == NO_CLUSTER => write!(f, "ERR {why}"),
             Self::NotOffered { name, why } => write!(f, "ERR '{name}': {why}"),
             Self::ScriptsOff(name) => {
                 write!(f, "NOPERM '{name}' is not executed: the operator has switched scripts off for this product")

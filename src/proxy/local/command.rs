@@ -36,7 +36,11 @@ impl<'a> Offered<'a> {
 
     fn learnt(self) -> impl Iterator<Item = &'a LearntCommand> {
         // Subcommands belong to their containers.
-        self.0.into_iter().flat_map(ServerCommands::served).filter(|command| !command.name().contains('|'))
+        self.learnt_with_subcommands().filter(|command| !command.name().contains('|'))
+    }
+
+    fn learnt_with_subcommands(self) -> impl Iterator<Item = &'a LearntCommand> {
+        self.0.into_iter().flat_map(ServerCommands::served)
     }
 
     pub(super) fn count(self) -> usize {
@@ -140,13 +144,10 @@ fn write_fields(name: &str, arity: i64, flags: Flags, range: [i64; 3], out: &mut
 
 pub(super) fn list(servers: Option<&ServerCommands>, out: &mut Vec<u8>) {
     let offered = Offered(servers);
-    let mut names: Vec<&str> = Vec::new();
-    for spec in offered.specs() {
-        let subcommands = spec.subcommands.iter().filter(|sub| offered.has(sub));
-        names.extend([spec].into_iter().chain(subcommands).map(|spec| spec.name));
-    }
-    // Those of containers, too.
-    names.extend(servers.into_iter().flat_map(ServerCommands::served).map(LearntCommand::name));
+    // As in Redis, with the subcommands, which COMMAND COUNT does not count.
+    let subcommands = |spec: &'static Spec| spec.subcommands.iter().filter(|sub| offered.has(sub));
+    let specs = offered.specs().flat_map(|spec| std::iter::once(spec).chain(subcommands(spec))).map(|spec| spec.name);
+    let names: Vec<_> = specs.chain(offered.learnt_with_subcommands().map(LearntCommand::name)).collect();
     write::array(out, names.len());
     names.iter().for_each(|name| write::bulk(out, name.as_bytes()));
 }

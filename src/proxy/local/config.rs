@@ -11,27 +11,26 @@ use super::{QUOTED_MAX, info::clients_max};
 use crate::{
     commands::Args,
     model::route::ProductRoutes,
-    proxy::{dispatch::CallContext, worker::Worker},
-    resp::{
-        limits::BULK_MAX,
-        write::{self, Version},
-    },
+    proxy::{dispatch::CallContext, own_settings::OwnSetting, session::Session, worker::Worker},
+    resp::{limits::BULK_MAX, write},
 };
 
 /// Settings that a node answers by itself.
-const OF_NODE: [&str; 8] = [
+const OF_NODE: [&str; 10] = [
     "bind-source-addr",
     "cluster-enabled",
     "databases",
     "maxclients",
     "notify-keyspace-events",
     "proto-max-bulk-len",
+    "slowlog-log-slower-than",
+    "slowlog-max-len",
     "tcp-keepalive",
     "timeout",
 ];
 
 /// Settings of the servers that clients may see: none of them is a secret or says where a server is.
-const OF_SERVERS: [&str; 70] = [
+const OF_SERVERS: [&str; 68] = [
     "active-defrag-cycle-max",
     "active-defrag-cycle-min",
     "active-defrag-ignore-bytes",
@@ -93,8 +92,6 @@ const OF_SERVERS: [&str; 70] = [
     "set-max-intset-entries",
     "set-max-listpack-entries",
     "set-max-listpack-value",
-    "slowlog-log-slower-than",
-    "slowlog-max-len",
     "stop-writes-on-bgsave-error",
     "stream-node-max-bytes",
     "stream-node-max-entries",
@@ -150,23 +147,33 @@ pub(in crate::proxy) fn merge(settings: &mut Settings, of_server: Settings) {
     }
 }
 
-fn of_node(worker: &Worker, routes: &ProductRoutes, name: &str) -> String {
+fn of_node(worker: &Worker, session: &Session, routes: &ProductRoutes, name: &str) -> String {
+    if let Some(setting) = OwnSetting::named(name) {
+        let slow_request = worker.config.limits.slow_request;
+        return session.product.own_settings.shown(setting, slow_request, routes.rules.idle_ms).to_string();
+    }
     match name {
         "cluster-enabled" => "no".to_owned(),
         "databases" => routes.databases.to_string(),
         "maxclients" => clients_max(worker, routes).to_string(),
         "proto-max-bulk-len" => BULK_MAX.to_string(),
         "tcp-keepalive" => "300".to_owned(),
-        "timeout" => (routes.rules.idle_ms / 1000).to_string(),
         // Publish and subscribe is not offered; a node binds to no address of its own.
         _ => String::new(),
     }
 }
 
 /// The settings for which a call asks, by name.
-fn asked(worker: &Worker, routes: &ProductRoutes, call: &CallContext<'_>, servers: &Settings) -> Settings {
+fn asked(
+    worker: &Worker,
+    session: &Session,
+    routes: &ProductRoutes,
+    call: &CallContext<'_>,
+    servers: &Settings,
+) -> Settings {
     let of_node = OF_NODE.into_iter().filter(|name| is_asked(call, name));
-    let mut settings: Settings = of_node.map(|name| (name.to_owned(), self::of_node(worker, routes, name))).collect();
+    let value = |name: &str| self::of_node(worker, session, routes, name);
+    let mut settings: Settings = of_node.map(|name| (name.to_owned(), value(name))).collect();
     let of_servers = servers.iter().filter(|(name, _)| is_asked(call, name));
     settings.extend(of_servers.map(|(name, value)| (name.clone(), value.clone())));
     settings
@@ -175,13 +182,14 @@ fn asked(worker: &Worker, routes: &ProductRoutes, call: &CallContext<'_>, server
 /// Writes the reply to CONFIG GET. `servers`: the settings of the servers.
 pub(in crate::proxy) fn get(
     worker: &Worker,
+    session: &Session,
     routes: &ProductRoutes,
     call: &CallContext<'_>,
     servers: &Settings,
-    version: Version,
     out: &mut Vec<u8>,
 ) {
-    let found = asked(worker, routes, call, servers);
+    let version = session.client.borrow().version;
+    let found = asked(worker, session, routes, call, servers);
     write::map(out, found.len(), version);
     for (name, value) in found {
         write::bulk(out, name.as_bytes());
@@ -189,27 +197,62 @@ pub(in crate::proxy) fn get(
     }
 }
 
-/// Writes the reply to CONFIG SET: OK if everything is as the call wants it already.
-pub(in crate::proxy) fn set(
+/// What a CONFIG SET changes: nothing where everything is as the call wants it already.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Changes {
+    /// For the clients of the product at this node.
+    pub(in crate::proxy) own: Vec<(OwnSetting, i64)>,
+    /// Names and values, alternating, for each of the primaries.
+    pub(in crate::proxy) at_servers: Vec<Vec<u8>>,
+}
+
+/// What CONFIG SET changes. `servers`: the present settings of the servers.
+///
+/// # Errors
+/// Returns the text for the client if it names a setting that does not exist, or wants something that clients may not change.
+pub(in crate::proxy) fn changes(
     worker: &Worker,
+    session: &Session,
     routes: &ProductRoutes,
     call: &CallContext<'_>,
     servers: &Settings,
-    out: &mut Vec<u8>,
-) {
-    if let Err(text) = check_names(call) {
-        return write::error(out, &text);
-    }
-    let present = asked(worker, routes, call, servers);
+) -> Result<Changes, String> {
+    check_names(call)?;
+    let present = asked(worker, session, routes, call, servers);
+    let mut changes = Changes::default();
     for (name, value) in pairs(call) {
-        let text = match present.get(&name) {
-            Some(present) if is_same(present, value) => continue,
-            None => format!("ERR CONFIG SET '{name}': its server does not answer, not executed"),
-            Some(present) => not_changed(&name, present),
-        };
-        return write::error(out, &text);
+        if let Some(setting) = OwnSetting::named(&name) {
+            changes.own.push((setting, setting.parse(value, routes.rules.idle_ms)?));
+            continue;
+        }
+        let is_fixed = FIXED.contains(&name.as_str());
+        let may_change = routes.rules.debug_commands && OF_SERVERS.contains(&name.as_str());
+        if may_change && !is_fixed {
+            let share = share(&name, value, routes.groups.len());
+            changes.at_servers.extend([name.into_bytes(), share]);
+            continue;
+        }
+        match present.get(&name) {
+            Some(present) if is_same(present, value) => {}
+            None => return Err(format!("ERR CONFIG SET '{name}': its server does not answer, not executed")),
+            Some(_) if may_change => {
+                return Err(format!(
+                    "ERR CONFIG SET '{name}': it decides whether writes are kept, so clients of this proxy do not change \
+                     it, not executed. The operator sets it at the servers"
+                ));
+            }
+            Some(present) => return Err(not_changed(&name, present)),
+        }
     }
-    write::simple(out, "OK");
+    Ok(changes)
+}
+
+/// Whether CONFIG SET names a setting that it can change, which all workers must do.
+pub(super) fn may_change(call: &CallContext<'_>) -> bool {
+    (2..call.args.len()).step_by(2).any(|i| {
+        let name = String::from_utf8_lossy(call.get(i)).to_ascii_lowercase();
+        OwnSetting::named(&name).is_some()
+    })
 }
 
 /// The names, in lower case, and the values of CONFIG SET.
@@ -237,44 +280,6 @@ fn not_changed(name: &str, present: &str) -> String {
         "ERR CONFIG SET '{name}': clients do not change the servers of this proxy, not executed. It is '{present}'; the \
          operator sets it at the servers, or by pontoon product set"
     )
-}
-
-/// The words of CONFIG SET for each server, where the operator lets clients change settings of servers. `servers`: the present
-/// settings of the servers.
-///
-/// # Errors
-/// Returns the error for the client if it names a setting that does not exist, or that is to be another one although clients
-/// never change it, or it belongs to the node.
-pub(in crate::proxy) fn words_for_servers(
-    worker: &Worker,
-    routes: &ProductRoutes,
-    call: &CallContext<'_>,
-    servers: &Settings,
-) -> Result<Vec<Vec<u8>>, String> {
-    check_names(call)?;
-    let mut words = vec![b"CONFIG".to_vec(), b"SET".to_vec()];
-    for (name, value) in pairs(call) {
-        if FIXED.contains(&name.as_str()) {
-            if servers.get(&name).is_some_and(|present| is_same(present, value)) {
-                continue;
-            }
-            return Err(format!(
-                "ERR CONFIG SET '{name}': it decides whether writes are kept, so clients of this proxy do not change it, not \
-                 executed. The operator sets it at the servers"
-            ));
-        }
-        if OF_NODE.contains(&name.as_str()) {
-            let present = of_node(worker, routes, &name);
-            if !is_same(&present, value) {
-                return Err(not_changed(&name, &present));
-            }
-            continue;
-        }
-        let share = share(&name, value, routes.groups.len());
-        words.push(name.into_bytes());
-        words.push(share);
-    }
-    Ok(words)
 }
 
 /// The value that each of `groups` servers gets: of a sum its share, rounded up.

@@ -8,10 +8,17 @@ const ACL: &str = "\
 CAT [<category>]
     List all commands that belong to <category>, or all command categories
     when no category is specified.
+DRYRUN <username> <command> [<arg> ...]
+    Returns whether the user can execute the given command without executing the command.
+GENPASS [<bits>]
+    Generate a secure 256-bit user password. The optional `bits` argument can
+    be used to specify a different size.
 GETUSER <username>
     Get the user's details.
 LIST
     Show users details in config file format.
+LOG [<count> | RESET]
+    Show the ACL log entries.
 USERS
     List all the registered usernames.
 WHOAMI
@@ -95,8 +102,9 @@ const CONFIG: &str = "\
 GET <pattern>
     Return parameters matching the glob-like <pattern> and their values.
 SET <directive> <value>
-    Set the configuration <directive> to <value>. The proxy accepts the
-    present value, and changes nothing.
+    Set the configuration <directive> to <value>. The proxy changes
+    slowlog-log-slower-than, slowlog-max-len and timeout, at this node until
+    it is started again. Of others, it accepts the present value.
 RESETSTAT
     Reset statistics of this product at this node reported by the INFO command.";
 
@@ -132,6 +140,8 @@ DOCTOR
     Return a human readable latency analysis report.
 HISTORY <event>
     Return time-latency samples for the <event> class.
+GRAPH <event>
+    Return an ASCII latency graph for the <event> class.
 LATEST
     Return the latest latency samples for all events.
 RESET [<event> ...]

@@ -20,8 +20,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use command::Offered;
 pub(super) use command::for_server as command_for_server;
 pub(super) use config::{
-    Settings, get as config_get, merge as merge_config, of_servers as config_of_servers, set as config_set,
-    words_for_servers as config_set_at_servers,
+    Changes as ConfigChanges, Settings, changes as config_changes, get as config_get, merge as merge_config,
+    of_servers as config_of_servers,
 };
 pub(super) use debug::{
     DebugPart, NOT_ALLOWED as DEBUG_NOT_ALLOWED, error as debug_error, is_sleep, protocol as debug_protocol,
@@ -69,7 +69,8 @@ pub(super) struct Answer {
 pub(super) fn asks_servers(command: Local, call: &CallContext<'_>) -> bool {
     match command {
         Local::Info => info::Sections::of(call).of_servers().next().is_some(),
-        Local::ConfigGet | Local::ConfigSet => !config::of_servers(call).is_empty(),
+        Local::ConfigGet => !config::of_servers(call).is_empty(),
+        Local::ConfigSet => !config::of_servers(call).is_empty() || config::may_change(call),
         Local::CommandGetkeysandflags | Local::ConfigResetstat | Local::Debug | Local::PontoonOn => true,
         Local::CommandList | Local::AclCat => call.args.len() > 2,
         _ => false,
@@ -124,9 +125,11 @@ pub(super) fn answer(
             write::verbatim(out, &text, version);
         }
         Local::Role => role(out),
-        Local::ConfigGet => config::get(worker, routes, call, &Settings::new(), version, out),
-        Local::ConfigSet if !config::of_servers(call).is_empty() => write::error(out, NOT_IN_TRANSACTION),
-        Local::ConfigSet => config::set(worker, routes, call, &Settings::new(), out),
+        Local::ConfigGet => config::get(worker, session, routes, call, &Settings::new(), out),
+        Local::ConfigSet => match config::changes(worker, session, routes, call, &Settings::new()) {
+            Ok(_) => write::simple(out, "OK"),
+            Err(text) => write::error(out, &text),
+        },
         Local::ConfigResetstat => {
             worker.shared.usage.reset(routes.id);
             write::simple(out, "OK");
@@ -134,9 +137,13 @@ pub(super) fn answer(
         Local::AclWhoami => acl::whoami(routes, out),
         Local::AclUsers => acl::users(routes, out),
         Local::AclList => acl::list(routes, out),
+        Local::AclGenpass => acl::genpass(call, out),
+        Local::AclLog => acl::log(call, out),
+        Local::AclDryrun => acl::dryrun(routes, servers().as_deref(), call, out),
         Local::AclGetuser => acl::getuser(session, routes, call, out),
         // Nothing is measured, as by a Redis with its default settings.
         Local::LatencyLatest | Local::LatencyHistory => write::array(out, 0),
+        Local::LatencyGraph => latency_graph(call, out),
         Local::LatencyReset => write::int(out, 0),
         Local::LatencyDoctor => write::verbatim(out, LATENCY_DOCTOR, version),
         Local::MemoryStats => memory::stats(worker, version, out),
@@ -147,9 +154,9 @@ pub(super) fn answer(
         Local::ModuleList => module::list(&version::software(worker, &session.product, routes), version, out),
         Local::AclCat if call.args.len() == 2 => acl::categories(out),
         Local::CommandList if call.args.len() == 2 => command::list(servers().as_deref(), out),
-        // The servers answer these, and are not asked now.
+        // The servers answer these: see `asks_servers`.
         Local::AclCat | Local::CommandList | Local::CommandGetkeysandflags | Local::Debug | Local::PontoonOn => {
-            write::error(out, NOT_IN_TRANSACTION)
+            write::error(out, NOT_ASKED)
         }
         Local::CommandAll => command::all(servers().as_deref(), out, version),
         Local::CommandCount => write::int(out, Offered(servers().as_deref()).count() as i64),
@@ -210,9 +217,14 @@ pub(super) fn answer(
 const LATENCY_DOCTOR: &str = "I'm sorry, Dave, I can't do that. Latency monitoring is disabled in this Redis instance. The \
     metrics of the node, and LATENCY DOCTOR at a server, say what is slow.\n";
 
+/// Writes the reply to LATENCY GRAPH of a Redis that measures nothing.
+fn latency_graph(call: &CallContext<'_>, out: &mut Vec<u8>) {
+    let event = String::from_utf8_lossy(&call.get(2)[..call.get(2).len().min(QUOTED_MAX)]);
+    write::error(out, &format!("ERR No samples available for event '{event}'"));
+}
+
 /// The error for a command that servers answer.
-const NOT_IN_TRANSACTION: &str =
-    "ERR this command is not executed in a transaction by this proxy. Send it before MULTI";
+const NOT_ASKED: &str = "ERR its servers were not asked, not executed";
 
 /// Whether a product whose servers have these commands offers the one with this name, in lower case.
 pub(super) fn offers(servers: Option<&ServerCommands>, name: &str) -> bool {

@@ -24,24 +24,18 @@ pub(in crate::proxy) async fn run(operation: Operation, local: Local) {
         Local::ConfigResetstat => reset_statistics(operation).await,
         Local::Debug => debug(operation).await,
         Local::PontoonOn => on(operation).await,
-        Local::ConfigSet if operation.routes().rules.debug_commands => set_config(operation).await,
-        Local::ConfigGet | Local::ConfigSet => config(operation, local).await,
+        Local::ConfigGet => get_config(operation).await,
+        Local::ConfigSet => set_config(operation).await,
         _ => about_commands(operation, local).await,
     }
 }
 
-/// Runs CONFIG GET and CONFIG SET of settings of the servers.
-async fn config(operation: Operation, local: Local) {
+/// Runs CONFIG GET of settings of the servers.
+async fn get_config(operation: Operation) {
     let settings = settings_of_servers(&operation).await;
-    let (worker, routes) = (operation.worker.clone(), operation.routes());
+    let routes = operation.routes();
     let mut reply = Vec::new();
-    match local {
-        Local::ConfigGet => {
-            let version = operation.session.client.borrow().version;
-            local::config_get(&worker, &routes, &operation.call(), &settings, version, &mut reply);
-        }
-        _ => local::config_set(&worker, &routes, &operation.call(), &settings, &mut reply),
-    }
+    local::config_get(&operation.worker, &operation.session, &routes, &operation.call(), &settings, &mut reply);
     operation.finish(&reply);
 }
 
@@ -53,7 +47,11 @@ async fn settings_of_servers(operation: &Operation) -> Settings {
     let mut request = Vec::new();
     write::request(&mut request, &args);
     let mut settings = Settings::new();
-    for (_, reply) in operation.ask_primaries_until(&request, Instant::now() + ANSWER_MAX).await {
+    let replies = match names.is_empty() {
+        true => Vec::new(),
+        false => operation.ask_primaries_until(&request, Instant::now() + ANSWER_MAX).await,
+    };
+    for (_, reply) in replies {
         let texts = reply.as_deref().and_then(texts).unwrap_or_default();
         let pairs = texts.chunks_exact(2).filter(|pair| names.contains(&pair[0].as_str()));
         local::merge_config(&mut settings, pairs.map(|pair| (pair[0].clone(), pair[1].clone())).collect());
@@ -76,7 +74,7 @@ async fn reset_statistics(operation: Operation) {
     operation.finish(b"+OK\r\n");
 }
 
-/// Runs CONFIG SET of settings of the servers, at all primaries or at none.
+/// Runs CONFIG SET: at all primaries, if clients may change their settings, and then at all workers.
 async fn set_config(operation: Operation) {
     match config_was_set(&operation).await {
         Ok(()) => operation.finish(b"+OK\r\n"),
@@ -85,17 +83,23 @@ async fn set_config(operation: Operation) {
 }
 
 async fn config_was_set(operation: &Operation) -> Result<(), String> {
-    let present = settings_of_servers(operation).await;
-    let words = local::config_set_at_servers(&operation.worker, &operation.routes(), &operation.call(), &present)?;
-    // Nothing is to be changed.
-    if words.len() == 2 {
-        return Ok(());
+    let settings = settings_of_servers(operation).await;
+    let (worker, routes) = (&operation.worker, operation.routes());
+    let changes = local::config_changes(worker, &operation.session, &routes, &operation.call(), &settings)?;
+    if !changes.at_servers.is_empty() {
+        let mut words: Vec<&[u8]> = vec![b"CONFIG", b"SET"];
+        words.extend(changes.at_servers.iter().map(Vec::as_slice));
+        let mut request = Vec::new();
+        write::request(&mut request, &words);
+        let broadcast = Broadcast { request: &request, db: 0, slots: StepSlots::None, is_write: true };
+        broadcast.send(operation, &mut None).await?;
     }
-    let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
-    let mut request = Vec::new();
-    write::request(&mut request, &words);
-    let broadcast = Broadcast { request: &request, db: 0, slots: StepSlots::None, is_write: true };
-    broadcast.send(operation, &mut None).await.map(|_| ())
+    if !changes.own.is_empty() {
+        let (product, own) = (routes.id, changes.own);
+        let asked = worker.workers.ask_all(move |worker| worker.set_own(product, &own)).await;
+        asked.map_err(|unanswered| format!("ERR {unanswered}: it may not have changed the setting"))?;
+    }
+    Ok(())
 }
 
 /// Asks a server about commands, and leaves out those that the product does not offer.

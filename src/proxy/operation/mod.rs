@@ -15,7 +15,11 @@ mod scripts;
 mod step;
 mod texts;
 
-use std::{cell::Cell, future::Future, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    rc::Rc,
+};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -35,7 +39,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    commands::{Flags, Handling, Spec, resolve},
+    commands::{Flags, Handling, NodeCommand, Spec, resolve},
     model::route::ProductRoutes,
     proxy::check::ServeCheck,
     resp::{request::Arg, write},
@@ -56,6 +60,8 @@ pub(super) struct Operation {
     started: Instant,
     /// Bytes that the session counts as queued until the request is answered.
     queued: usize,
+    /// Of a command of a transaction: where its reply goes.
+    within: Option<Rc<RefCell<Vec<u8>>>>,
 }
 
 impl Operation {
@@ -94,6 +100,29 @@ impl Operation {
         run: impl FnOnce(Self) -> F,
     ) {
         session.alone.set(true);
+        let operation = Self::new(worker, session, call, (ticket, queued), None);
+        // A panic ends the session and nothing else; see `drop`.
+        tokio::task::spawn_local(run(operation));
+    }
+
+    /// An operation for a command of a transaction, and where its reply will be. `ticket`: of EXEC, which the caller answers.
+    pub(super) fn within(
+        worker: &Rc<Worker>,
+        session: &Rc<Session>,
+        call: &CallContext<'_>,
+        ticket: Ticket,
+    ) -> (Self, Rc<RefCell<Vec<u8>>>) {
+        let reply = Rc::new(RefCell::new(Vec::new()));
+        (Self::new(worker, session, call, (ticket, 0), Some(Rc::clone(&reply))), reply)
+    }
+
+    fn new(
+        worker: &Rc<Worker>,
+        session: &Rc<Session>,
+        call: &CallContext<'_>,
+        (ticket, queued): (Ticket, usize),
+        within: Option<Rc<RefCell<Vec<u8>>>>,
+    ) -> Self {
         let operation = Self {
             worker: worker.clone(),
             session: session.clone(),
@@ -104,10 +133,15 @@ impl Operation {
             connects: Cell::new(0),
             started: Instant::now(),
             queued,
+            within,
         };
         operation.charge(0);
-        // A panic ends the session and nothing else; see `drop`.
-        tokio::task::spawn_local(run(operation));
+        operation
+    }
+
+    /// Whether it is a command of a transaction.
+    pub(super) fn is_within(&self) -> bool {
+        self.within.is_some()
     }
 
     /// The request.
@@ -131,6 +165,10 @@ impl Operation {
 
     /// Answers the request, and lets the session go on.
     pub(super) fn finish(self, reply: &[u8]) {
+        if let Some(within) = &self.within {
+            *within.borrow_mut() = reply.to_vec();
+            return;
+        }
         let queued = self.queued;
         self.session.note_error_of_last(&self.worker, reply);
         self.finish_with(|session, worker, ticket| session.complete(worker, ticket, reply, queued));
@@ -147,9 +185,11 @@ impl Operation {
     /// Puts it into the slow log, if it took long. A blocked call is not slow, and as in Redis, what it waited is not counted.
     fn note_if_slow(&self) {
         let took = self.started.elapsed();
-        let is_slow = self.worker.config.limits.slow_request.is_some_and(|limit| took >= limit);
+        let limit = self.session.product.own_settings.slow_request(self.worker.config.limits.slow_request);
+        let is_slow = limit.is_some_and(|limit| took >= limit);
         let waits = |spec: &Spec| {
-            spec.flags.contains(Flags::BLOCKING) || matches!(spec.handling, Handling::Node(_) | Handling::WaitReplicas)
+            spec.flags.contains(Flags::BLOCKING)
+                || matches!(spec.handling, Handling::Node(NodeCommand::ClientPause) | Handling::WaitReplicas)
         };
         if is_slow && !resolve(&self.call()).is_ok_and(waits) {
             self.session.note_slow(&self.worker, &self.call(), took);
@@ -226,7 +266,7 @@ impl Drop for Operation {
     fn drop(&mut self) {
         self.session.charge_split(&self.worker, self.charged.get(), 0);
         // The task panicked, or the worker ends: nothing else would let the session go on.
-        if self.session.alone.get() {
+        if self.session.alone.get() && self.within.is_none() {
             self.session.kill();
         }
     }

@@ -1,7 +1,7 @@
-//! Whether a session is idle: its client has sent nothing for the product's `idle-timeout`, and nothing is owed to it.
+//! Whether a session is idle: its client has sent nothing for the product's `idle-timeout`, or the `timeout` that its clients have set, and nothing is owed to it.
 //! Knows nothing of when sessions are looked at.
 
-use std::{rc::Rc, time::Duration};
+use std::rc::Rc;
 
 use super::Session;
 use crate::proxy::{counters::count, worker::Worker};
@@ -9,13 +9,13 @@ use crate::proxy::{counters::count, worker::Worker};
 impl Session {
     /// Closes it if it is idle. One that is at work counts as heard now, so that its time begins with its last reply.
     pub(in crate::proxy) fn close_if_idle(self: &Rc<Self>, worker: &Worker) {
-        let max_ms = self.product.routes.borrow().rules.idle_ms;
-        if max_ms == 0 || self.closing.get() || self.closed.get() {
+        let max = self.product.own_settings.idle(self.product.routes.borrow().rules.idle_ms);
+        if max.is_zero() || self.closing.get() || self.closed.get() {
             return;
         }
         if self.is_at_work() {
             self.heard_at.set(worker.clock.tick());
-        } else if worker.clock.age(self.heard_at.get()) >= Duration::from_millis(max_ms.into()) {
+        } else if worker.clock.age(self.heard_at.get()) >= max {
             count(&worker.stats.idle_clients);
             self.close_when_answered();
         }

@@ -6,19 +6,14 @@ use std::{
     rc::Rc,
 };
 
-use super::{LocalCall, Transaction};
+use super::{
+    LocalCall, Transaction,
+    later::Later,
+    splice::{OTHER_REPLY, splice, was_executed},
+};
 use crate::{
-    commands::Args,
-    proxy::{
-        backend::Backend, dispatch::CallContext, local, pieces::Pieces, replies::Ticket, session::Session,
-        worker::Worker,
-    },
-    resp::{
-        number::{Header, header},
-        reply::ReplyScanner,
-        request::RequestScanner,
-        write,
-    },
+    proxy::{backend::Backend, pieces::Pieces, replies::Ticket, session::Session, worker::Worker},
+    resp::write,
 };
 
 /// What a reply of the server is to a block.
@@ -37,7 +32,9 @@ pub(in crate::proxy) enum BlockReply {
 enum Purpose {
     Execute {
         /// The commands that the node answers itself.
-        local: Vec<LocalCall>,
+        local: Rc<Vec<LocalCall>>,
+        /// Where others are asked for replies of those: what asks them.
+        later: Option<Rc<Worker>>,
         len: usize,
         /// The session's database from now on, if it is executed.
         db: Option<u32>,
@@ -61,13 +58,19 @@ pub(in crate::proxy) struct Block {
 
 impl Block {
     /// The block of a transaction.
-    pub(super) fn of(session: &Rc<Session>, ticket: Ticket, transaction: Transaction) -> Self {
+    pub(super) fn of(worker: &Rc<Worker>, session: &Rc<Session>, ticket: Ticket, transaction: Transaction) -> Self {
         let len = transaction.len();
+        let later = transaction.local.iter().any(LocalCall::asks).then(|| worker.clone());
+        if later.is_some() {
+            // What the client sends behind EXEC comes after what the node does for the transaction.
+            session.settle();
+        }
+        let local = Rc::new(transaction.local);
         Self {
             session: session.clone(),
             ticket: Some(ticket),
             due: Cell::new(transaction.sent + 2),
-            purpose: Purpose::Execute { local: transaction.local, len, db: transaction.db },
+            purpose: Purpose::Execute { local, later, len, db: transaction.db },
             first: Cell::new(true),
             error: RefCell::default(),
         }
@@ -130,15 +133,17 @@ impl Block {
                 self.complete(worker, &abort(error.trim_end()), len);
             }
             (Purpose::Execute { local, .. }, _) if local.is_empty() => self.complete(worker, reply, len),
-            (Purpose::Execute { local, len: commands, .. }, _) => {
-                match splice(worker, &self.session, reply, local, *commands) {
-                    Some(reply) => self.complete(worker, &reply, len),
-                    None => self.complete(
-                        worker,
-                        b"-ERR outcome unknown: a server answered EXEC with another reply\r\n",
-                        len,
-                    ),
+            (Purpose::Execute { local, later: Some(own), len: commands, .. }, _) if was_executed(reply) => {
+                if let Some(ticket) = self.ticket {
+                    let (worker, session, local) = (own.clone(), self.session.clone(), local.clone());
+                    let (reply, commands, queued) = (reply.to_vec(), *commands, len);
+                    let later = Later { worker, session, ticket, reply, local, commands, queued };
+                    tokio::task::spawn_local(later.run());
                 }
+            }
+            (Purpose::Execute { local, len: commands, .. }, _) => {
+                let spliced = splice(worker, &self.session, reply, local, *commands);
+                self.complete(worker, spliced.as_deref().unwrap_or(OTHER_REPLY), len);
             }
         }
         // Behind the replies of the node, which may select another database before.
@@ -188,51 +193,4 @@ fn abort(why: &str) -> Vec<u8> {
     let mut reply = Vec::new();
     write::error(&mut reply, &abort_text(why));
     reply
-}
-
-/// The reply to EXEC with those of the commands that the node answers itself. `commands`: of the whole transaction.
-/// `None`: the server's reply is not one to EXEC.
-pub(super) fn splice(
-    worker: &Worker,
-    session: &Session,
-    reply: &[u8],
-    local: &[LocalCall],
-    commands: usize,
-) -> Option<Vec<u8>> {
-    let (count, mut at) = match (reply[0], header(reply, 1)) {
-        (b'*', Header::Number(count @ 0.., at)) => (usize::try_from(count).ok()?, at),
-        // Nil or an error: nothing was executed.
-        _ => return Some(reply.to_vec()),
-    };
-    if count + local.len() != commands {
-        return None;
-    }
-    let mut out = Vec::with_capacity(reply.len() + 64 * local.len());
-    write::array(&mut out, commands);
-    let mut local = local.iter().peekable();
-    for place in 0..commands {
-        if let Some(call) = local.next_if(|call| call.place == place) {
-            answer(worker, session, call, &mut out);
-        } else {
-            let len = ReplyScanner::default().scan(&reply[at..]).ok()??;
-            out.extend_from_slice(&reply[at..at + len]);
-            at += len;
-        }
-    }
-    Some(out)
-}
-
-/// Writes the node's own reply to a command of a transaction.
-fn answer(worker: &Worker, session: &Session, call: &LocalCall, out: &mut Vec<u8>) {
-    let mut scanner = RequestScanner::default();
-    // It was scanned when it was queued.
-    if scanner.scan(&call.request).is_err() {
-        debug_assert!(false, "what was queued is a request");
-        return write::error(out, "ERR not executed");
-    }
-    let context = CallContext { bytes: &call.request, args: scanner.args() };
-    debug_assert!(context.len() > 0);
-    let routes = session.product.routes.borrow().clone();
-    // A transaction neither closes its connection nor delays its reply.
-    let _ = local::answer(worker, session, &routes, call.command, &context, out);
 }

@@ -3,11 +3,7 @@
 
 use std::rc::Rc;
 
-use super::{
-    Block, Transaction,
-    block::{abort_text, splice},
-    probe::Supported,
-};
+use super::{Block, LocalCall, Transaction, block::abort_text, probe::Supported, splice::splice};
 use crate::{
     model::{
         ids::{Epoch, SlotId},
@@ -68,6 +64,11 @@ impl Session {
         if transaction.sent == 0 && !self.is_watching() {
             self.charge_split(worker, transaction.charged, 0);
             self.count_request(worker, mode);
+            if transaction.local.iter().any(LocalCall::asks) {
+                let ticket = self.open(mode != ReplyMode::On, 0);
+                Block::of(worker, self, ticket, *transaction).deliver(worker, b"*0\r\n", 0);
+                return Handled::Done;
+            }
             let mut empty = Vec::new();
             write::array(&mut empty, 0);
             let reply = splice(worker, self, &empty, &transaction.local, transaction.len()).unwrap_or(empty);
@@ -178,7 +179,7 @@ impl Session {
 
     fn send_block(
         self: &Rc<Self>,
-        worker: &Worker,
+        worker: &Rc<Worker>,
         routes: &ProductRoutes,
         backend: &Backend,
         target: DispatchTarget,
@@ -196,7 +197,7 @@ impl Session {
         if routes.reads.own_writes && target.is_write {
             self.note_write(ticket);
         }
-        let block = Rc::new(Block::of(self, ticket, transaction));
+        let block = Rc::new(Block::of(worker, self, ticket, transaction));
         self.send(worker, backend, &target, &requests, Requester::Block(block));
         self.watch_is_sent();
         if let Some(set) = self.probed_set.take() {

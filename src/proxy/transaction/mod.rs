@@ -4,18 +4,20 @@
 
 mod block;
 mod exec;
+mod later;
 mod probe;
 mod queue;
+mod splice;
 mod watch;
 
 pub(super) use block::{Block, BlockReply};
 pub(super) use probe::Probe;
 pub(super) use watch::Watch;
 
-use std::{ops::Range, sync::Arc};
+use std::{cell::RefCell, ops::Range, sync::Arc};
 
 use crate::{
-    commands::{DifferingCommands, Local, ServerCommands},
+    commands::{DifferingCommands, Local, NodeCommand, ServerCommands},
     model::ids::SlotId,
     resp::write,
 };
@@ -57,8 +59,19 @@ pub(super) struct Transaction {
 struct LocalCall {
     /// Its place among all commands of the transaction.
     place: usize,
-    command: Local,
+    command: NodeCall,
     request: Vec<u8>,
+    /// Its reply, where others are asked for it.
+    reply: RefCell<Vec<u8>>,
+}
+
+/// Who answers a command that no server executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NodeCall {
+    /// The worker of the session, perhaps with the help of servers.
+    Local(Local),
+    /// All workers.
+    OfNode(NodeCommand),
 }
 
 impl Transaction {

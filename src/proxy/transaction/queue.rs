@@ -1,9 +1,9 @@
 //! Queues the commands of a transaction, with the checks that Redis does before it answers QUEUED.
 //! Knows nothing of how a transaction is executed.
 
-use std::rc::Rc;
+use std::{cell::RefCell, rc::Rc};
 
-use super::{LocalCall, Transaction};
+use super::{LocalCall, NodeCall, Transaction};
 use crate::{
     commands::{
         Args, Flags, Handling, InvalidCall, KeysError, Local, ResolveError, ScriptCall, Spec, TransactionCommand,
@@ -38,7 +38,7 @@ enum Queued {
     /// SELECT of a database of the product.
     Select(u32),
     /// The node answers it when the transaction is executed.
-    ForNode(Local),
+    ForNode(NodeCall),
 }
 
 impl Session {
@@ -166,7 +166,9 @@ impl Session {
         let Some(transaction) = &mut client.transaction else { return Handled::Done };
         // Without a change, the server is not asked to select.
         let queued = match queued {
-            Queued::Select(to) if transaction.db.is_none() && to == db => Queued::ForNode(Local::Select),
+            Queued::Select(to) if transaction.db.is_none() && to == db => {
+                Queued::ForNode(NodeCall::Local(Local::Select))
+            }
             queued => queued,
         };
         if transaction.refused {
@@ -248,11 +250,16 @@ fn check(
         // The node answers another number with the error, in its place.
         Handling::Local(Local::Select) => {
             let db = number::parse(call.get(1)).and_then(|db| u32::try_from(db).ok());
-            Ok(db.filter(|db| *db < routes.databases).map_or(Queued::ForNode(Local::Select), Queued::Select))
+            Ok(db
+                .filter(|db| *db < routes.databases)
+                .map_or(Queued::ForNode(NodeCall::Local(Local::Select)), Queued::Select))
         }
-        Handling::Local(local) => Ok(Queued::ForNode(local)),
-        // Other threads answer it, which takes until after EXEC.
-        Handling::Node(_) => Err(before_multi(spec)),
+        Handling::Local(local) => Ok(Queued::ForNode(NodeCall::Local(local))),
+        Handling::Node(_) if call.args.len() > LOCAL_ARGS_MAX => {
+            count(&worker.stats.long_local_commands);
+            Err(RefusalReason::TooManyArguments(spec.name).to_string())
+        }
+        Handling::Node(command) => Ok(Queued::ForNode(NodeCall::OfNode(command))),
         // Inside a transaction it does nothing, as in Redis.
         Handling::Transaction(_) => Ok(Queued::ForServer(None)),
         Handling::AllGroups(_) | Handling::Scripts(_) => Err(format!(
@@ -325,7 +332,8 @@ impl Transaction {
         }
         match queued {
             Queued::ForNode(command) => {
-                self.local.push(LocalCall { place: self.len(), command, request: call.bytes.to_vec() });
+                let request = call.bytes.to_vec();
+                self.local.push(LocalCall { place: self.len(), command, request, reply: RefCell::default() });
             }
             Queued::Select(_) if self.runs_script => return Err(SELECT_AND_SCRIPT.into()),
             Queued::Select(db) => {

@@ -15,6 +15,7 @@ use crate::{
     proxy::{
         blocking::Unblock,
         client_view::{ClientFilter, ClientView},
+        own_settings::OwnSetting,
         pause::Paused,
         product::ProductView,
         session::Session,
@@ -124,6 +125,13 @@ impl Worker {
 }
 
 impl Worker {
+    /// Changes settings for the clients of a product.
+    pub(in crate::proxy) fn set_own(&self, product: ProductId, changes: &[(OwnSetting, i64)]) {
+        if let Some(view) = self.routes.product(product) {
+            changes.iter().for_each(|(setting, value)| view.own_settings.set(*setting, *value));
+        }
+    }
+
     /// Number of requests of a product that took long and are kept.
     pub(in crate::proxy) fn slow_log_len(&self, product: ProductId) -> usize {
         self.routes.product(product).map_or(0, |view| view.slow_log.len())

@@ -4,7 +4,7 @@
 use std::{cell::Cell, rc::Rc};
 
 use super::Worker;
-use crate::proxy::session::Session;
+use crate::proxy::{product::ProductView, session::Session};
 
 /// Ticks of a round: five seconds, half of the shortest `idle-timeout`. A client is closed at most this much later.
 const TICKS_PER_ROUND: usize = 50;
@@ -17,9 +17,11 @@ pub(super) struct IdleRound {
 }
 
 impl Worker {
-    /// Looks at the next sessions of the round, if a product has an `idle-timeout`.
+    /// Looks at the next sessions of the round, if a product closes idle clients.
     pub(super) fn close_idle(&self) {
-        if !self.routes.products().values().any(|product| product.routes.borrow().rules.idle_ms > 0) {
+        let closes_idle =
+            |product: &ProductView| product.routes.borrow().rules.idle_ms > 0 || product.own_settings.closes_idle();
+        if !self.routes.products().values().any(|product| closes_idle(product)) {
             return;
         }
         let sessions = self.sessions.borrow();

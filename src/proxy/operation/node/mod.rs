@@ -40,6 +40,10 @@ async fn monitor(operation: Operation) {
     if session.is_monitor.get() {
         return operation.finish(b"+OK\r\n");
     }
+    if operation.is_within() {
+        // (Redis, `monitorCommand`.)
+        return operation.refuse("ERR MONITOR isn't allowed for DENY BLOCKING client");
+    }
     let max = monitor::MONITORS_MAX;
     if session.product.monitors.count() >= max {
         let text = format!("ERR this product has {max} clients that MONITOR at this node already, not executed");

@@ -33,7 +33,7 @@ pub(super) async fn get(operation: Operation) {
         Err(unanswered) => return operation.refuse(&format!("ERR {unanswered}")),
     };
     entries.sort_by_key(|entry| std::cmp::Reverse((entry.at, entry.id)));
-    entries.truncate(max);
+    entries.truncate(max.min(operation.session.product.own_settings.slow_log_len()));
     let mut reply = Vec::new();
     write::array(&mut reply, entries.len());
     for entry in entries {
@@ -55,7 +55,11 @@ pub(super) async fn get(operation: Operation) {
 pub(super) async fn len(operation: Operation) {
     let product = product(&operation);
     match workers(&operation).ask_all(move |worker| worker.slow_log_len(product)).await {
-        Ok(lens) => finish_number(operation, lens.iter().sum()),
+        Ok(lens) => {
+            // Each worker keeps as many, so that the newest ones of all are among them.
+            let max = operation.session.product.own_settings.slow_log_len();
+            finish_number(operation, lens.iter().sum::<usize>().min(max));
+        }
         Err(unanswered) => operation.refuse(&format!("ERR {unanswered}")),
     }
 }

@@ -1,6 +1,6 @@
 # The commands for developers. Every recipe works on a fresh machine with a Rust toolchain.
 SHELL := /bin/bash
-.PHONY: demo test quick build bench bench-copy bench-prober bench-products bench-migration bench-failover bench-acks bench-transactions bench-blocking bench-ab chaos differential hostile simulate fuzz advisories fmt fix tools
+.PHONY: demo test quick build bench bench-copy bench-prober bench-products bench-migration bench-failover bench-acks bench-transactions bench-blocking bench-scan bench-ab chaos differential hostile simulate fuzz advisories fmt fix tools
 
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -109,6 +109,10 @@ bench-transactions: redis ## the cost of ten SETs in MULTI and EXEC beside the s
 bench-blocking: redis ## the memory of a node with 5,000 blocked clients, and the latency of pops; ARGS='--clients 1000 --direct'
 	cargo build --release --bin pontoon
 	python3 benches/blocking.py $(ARGS)
+
+bench-scan: redis ## a scan of a million keys in three groups beside the same at the servers; ARGS='--rounds 3'
+	cargo build --release --bin pontoon
+	python3 benches/scan.py $(ARGS)
 
 # Compares this tree with revision BASE and says whether the hot path costs at most 3 % more, by CPU time and, where that is
 # not clear, by instructions (callgrind). About fifteen minutes, and two release builds; keep the machine idle otherwise.

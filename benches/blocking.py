@@ -10,9 +10,9 @@ Many clients wait in BLPOP at one node, spread over some queues. Measured are
   - holds: slots move to and fro while all clients wait; the time until all of them wait at the new owner
 KEEP=1 keeps the nodes' logs.
 """
-import argparse, os, resource, selectors, socket, time
+import argparse, resource, selectors, socket, time
 
-from fixture import Conn, Fixture, at, loads, row, until
+from fixture import Conn, Fixture, at, cpu, loads, row, until
 
 def blocked(servers):
     return sum(int(s.conn.info("clients")["blocked_clients"]) for s in servers)
@@ -20,10 +20,6 @@ def blocked(servers):
 def rss(pid):
     """Returns the resident memory of a process in MB."""
     return next(int(line.split()[1]) for line in open(f"/proc/{pid}/status") if line.startswith("VmRSS")) / 1024
-
-def cpu(pid):
-    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 class Clients:
     """Clients that wait at queues, handled by one thread."""

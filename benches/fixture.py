@@ -20,6 +20,11 @@ def slot(key):
     """Returns the slot of a key in the codis layout. The keys of the benchmarks have no hash tags."""
     return zlib.crc32(key) % 1024
 
+def cpu(pid):
+    """Returns the user and system CPU seconds of a process, with a resolution of 10 ms."""
+    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
 class Conn:
     """A blocking connection to a redis-server. It understands the replies that the benchmarks need."""
     def __init__(self, port):
@@ -118,8 +123,7 @@ class Cluster:
     def cpu(self):
         """Returns the user and system CPU seconds of the three processes, with a resolution of 30 ms. (schedstat does not include
         threads that have ended.)"""
-        fields = [open(f"/proc/{p.pid}/stat").read().rsplit(")", 1)[1].split() for p in self.processes]
-        return sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
+        return sum(cpu(p.pid) for p in self.processes)
     def run(self, *args, check=True):
         done = subprocess.run([PONTOON, "--node", self.admin, *args], capture_output=True, text=True)
         if check and done.returncode != 0:

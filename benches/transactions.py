@@ -5,16 +5,11 @@ Three release nodes, two groups of one redis-server; the load goes to node 1. Bo
 both equally. The figure is the user and system time of node 1 per ten SETs, less what the idle node takes, from /proc/PID/stat; the ratio
 is the median of those of the rounds. The goal is at most 1.3.
 """
-import argparse, os, statistics, time
+import argparse, statistics, time
 
-from fixture import Conn, Fixture, row
+from fixture import Conn, Fixture, cpu, row
 
 CLIENTS = 8
-
-def stat(pid):
-    """Returns the user and system CPU seconds of a process, with a resolution of 10 ms."""
-    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 def batch(client, transaction):
     """Returns the bytes of ten SETs, and the number of their replies."""
@@ -26,14 +21,14 @@ def batch(client, transaction):
 def measure(pid, conns, transaction, count, depth):
     """Sends `count` tens of SETs, `depth` of them in one write of each client. Returns the CPU and the elapsed seconds."""
     requests = [batch(i, transaction) for i in range(len(conns))]
-    began, at = stat(pid), time.time()
+    began, at = cpu(pid), time.time()
     for _ in range(count // (len(conns) * depth)):
         for conn, (bytes, _) in zip(conns, requests):
             conn.sock.sendall(bytes * depth)
         for conn, (_, replies) in zip(conns, requests):
             for _ in range(replies * depth):
                 conn.reply()
-    return stat(pid) - began, time.time() - at
+    return cpu(pid) - began, time.time() - at
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
@@ -47,15 +42,15 @@ def main():
         pid, port = cluster.processes[0].pid, int(cluster.nodes[0].rsplit(":")[-1])
         conns = [Conn(port) for _ in range(CLIENTS)]
         measure(pid, conns, True, a.count // 10, 1)
-        began, at = stat(pid), time.time()
+        began, at = cpu(pid), time.time()
         time.sleep(2)
-        idle = (stat(pid) - began) / (time.time() - at)
+        idle = (cpu(pid) - began) / (time.time() - at)
         for depth in (1, 16):
             found = {False: [], True: []}
             for n in range(a.rounds):
                 for transaction in ((False, True), (True, False))[n % 2]:
-                    cpu, took = measure(pid, conns, transaction, a.count, depth)
-                    found[transaction].append((cpu - idle * took) * 1e6 / a.count)
+                    used, took = measure(pid, conns, transaction, a.count, depth)
+                    found[transaction].append((used - idle * took) * 1e6 / a.count)
             ratios = [with_multi / alone for alone, with_multi in zip(found[False], found[True])]
             alone, with_multi = (statistics.median(found[key]) for key in (False, True))
             row(f"ten SETs, {depth} times in a pipeline: CPU of the node; alone; in MULTI",

@@ -190,6 +190,13 @@ fn a_group_that_does_not_answer_is_named_and_delays_little() {
     // What the others say, and what the node knows.
     assert!(number(&text, "used_memory") > 0);
     assert_eq!(field(&text, "role"), "master");
+    // Also where only sums are asked for.
+    for section in ["memory", "stats", "keyspace", "commandstats"] {
+        let text = bulk(&mut client, &format!("INFO {section}"));
+        assert!(field(&text, "groups_unanswered").starts_with('2'), "{section}: {text}");
+    }
+    let text = bulk(&mut client, "INFO server");
+    assert!(!text.contains("groups_unanswered"), "no server is asked: {text}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use super::keys::Args;
 use super::number::{CommandNumber, FIRST_OF_FAMILY};
+use super::packed_name::PackedName;
 use super::spec::Spec;
 use super::table::FAMILIES;
 
@@ -24,16 +25,29 @@ pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
 /// The same with its number.
 #[inline]
 fn find(name: &[u8]) -> Option<(&'static Spec, CommandNumber)> {
+    match PackedName::of(name) {
+        Some(packed) => probe(packed.hash(), |spec| spec.packed == Some(packed)),
+        None => find_long(name),
+    }
+}
+
+/// The same for a name that cannot be packed.
+fn find_long(name: &[u8]) -> Option<(&'static Spec, CommandNumber)> {
     if name.len() > NAME_MAX {
         return None;
     }
-    let mut at = hash(name);
+    probe(hash_long(name), |spec| spec.name.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// The first command from place `at` of the index on for which `is_it` is true.
+#[inline]
+fn probe(mut at: usize, is_it: impl Fn(&Spec) -> bool) -> Option<(&'static Spec, CommandNumber)> {
     loop {
         // Terminates, because the index is never full.
         let place = usize::from(INDEX[at].checked_sub(1)?);
         let (family, row) = (place / 256, place % 256);
         let spec = &FAMILIES[family][row];
-        if spec.name.as_bytes().eq_ignore_ascii_case(name) {
+        if is_it(spec) {
             return Some((spec, CommandNumber::of_row(FIRST_OF_FAMILY[family], row)));
         }
         at = (at + 1) % INDEX_SIZE;
@@ -116,9 +130,17 @@ impl Spec {
     }
 }
 
-/// The position of a name in the index. Folds letters to lower case, and also a few other bytes; the comparison of the
-/// names distinguishes those.
+/// The position of a name in the index.
 const fn hash(name: &[u8]) -> usize {
+    match PackedName::of(name) {
+        Some(packed) => packed.hash(),
+        None => hash_long(name),
+    }
+}
+
+/// The same for a name that cannot be packed. Folds letters to lower case, and also a few other bytes; the comparison of the
+/// names distinguishes those.
+const fn hash_long(name: &[u8]) -> usize {
     // FNV-1a: fast for short names. Collisions of the fixed table are known, so resistance to attacks is not needed.
     let mut h: u32 = 0x811c_9dc5;
     let mut i = 0;
@@ -127,6 +149,14 @@ const fn hash(name: &[u8]) -> usize {
         i += 1;
     }
     ((h ^ (h >> 15)) as usize) % INDEX_SIZE
+}
+
+impl PackedName {
+    /// Its position in the index. (Fibonacci hashing: the highest bits of the product depend on all bytes.)
+    #[inline]
+    const fn hash(self) -> usize {
+        (self.0.get().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % INDEX_SIZE
+    }
 }
 
 const fn build_index() -> [u16; INDEX_SIZE] {

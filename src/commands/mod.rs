@@ -8,6 +8,7 @@ mod keys;
 mod learnt;
 mod lookup;
 mod number;
+mod packed_name;
 mod routing;
 mod secrets;
 mod spec;

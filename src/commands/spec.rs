@@ -3,7 +3,7 @@
 
 use bitflags::bitflags;
 
-use super::keys::KeySpec;
+use super::{keys::KeySpec, packed_name::PackedName};
 
 bitflags! {
     /// Flags of a command. The names are those of Redis' `COMMAND`, except MAY_REPLICATE and PRIMARY_ONLY, which
@@ -101,6 +101,8 @@ pub(super) mod flag {
 pub struct Spec {
     /// Name in lower case; of a subcommand the full name as Redis reports it: `object|encoding`.
     pub name: &'static str,
+    /// The name as one number, if it is short.
+    pub(super) packed: Option<PackedName>,
     /// Number of arguments, the command's name included. If negative, the absolute value is the minimum.
     pub arity: i16,
     /// Flags that Redis reports.
@@ -385,7 +387,8 @@ pub enum Local {
 
 /// A row of the table.
 pub(super) const fn cmd(name: &'static str, arity: i16, flags: u32, keys: KeySpec, handling: Handling) -> Spec {
-    Spec { name, arity, flags: Flags::from_bits_retain(flags), keys, handling, subcommands: &[] }
+    let packed = PackedName::of(name.as_bytes());
+    Spec { name, packed, arity, flags: Flags::from_bits_retain(flags), keys, handling, subcommands: &[] }
 }
 
 /// A row of the table for a command with subcommands.
@@ -396,5 +399,6 @@ pub(super) const fn container(
     handling: Handling,
     subcommands: &'static [Spec],
 ) -> Spec {
-    Spec { name, arity, flags: Flags::from_bits_retain(flags), keys: KeySpec::None, handling, subcommands }
+    let packed = PackedName::of(name.as_bytes());
+    Spec { name, packed, arity, flags: Flags::from_bits_retain(flags), keys: KeySpec::None, handling, subcommands }
 }

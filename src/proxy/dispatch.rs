@@ -205,6 +205,7 @@ fn refused_by(access: Access, spec: &Spec) -> Option<RefusalReason> {
     }
 }
 
+#[inline]
 pub(super) fn forward(routes: &ProductRoutes, serve_check: ServeCheck, slot: SlotId, spec: &Spec) -> Dispatch {
     to_owner(routes, serve_check, slot, |group, epoch| DispatchTarget {
         group,

@@ -21,7 +21,7 @@ pub enum Header {
 #[inline]
 #[must_use]
 pub fn header(bytes: &[u8], from: usize) -> Header {
-    // Fast paths: nearly every header has one or two digits.
+    // Fast paths: nearly every header has one or two digits, or is a nil's.
     if let Some(&[a, b'\r', b'\n']) = bytes.get(from..from + 3)
         && a.is_ascii_digit()
     {
@@ -32,6 +32,10 @@ pub fn header(bytes: &[u8], from: usize) -> Header {
         && b.is_ascii_digit()
     {
         return Header::Number(i64::from(a - b'0') * 10 + i64::from(b - b'0'), from + 4);
+    }
+    // The nil of RESP2: the reply to a read of a key that does not exist.
+    if bytes.get(from..from + 4) == Some(b"-1\r\n") {
+        return Header::Number(-1, from + 4);
     }
     header_any(bytes, from)
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::{
     Session,
-    request::{Handled, SendTo},
+    outcome::{Handled, SendTo},
 };
 use crate::{
     commands::ResolveError,

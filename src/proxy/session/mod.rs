@@ -4,10 +4,12 @@
 
 mod connections;
 mod describe;
+mod forward;
 mod idle;
 mod learnt;
 mod memory;
 mod observed;
+mod outcome;
 mod output;
 mod pre_login;
 mod request;
@@ -28,8 +30,9 @@ use tokio::net::tcp::OwnedWriteHalf;
 
 use memory::SessionMemory;
 pub(super) use observed::is_script_without_writes;
+pub(super) use outcome::{Handled, SendTo};
 use pre_login::PreLogin;
-pub(super) use request::{CutOff, Handled, PARKED_TOO_LONG, PARKED_TOO_MUCH, SendTo};
+pub(super) use request::{CutOff, PARKED_TOO_LONG, PARKED_TOO_MUCH};
 use script::ScriptCallCopy;
 pub(super) use task::SessionTask;
 use window::Window;

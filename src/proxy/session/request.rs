@@ -1,24 +1,26 @@
 //! What a session does with one request: dispatches it, and sends, parks, answers or refuses it.
 //! Knows nothing of how requests are read; `task` reads them.
 
-use std::rc::Rc;
+use std::{cell::RefMut, rc::Rc};
 
-use super::Session;
+use super::{
+    Session,
+    outcome::{Handled, SendTo},
+};
 use crate::{
     commands::{Local, ResolveError, Spec, Split},
-    model::{reads::ReadFrom, route::ProductRoutes},
+    model::route::ProductRoutes,
     proxy::{
-        backend::{Backend, InFlight, Requester, Unavailable},
+        backend::{Requester, Unavailable},
         blocking::{delay_client, run_blocking, wait_for_replicas},
         check::ServeCheck,
         client::{Access, ReplyMode},
         counters::count,
-        dispatch::{CallContext, Dispatch, DispatchTarget, KeyRoute, RefusalReason, dispatch},
+        dispatch::{CallContext, Dispatch, KeyRoute, RefusalReason, Scratch, dispatch},
         gather::{LargeSplit, NotStarted, ScatterGather},
         learnt::{dispatch_learnt, server_commands},
         local,
         operation::{Operation, run_about_scripts, run_at_node, run_local, run_over_all_groups, scan_key},
-        reads::{self, ReadChoice},
         replies::Ticket,
         worker::Worker,
     },
@@ -50,31 +52,9 @@ pub(in crate::proxy) struct CutOff {
     pub(in crate::proxy) since: u32,
 }
 
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum Handled {
-    /// It was sent, answered or refused.
-    Done,
-    /// It is parked: its slot is held. All requests behind it wait, too.
-    Parked,
-    /// It was answered, and the client has to log in again.
-    LoggedOut,
-    /// It waits for room in a server's queue, or for earlier requests on another connection; so do all behind it.
-    Waiting,
-}
-
-/// Where a request is sent.
-pub(in crate::proxy) enum SendTo {
-    Backend(Rc<Backend>),
-    /// No server; the error for the client.
-    Refuse(String),
-    /// Nowhere yet.
-    Wait,
-}
-
 impl Session {
-    /// Handles one request.
-    #[inline]
+    /// Handles one request. What is not on the way of a plain request is in functions of its own.
+    #[inline(always)]
     pub(super) fn handle(
         self: &Rc<Self>,
         worker: &Rc<Worker>,
@@ -89,7 +69,7 @@ impl Session {
     }
 
     /// The same, whoever observes the product.
-    #[inline]
+    #[inline(always)]
     pub(super) fn handle_now(
         self: &Rc<Self>,
         worker: &Rc<Worker>,
@@ -110,16 +90,30 @@ impl Session {
         let mut scratch = worker.buffers.dispatch.borrow_mut();
         let decision = dispatch(routes, serve_check, access, call, &mut scratch);
         self.number.set(scratch.number);
+        match decision {
+            Dispatch::Forward(target) => {
+                drop(scratch);
+                self.forward_plain(worker, routes, &target, call, mode)
+            }
+            decision => self.carry_out(worker, (routes, serve_check), decision, call, (access, mode), scratch),
+        }
+    }
+
+    /// Carries out a decision about a request that is not forwarded whole.
+    #[inline(never)]
+    fn carry_out(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        (routes, serve_check): (&ProductRoutes, ServeCheck),
+        decision: Dispatch,
+        call: &CallContext<'_>,
+        (access, mode): (Access, ReplyMode),
+        mut scratch: RefMut<'_, Scratch>,
+    ) -> Handled {
         let muted = mode != ReplyMode::On;
         match decision {
-            Dispatch::Forward(target) => match self.choose_backend(worker, routes, &target, call.bytes.len()) {
-                SendTo::Backend(backend) => {
-                    self.count_request(worker, mode);
-                    self.forward(worker, routes, &backend, &target, call, muted);
-                }
-                SendTo::Refuse(text) => self.refuse_request(worker, mode, &text),
-                SendTo::Wait => return Handled::Waiting,
-            },
+            // Not reached: `handle_now` forwards it.
+            Dispatch::Forward(target) => return self.forward_plain(worker, routes, &target, call, mode),
             Dispatch::Script { target, kind } => {
                 drop(scratch);
                 return self.call_script(worker, routes, (&target, kind), call, mode);
@@ -293,7 +287,7 @@ impl Session {
     }
 
     /// Counts a request that does not wait any more, and is not refused.
-    #[inline]
+    #[inline(always)]
     pub(in crate::proxy) fn count_request(&self, worker: &Worker, mode: ReplyMode) {
         self.product.usage(worker).call(self.number.get());
         self.request_done(worker, mode);
@@ -306,110 +300,6 @@ impl Session {
         if mode == ReplyMode::SkipNext {
             self.client.borrow_mut().replies = ReplyMode::On;
         }
-    }
-
-    /// Whether [`choose_connections`](Self::choose_connections) has to be asked; it is rarely.
-    #[inline]
-    fn needs_choice(&self, worker: &Worker, len: usize) -> bool {
-        len >= worker.config.limits.large_message || self.dedicated_since.get().is_some()
-    }
-
-    #[inline]
-    pub(in crate::proxy) fn choose_backend(
-        self: &Rc<Self>,
-        worker: &Rc<Worker>,
-        routes: &ProductRoutes,
-        target: &DispatchTarget,
-        len: usize,
-    ) -> SendTo {
-        if self.needs_choice(worker, len) && !self.choose_connections(worker, len) {
-            return SendTo::Wait;
-        }
-        if routes.reads.from != ReadFrom::Primary && target.may_read_replica {
-            match self.at_replica(worker, routes, target) {
-                ReadChoice::Primary => {}
-                ReadChoice::Replica(backend) => return SendTo::Backend(backend),
-                ReadChoice::Refuse(text) => return SendTo::Refuse(text),
-            }
-        }
-        let Some(backend) = self.backend_set().backend(worker, &self.product, target.group) else {
-            return self.without_dedicated(worker, len);
-        };
-        match backend.available(worker) {
-            Ok(()) => SendTo::Backend(backend),
-            Err(Unavailable::Down) => SendTo::Refuse(backend.refusal()),
-            Err(Unavailable::Full) => {
-                backend.wait_for_room(worker, self);
-                SendTo::Wait
-            }
-        }
-    }
-
-    /// There is no dedicated connection for a request: a large one is refused, others use shared connections.
-    #[cold]
-    fn without_dedicated(&self, worker: &Worker, len: usize) -> SendTo {
-        if len >= worker.config.limits.large_message {
-            return SendTo::Refuse(self.product.too_many_dedicated(worker));
-        }
-        self.use_shared();
-        if !self.settling.get() {
-            self.wake();
-        }
-        SendTo::Wait
-    }
-
-    #[inline]
-    pub(super) fn forward(
-        self: &Rc<Self>,
-        worker: &Worker,
-        routes: &ProductRoutes,
-        backend: &Backend,
-        target: &DispatchTarget,
-        call: &CallContext<'_>,
-        muted: bool,
-    ) -> Ticket {
-        count(&worker.stats.forwarded);
-        let ticket = self.open(muted, call.bytes.len());
-        if routes.reads.own_writes && target.is_write {
-            self.note_write(ticket);
-        }
-        self.send(worker, backend, target, call.bytes, Requester::Session(self.clone(), ticket));
-        ticket
-    }
-
-    #[cold]
-    fn at_replica(self: &Rc<Self>, worker: &Rc<Worker>, routes: &ProductRoutes, target: &DispatchTarget) -> ReadChoice {
-        let keys = target.slot.map(|slot| (slot, target.epoch)).into_iter();
-        reads::choose(worker, self, &self.backend_set(), routes, target.group, keys)
-    }
-
-    #[inline]
-    pub(in crate::proxy) fn send(
-        &self,
-        worker: &Worker,
-        backend: &Backend,
-        target: &DispatchTarget,
-        request: &[u8],
-        requester: Requester,
-    ) {
-        if target.is_write {
-            self.note_written(backend);
-        }
-        backend.send(
-            request,
-            InFlight {
-                requester,
-                epoch: target.epoch,
-                // `REQUEST_MAX` is 1 GB, far below 4 GB.
-                len: request.len() as u32,
-                tick: worker.clock.tick(),
-                sent_us: worker.clock.micros(),
-                generation: worker.routes.generation(),
-                slot: target.slot,
-                is_write: target.is_write,
-                command: self.number.get(),
-            },
-        );
     }
 
     /// Sends a request that a hold has cut off. Returns false if its slot is still held.

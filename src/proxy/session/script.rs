@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::{
     Session,
-    request::{Handled, SendTo},
+    outcome::{Handled, SendTo},
 };
 use crate::{
     commands::{Args, Handling, ScriptCall, resolve},

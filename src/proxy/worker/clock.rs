@@ -18,12 +18,14 @@ pub(in crate::proxy) struct WorkerClock {
     tick: Cell<u32>,
     /// The last reading of `CLOCK_BOOTTIME` in nanoseconds; 0 if the clock was not read in this batch of requests.
     batch_ns: Cell<u64>,
+    /// The same in microseconds, modulo 2^32: kept, because each request needs it.
+    batch_us: Cell<u32>,
 }
 
 impl WorkerClock {
     /// Starts at tick 0.
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), tick: Cell::new(0), batch_ns: Cell::new(0) }
+        Self { started: Instant::now(), tick: Cell::new(0), batch_ns: Cell::new(0), batch_us: Cell::new(0) }
     }
 
     /// The current tick.
@@ -51,12 +53,6 @@ impl WorkerClock {
         self.tick.get().wrapping_sub(tick) > u32::MAX / 2
     }
 
-    /// The same in microseconds, modulo 2^32: 71 minutes.
-    #[inline]
-    pub(in crate::proxy) fn micros(&self) -> u32 {
-        (self.batch_ns() / 1000) as u32
-    }
-
     /// Begins a batch of requests, in which the clock was not read yet.
     #[inline]
     pub(in crate::proxy) fn begin_batch(&self) {
@@ -65,6 +61,7 @@ impl WorkerClock {
 
     /// A time since the current batch of requests began, in nanoseconds of `CLOCK_BOOTTIME`. The clock is read at most
     /// once per batch.
+    #[inline]
     pub(in crate::proxy) fn batch_ns(&self) -> u64 {
         match self.batch_ns.get() {
             0 => self.read(),
@@ -72,11 +69,20 @@ impl WorkerClock {
         }
     }
 
-    /// Reads `CLOCK_BOOTTIME`, in nanoseconds.
+    /// The same in microseconds, modulo 2^32: 71 minutes.
     #[inline]
+    pub(in crate::proxy) fn micros(&self) -> u32 {
+        if self.batch_ns.get() == 0 {
+            self.read();
+        }
+        self.batch_us.get()
+    }
+
+    /// Reads `CLOCK_BOOTTIME`, in nanoseconds.
     pub(super) fn read(&self) -> u64 {
         let now_ns = boottime_ns();
         self.batch_ns.set(now_ns);
+        self.batch_us.set((now_ns / 1000) as u32);
         now_ns
     }
 }

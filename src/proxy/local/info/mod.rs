@@ -61,6 +61,11 @@ pub(in crate::proxy) fn info(
         let _ = write!(out, "# {}\r\n", section.title());
         info.section(section, &mut out);
     }
+    // Sums without a group say so, whichever sections are asked for.
+    if !sections.has(Section::Pontoon) && servers.is_some_and(|servers| !servers.unanswered.is_empty()) {
+        let _ = write!(out, "\r\n# {}\r\n", Section::Pontoon.title());
+        info.groups_unanswered(&mut out);
+    }
     out
 }
 
@@ -244,16 +249,21 @@ impl Info<'_> {
         line(out, "lease", serve_check);
         line(out, "client_id", self.session.id);
         line(out, "groups", self.routes.groups.len());
-        if let Some(servers) = self.servers {
-            let groups: Vec<String> = servers.unanswered.iter().map(ToString::to_string).collect();
-            line(out, "groups_unanswered", groups.join(","));
-        }
+        self.groups_unanswered(out);
         line(out, "forwarded", report.stats.forwarded);
         line(out, "refused", report.stats.refused);
         line(out, "unknown", report.stats.unknown);
         line(out, "parked", report.stats.parked);
         line(out, "replica_reads", report.stats.replica_reads);
         line(out, "replica_repeats", report.stats.replica_repeats);
+    }
+
+    /// The groups that the sums lack.
+    fn groups_unanswered(&self, out: &mut String) {
+        if let Some(servers) = self.servers {
+            let groups: Vec<String> = servers.unanswered.iter().map(ToString::to_string).collect();
+            line(out, "groups_unanswered", groups.join(","));
+        }
     }
 }
 

@@ -169,7 +169,9 @@ fn the_node_answers_what_is_about_the_protocol() {
             if !hello.is_empty() {
                 each.call(hello);
             }
-            types.iter().for_each(|name| drop(each.call(&format!("DEBUG PROTOCOL {name}"))));
+            for name in types {
+                each.call(&format!("DEBUG PROTOCOL {name}"));
+            }
             each.call("DEBUG ERROR end");
         }
         let lines = |client: &mut Client| {

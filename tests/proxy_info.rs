@@ -302,6 +302,25 @@ fn blocked_clients_are_counted() {
     assert_eq!(number(&bulk(&mut client, "INFO clients"), "blocked_clients"), 0);
 }
 
+/// Who sees it counted may rely on what it waits for: an element that comes then is taken by it.
+#[test]
+fn a_client_is_not_counted_as_blocked_before_a_server_has_its_call() {
+    let redis = Redis::start();
+    let bed = Bed::start(&[&redis.addr]);
+    let (mut client, mut blocked) = (bed.client(), bed.client());
+    redis.signal("STOP");
+    blocked.call("BLPOP queue 0");
+    let end = Instant::now() + common::PATIENCE;
+    while !bulk(&mut client, "CLIENT LIST").contains("cmd=blpop") {
+        assert!(Instant::now() < end);
+    }
+    assert_eq!(number(&bulk(&mut client, "INFO clients"), "blocked_clients"), 0);
+    redis.signal("CONT");
+    while number(&bulk(&mut client, "INFO clients"), "blocked_clients") != 1 {
+        assert!(Instant::now() < end);
+    }
+}
+
 fn publish(bed: &Bed, identities: &[ServerIdentity]) {
     let offered = |identity: &ServerIdentity| {
         let mut offered = OfferedCommands::new(["get", "set", "command|list", "command", "m.get"].map(str::to_owned));

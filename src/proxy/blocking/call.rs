@@ -112,6 +112,8 @@ pub(super) struct Registration {
     worker: Rc<Worker>,
     session: Rc<Session>,
     pub(super) call: Rc<BlockedCall>,
+    /// Whether INFO counts its client among those that are blocked.
+    is_counted: Cell<bool>,
 }
 
 impl Registration {
@@ -125,18 +127,27 @@ impl Registration {
             changed: Notify::new(),
         });
         worker.blocked.0.borrow_mut().insert(session.id, call.clone());
-        session.product.usage(worker).block();
         session.set_blocked_call(Some(call.clone()));
         // It reads from now on, to see that the client closes the connection.
         session.wake();
-        Self { worker: worker.clone(), session: session.clone(), call }
+        Self { worker: worker.clone(), session: session.clone(), call, is_counted: Cell::new(false) }
+    }
+
+    /// Lets INFO count its client among those that are blocked: not before a server has its call, so that whoever sees it
+    /// there can rely on what it waits for.
+    pub(super) fn count(&self) {
+        if !self.is_counted.replace(true) {
+            self.session.product.usage(&self.worker).block();
+        }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         self.worker.blocked.0.borrow_mut().remove(&self.session.id);
-        self.session.product.usage(&self.worker).unblock();
+        if self.is_counted.get() {
+            self.session.product.usage(&self.worker).unblock();
+        }
         self.session.set_blocked_call(None);
     }
 }

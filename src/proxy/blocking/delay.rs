@@ -20,6 +20,7 @@ pub(in crate::proxy) async fn run(operation: Operation) {
     };
     let until = Instant::now() + time;
     let registration = Registration::new(&operation.worker, &operation.session, None);
+    registration.count();
     let session = operation.session.clone();
     let unblock = loop {
         let call = &registration.call;

@@ -207,6 +207,7 @@ impl Keyed<'_> {
             Ok(result) => {
                 self.was_sent = true;
                 self.registration.call.sent(epoch);
+                self.registration.count();
                 Attempt::Sent(Sent { backend: backend.clone(), result })
             }
             Err(error) => Attempt::NotNow(error.text().to_owned()),

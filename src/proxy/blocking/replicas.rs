@@ -59,6 +59,7 @@ struct Replicas<'a> {
 /// Runs WAIT or WAITAOF.
 pub(in crate::proxy) async fn run(operation: Operation, spec: &'static Spec) {
     let registration = Registration::new(&operation.worker, &operation.session, None);
+    registration.count();
     let mut replicas = Replicas::new(&operation, &registration, spec);
     let ended = match replicas.ask_all().await {
         Ok(()) => replicas.answers().await,

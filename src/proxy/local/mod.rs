@@ -20,8 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use command::Offered;
 pub(super) use command::for_server as command_for_server;
 pub(super) use config::{
-    Changes as ConfigChanges, Settings, changes as config_changes, get as config_get, merge as merge_config,
-    of_servers as config_of_servers,
+    Settings, changes as config_changes, get as config_get, merge as merge_config, of_servers as config_of_servers,
 };
 pub(super) use debug::{
     DebugPart, NOT_ALLOWED as DEBUG_NOT_ALLOWED, error as debug_error, is_sleep, protocol as debug_protocol,

@@ -287,6 +287,59 @@ fn calls_and_errors_are_counted_and_reset() {
     assert!(field(&text, "latency_percentiles_usec_get").starts_with("p50="), "{text}");
 }
 
+/// The lines of a reply.
+fn lines_of(client: &mut Client, words: &str) -> Vec<String> {
+    client.call(words).call("ECHO end-of-reply");
+    let mut lines = Vec::new();
+    while lines.last().is_none_or(|line| line != "end-of-reply") {
+        lines.push(client.line());
+    }
+    lines.truncate(lines.len() - 2);
+    lines
+}
+
+#[test]
+fn histograms_of_one_group_are_those_of_its_server() {
+    let redis = Redis::start();
+    let bed = Bed::start(&[&redis.addr]);
+    let (mut client, mut server) = (bed.client(), Client::connect(redis.port()));
+    for i in 0..20 {
+        client.call(&format!("SET k{i} v")).expect("+OK\r\n");
+        client.call(&format!("GET k{i}")).expect("$1\r\nv\r\n");
+    }
+    for words in ["LATENCY HISTOGRAM set", "LATENCY HISTOGRAM nonsense GET"] {
+        let lines = lines_of(&mut client, words);
+        assert_eq!(lines, lines_of(&mut server, words));
+        assert_eq!(lines[..2], ["*2", "$3"]);
+    }
+    // Others have sent this one.
+    server.call("HSET h f v").expect(":1\r\n");
+    assert!(lines_of(&mut server, "LATENCY HISTOGRAM").contains(&"hset".to_owned()));
+    assert!(!lines_of(&mut client, "LATENCY HISTOGRAM").contains(&"hset".to_owned()));
+    client.call("HELLO 3");
+    while client.line() != "modules" {}
+    client.line();
+    let lines = lines_of(&mut client, "LATENCY HISTOGRAM set");
+    assert_eq!(lines[..4], ["%1", "$3", "set", "%2"]);
+}
+
+#[test]
+fn histograms_are_added_over_the_groups() {
+    let (a, b) = (Redis::start(), Redis::start());
+    let bed = Bed::start(&[&a.addr, &b.addr]);
+    let mut client = bed.client();
+    for i in 0..50 {
+        client.call(&format!("SET k{i} v")).expect("+OK\r\n");
+    }
+    let lines = lines_of(&mut client, "LATENCY HISTOGRAM set");
+    assert_eq!(lines[..6], ["*2", "$3", "set", "*4", "$5", "calls"]);
+    assert_eq!((lines[6].as_str(), lines.last().map(String::as_str)), (":50", Some(":50")));
+    let mut server = Client::connect(a.port());
+    let of_one = lines_of(&mut server, "LATENCY HISTOGRAM set");
+    assert_ne!(of_one[6], ":50", "both have some");
+    assert_eq!(lines_of(&mut client, "LATENCY HISTOGRAM get"), ["*0"]);
+}
+
 #[test]
 fn blocked_clients_are_counted() {
     let redis = Redis::start();

@@ -350,6 +350,7 @@ pub enum Local {
     LatencyDoctor,
     LatencyGraph,
     LatencyHelp,
+    LatencyHistogram,
     LatencyHistory,
     LatencyLatest,
     LatencyReset,

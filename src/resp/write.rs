@@ -45,8 +45,7 @@ pub fn null(out: &mut Vec<u8>, version: Version) {
     });
 }
 
-/// Writes the header of an array of `len` values.
-/// Appends a nil in place of an array.
+/// Writes the null of the version in place of an array.
 pub fn null_array(out: &mut Vec<u8>, version: Version) {
     out.extend_from_slice(match version {
         Version::Resp2 => b"*-1\r\n",
@@ -54,6 +53,7 @@ pub fn null_array(out: &mut Vec<u8>, version: Version) {
     });
 }
 
+/// Writes the header of an array of `len` values.
 pub fn array(out: &mut Vec<u8>, len: usize) {
     head(out, b'*', len as i64);
 }

@@ -1,8 +1,8 @@
 //! Blocking commands: each call waits at the owner of its slot, on a dedicated connection; holds, the end of a lease and
 //! the end of its client end the wait there. Knows nothing of what the commands do.
 //!
-//! `keyed` runs the commands with keys, `replicas` WAIT and WAITAOF, both over `connection`; `delay` DEBUG SLEEP; `call` is what the worker and
-//! the session see of a call; `decision` and `request` are pure.
+//! `keyed` runs the commands with keys, `replicas` WAIT and WAITAOF, both over `connection`; `delay` runs DEBUG SLEEP; `call` is
+//! what the worker and the session see of a call; `decision` and `request` are pure.
 
 mod call;
 mod connection;

@@ -142,6 +142,9 @@ HISTORY <event>
     Return time-latency samples for the <event> class.
 GRAPH <event>
     Return an ASCII latency graph for the <event> class.
+HISTOGRAM [COMMAND ...]
+    Return a cumulative distribution of latencies in the format of a histogram for the specified
+    command names. If no commands are specified then all histograms are replied.
 LATEST
     Return the latest latency samples for all events.
 RESET [<event> ...]

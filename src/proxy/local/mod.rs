@@ -70,7 +70,11 @@ pub(super) fn asks_servers(command: Local, call: &CallContext<'_>) -> bool {
         Local::Info => info::Sections::of(call).of_servers().next().is_some(),
         Local::ConfigGet => !config::of_servers(call).is_empty(),
         Local::ConfigSet => !config::of_servers(call).is_empty() || config::may_change(call),
-        Local::CommandGetkeysandflags | Local::ConfigResetstat | Local::Debug | Local::PontoonOn => true,
+        Local::CommandGetkeysandflags
+        | Local::ConfigResetstat
+        | Local::Debug
+        | Local::LatencyHistogram
+        | Local::PontoonOn => true,
         Local::CommandList | Local::AclCat => call.args.len() > 2,
         _ => false,
     }
@@ -154,9 +158,12 @@ pub(super) fn answer(
         Local::AclCat if call.args.len() == 2 => acl::categories(out),
         Local::CommandList if call.args.len() == 2 => command::list(servers().as_deref(), out),
         // The servers answer these: see `asks_servers`.
-        Local::AclCat | Local::CommandList | Local::CommandGetkeysandflags | Local::Debug | Local::PontoonOn => {
-            write::error(out, NOT_ASKED)
-        }
+        Local::AclCat
+        | Local::CommandList
+        | Local::CommandGetkeysandflags
+        | Local::Debug
+        | Local::LatencyHistogram
+        | Local::PontoonOn => write::error(out, NOT_ASKED),
         Local::CommandAll => command::all(servers().as_deref(), out, version),
         Local::CommandCount => write::int(out, Offered(servers().as_deref()).count() as i64),
         Local::CommandInfo => command::info(servers().as_deref(), call, out, version),

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Operation, StepSlots, all_groups::Broadcast, debug::debug, info::info, one_server::on, texts::texts};
+use super::{
+    Operation, StepSlots, all_groups::Broadcast, debug::debug, histogram::histogram, info::info, one_server::on,
+    texts::texts,
+};
 use crate::{
     commands::Local,
     proxy::{
@@ -23,6 +26,7 @@ pub(in crate::proxy) async fn run(operation: Operation, local: Local) {
         Local::Info => info(operation).await,
         Local::ConfigResetstat => reset_statistics(operation).await,
         Local::Debug => debug(operation).await,
+        Local::LatencyHistogram => histogram(operation).await,
         Local::PontoonOn => on(operation).await,
         Local::ConfigGet => get_config(operation).await,
         Local::ConfigSet => set_config(operation).await,

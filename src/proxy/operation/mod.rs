@@ -5,6 +5,7 @@ mod all_groups;
 mod debug;
 mod forward;
 mod functions;
+mod histogram;
 mod info;
 mod key_scan;
 mod local;

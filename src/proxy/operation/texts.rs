@@ -25,6 +25,44 @@ pub(super) fn texts(reply: &[u8]) -> Option<Vec<String>> {
     Some(all)
 }
 
+/// A text or a number in a reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    Text(String),
+    Number(i64),
+}
+
+/// The texts and numbers of an array in RESP2 in their order, also those of arrays in it. `None`: the reply is another one, or
+/// incomplete.
+pub(super) fn items(reply: &[u8]) -> Option<Vec<Item>> {
+    let (mut at, mut left, mut all) = (0_usize, 1_u64, Vec::new());
+    if reply.first() != Some(&b'*') {
+        return None;
+    }
+    while left > 0 {
+        left -= 1;
+        let Header::Number(number, from) = header(reply, at + 1) else { return None };
+        match reply.get(at)? {
+            // A false length reserves no memory, and ends with the reply.
+            b'*' => {
+                left = left.checked_add(u64::try_from(number).ok()?)?;
+                at = from;
+            }
+            b':' => {
+                all.push(Item::Number(number));
+                at = from;
+            }
+            b'$' => {
+                let end = from.checked_add(usize::try_from(number).ok()?)?;
+                all.push(Item::Text(String::from_utf8_lossy(reply.get(from..end)?).into_owned()));
+                at = end + 2;
+            }
+            _ => return None,
+        }
+    }
+    (at <= reply.len()).then_some(all)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -1,5 +1,5 @@
-//! Whether a session is idle: its client has sent nothing for the product's `idle-timeout`, or the `timeout` that its clients have set, and nothing is owed to it.
-//! Knows nothing of when sessions are looked at.
+//! Whether a session is idle: its client has sent nothing for the product's `idle-timeout`, or for the `timeout` that clients
+//! have set, and nothing is owed to it. Knows nothing of when sessions are looked at.
 
 use std::rc::Rc;
 

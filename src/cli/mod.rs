@@ -20,6 +20,7 @@ mod playground;
 mod product;
 mod product_show;
 mod protect;
+mod quorum;
 mod rebalance;
 mod recover;
 mod serve;

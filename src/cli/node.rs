@@ -5,7 +5,7 @@ use clap::{Subcommand, ValueEnum};
 use super::{
     Remote, change,
     error::{CliError, ErrorCode},
-    output, product, product_show, setting, status,
+    output, product, product_show, quorum, setting,
 };
 use crate::wire::pb::admin::{
     ListNodesRequest, Node, NodeRole, Product, RemoveNodeRequest, SetNodeLogReply, SetNodeLogRequest,
@@ -144,7 +144,7 @@ async fn list(remote: &Remote) -> Result<(), CliError> {
 /// A node that only led last has no majority, and is not shown as the leader.
 async fn leader(remote: &Remote) -> Result<Option<u64>, CliError> {
     let status = remote.read(|mut c| async move { c.status(StatusRequest {}).await }).await?;
-    Ok(status::leading(&status))
+    Ok(quorum::leading(&status))
 }
 
 async fn show(remote: &Remote, id: u64) -> Result<(), CliError> {

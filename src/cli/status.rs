@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Output, Remote, error::CliError, node, output};
+use super::{Output, Remote, error::CliError, node, output, quorum};
 use crate::wire::pb::admin::{Severity, StatusReply, StatusRequest, Warning};
 
 /// `pontoon status ...`
@@ -56,17 +56,8 @@ fn headline(s: &StatusReply) -> String {
     format!("{}: {}\n", output::name(s.health()).to_uppercase(), s.headline)
 }
 
-/// The node that leads with a majority behind it.
-pub(super) fn leading(s: &StatusReply) -> Option<u64> {
-    s.leader.filter(|_| !is_alone(s))
-}
-
-fn is_alone(s: &StatusReply) -> bool {
-    s.warnings.iter().any(|w| matches!(w.code.as_str(), "no-quorum" | "no-leader"))
-}
-
 fn to_text(s: &StatusReply) -> String {
-    let alone = is_alone(s);
+    let alone = quorum::is_lost(s);
     let leader = match s.leader {
         None => "none is known".to_owned(),
         Some(id) if alone => format!("node {id} led last, in term {}", s.term),
@@ -78,7 +69,7 @@ fn to_text(s: &StatusReply) -> String {
         "\ncluster      {cluster}\nleader       {leader}\nanswered by  node {}, which has applied entry {}\nroute epoch  {}\nproducts     {}\n\n",
         s.answered_by, s.applied, s.route_epoch, s.product_count
     );
-    out += &node::to_table(&s.nodes, leading(s));
+    out += &node::to_table(&s.nodes, quorum::leading(s));
     for waiting in &s.waiting_on {
         out += &format!("\nwaiting on: {waiting}");
     }

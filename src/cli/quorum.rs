@@ -1,0 +1,13 @@
+//! Whether the cluster that a status describes has a majority. Knows nothing of how it is shown.
+
+use crate::wire::pb::admin::StatusReply;
+
+/// The node that leads with a majority behind it. One that only led last is none.
+pub(super) fn leading(status: &StatusReply) -> Option<u64> {
+    status.leader.filter(|_| !is_lost(status))
+}
+
+/// Whether the nodes that answer are no majority, or have no leader.
+pub(super) fn is_lost(status: &StatusReply) -> bool {
+    status.warnings.iter().any(|warning| matches!(warning.code.as_str(), "no-quorum" | "no-leader"))
+}

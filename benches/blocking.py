@@ -78,7 +78,7 @@ def show(what, latencies, goal=""):
 def main():
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--clients", type=int, default=5000)
-    parse.add_argument("--queues", type=int, default=50)
+    parse.add_argument("--queues", type=int, default=400)
     parse.add_argument("--rate", type=int, default=1000, help="pops per second")
     parse.add_argument("--seconds", type=int, default=10)
     parse.add_argument("--moves", type=int, default=3)

@@ -145,7 +145,10 @@ fn is_compared(spec: &Spec) -> bool {
             !matches!(kind, AllGroups::Scan | AllGroups::Save | AllGroups::Bgsave | AllGroups::Bgrewriteaof)
         }
         // They end or mute the connection.
-        Handling::Local(local) => !matches!(local, Local::Quit | Local::ClientReply | Local::CommandGetkeysandflags),
+        // DEBUG is not allowed by the product, and in other words not by the server.
+        Handling::Local(local) => {
+            !matches!(local, Local::Quit | Local::ClientReply | Local::CommandGetkeysandflags | Local::Debug)
+        }
         _ => false,
     }
 }

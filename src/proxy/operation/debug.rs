@@ -21,6 +21,9 @@ const FORBIDDEN_HERE: &str = "ERR DEBUG is not executed: the servers forbid it. 
 const UNSAFE_RELOAD: &str = "ERR DEBUG RELOAD takes no options here, or NOFLUSH with MERGE, not executed: NOSAVE could bring \
     back keys of slots that have moved, and NOFLUSH alone ends the server";
 
+const SLEEP_IN_TRANSACTION: &str =
+    "ERR DEBUG SLEEP is not executed in a transaction by this proxy. Send it before MULTI";
+
 const NO_AOF: &str = "ERR DEBUG LOADAOF is not executed: a server without an append-only file would lose its data. \
     'appendonly' has to be 'yes' at all primaries";
 
@@ -45,8 +48,8 @@ async fn answer(operation: &Operation) -> Result<Vec<u8>, String> {
     let mut reply = Vec::new();
     match DebugPart::of(&call)? {
         DebugPart::Help => local::debug_help(&mut reply),
-        // The session gives it to `blocking`.
-        DebugPart::Sleep => return Err("ERR DEBUG SLEEP is not executed: it does not block here".into()),
+        // Outside of a transaction, the session gives it to `blocking`.
+        DebugPart::Sleep => return Err(SLEEP_IN_TRANSACTION.into()),
         DebugPart::Protocol => local::debug_protocol(&call, version, &mut reply),
         DebugPart::Error => local::debug_error(&call, &mut reply),
         DebugPart::Key => reply = of_key(operation, &words(operation), 2, version).await?,

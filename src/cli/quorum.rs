@@ -2,7 +2,7 @@
 
 use crate::wire::pb::admin::StatusReply;
 
-/// The node that leads with a majority behind it. One that only led last is none.
+/// The leader, if a majority of the voters follows it. `None`: no leader is known, or the last one has lost its majority.
 pub(super) fn leading(status: &StatusReply) -> Option<u64> {
     status.leader.filter(|_| !is_lost(status))
 }

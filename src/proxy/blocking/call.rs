@@ -133,8 +133,8 @@ impl Registration {
         Self { worker: worker.clone(), session: session.clone(), call, is_counted: Cell::new(false) }
     }
 
-    /// Lets INFO count its client among those that are blocked: not before a server has its call, so that whoever sees it
-    /// there can rely on what it waits for.
+    /// Lets INFO count its client in `blocked_clients`. Called when the call is sent to a server: who sees the client counted
+    /// can rely on it that an element that is pushed from now on goes to this client.
     pub(super) fn count(&self) {
         if !self.is_counted.replace(true) {
             self.session.product.usage(&self.worker).block();

@@ -77,7 +77,7 @@ impl DebugPart {
     /// The part that a call names.
     ///
     /// # Errors
-    /// Returns the error for the client if it is none that this proxy carries out.
+    /// Returns the error for the client if this proxy does not carry out the part, or the number of arguments is wrong.
     pub(in crate::proxy) fn of(call: &CallContext<'_>) -> Result<Self, String> {
         if call.get(0).eq_ignore_ascii_case(PFDEBUG) {
             return Ok(Self::Key);

@@ -150,7 +150,7 @@ async fn all_have_aof(operation: &Operation) -> Result<bool, String> {
     Ok(replies.iter().all(is_on))
 }
 
-/// The digests of all primaries, combined. Equal to that of before if the keys and the slots of every group are.
+/// Combines the digests of all primaries. The result stays the same as long as no key changes and no slot moves.
 fn combined(digests: &[Vec<u8>]) -> Option<String> {
     let mut all = [0_u8; DIGEST];
     for digest in digests {

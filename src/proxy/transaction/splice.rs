@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// The error if the reply of a server to EXEC is none.
+/// The error for the client if a server answers EXEC with what is no reply to EXEC.
 pub(super) const OTHER_REPLY: &[u8] = b"-ERR outcome unknown: a server answered EXEC with another reply\r\n";
 
 /// Whether a reply to EXEC says that the transaction was executed.

@@ -249,10 +249,7 @@ pub(in crate::proxy) fn changes(
 
 /// Whether CONFIG SET names a setting that it can change, which all workers must do.
 pub(super) fn may_change(call: &CallContext<'_>) -> bool {
-    (2..call.args.len()).step_by(2).any(|i| {
-        let name = String::from_utf8_lossy(call.get(i)).to_ascii_lowercase();
-        OwnSetting::named(&name).is_some()
-    })
+    pairs(call).any(|(name, _)| OwnSetting::named(&name).is_some())
 }
 
 /// The names, in lower case, and the values of CONFIG SET.

@@ -19,12 +19,14 @@ use crate::{
 /// How long a primary may take for its answer. One that takes longer is left out, as in INFO.
 const ANSWER_MAX: Duration = Duration::from_millis(500);
 
-/// Runs LATENCY HISTOGRAM. Commands that only other products or the nodes themselves have sent are left out.
+/// Runs LATENCY HISTOGRAM. Commands that only other products or the nodes themselves have sent are left out, and those of modules,
+/// which the node does not count one by one.
 pub(super) async fn histogram(operation: Operation) {
     let mut request = Vec::new();
     {
         let call = operation.call();
-        let words: Vec<&[u8]> = (0..call.len()).map(|i| call.get(i)).collect();
+        let mut words: Vec<&[u8]> = vec![b"LATENCY", b"HISTOGRAM"];
+        words.extend((2..call.len()).map(|i| call.get(i)));
         write::request(&mut request, &words);
     }
     let mut histograms = BTreeMap::new();
@@ -90,16 +92,16 @@ impl Histogram {
 fn of_server(reply: &[u8]) -> Option<Vec<(String, Histogram)>> {
     let mut items = items(reply)?.into_iter().peekable();
     let mut all = Vec::new();
-    while let Some(item) = items.next() {
-        let Item::Text(name) = item else { return None };
-        let (calls, buckets) = (items.next()?, items.next()?);
-        let (Item::Text(calls), Item::Number(number), Item::Text(title)) = (calls, buckets, items.next()?) else {
-            return None;
-        };
-        if calls != "calls" || title != "histogram_usec" {
+    while let Some(name) = items.next() {
+        let Item::Text(name) = name else { return None };
+        if items.next()? != Item::Text("calls".into()) {
             return None;
         }
-        let mut histogram = Histogram { calls: number, buckets: Vec::new() };
+        let Item::Number(calls) = items.next()? else { return None };
+        if items.next()? != Item::Text("histogram_usec".into()) {
+            return None;
+        }
+        let mut histogram = Histogram { calls, buckets: Vec::new() };
         while let Some(Item::Number(limit)) = items.peek() {
             let limit = *limit;
             items.next();

@@ -73,6 +73,12 @@ impl Session {
         let Some(backend) = self.backend_set().backend(worker, &self.product, target.group) else {
             return self.without_dedicated(worker, len);
         };
+        self.if_available(worker, backend)
+    }
+
+    /// The connection if it takes a request now.
+    #[inline(always)]
+    pub(super) fn if_available(self: &Rc<Self>, worker: &Worker, backend: Rc<Backend>) -> SendTo {
         match backend.available(worker) {
             Ok(()) => SendTo::Backend(backend),
             Err(Unavailable::Down) => SendTo::Refuse(backend.refusal()),

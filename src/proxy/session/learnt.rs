@@ -11,7 +11,6 @@ use crate::{
     commands::ResolveError,
     model::route::ProductRoutes,
     proxy::{
-        backend::Unavailable,
         check::ServeCheck,
         client::ReplyMode,
         dispatch::{CallContext, Dispatch, DispatchTarget, RefusalReason, Scratch},
@@ -37,11 +36,10 @@ impl Session {
             dispatch_learnt(routes, serve_check, commands.as_deref(), (call, error), scratch);
         let refusal = match decision {
             Dispatch::Forward(target) => {
-                let chosen = match dedicated {
-                    true => self.choose_dedicated(worker, &target),
-                    false => self.choose_backend(worker, routes, &target, call.bytes.len()),
-                };
-                match chosen {
+                if !dedicated {
+                    return self.forward_plain(worker, routes, &target, call, mode);
+                }
+                match self.choose_dedicated(worker, &target) {
                     SendTo::Wait => return Handled::Waiting,
                     SendTo::Refuse(text) => text.into_bytes(),
                     SendTo::Backend(backend) => {
@@ -76,13 +74,6 @@ impl Session {
             self.use_shared();
             return SendTo::Refuse(self.product.too_many_dedicated(worker));
         };
-        match backend.available(worker) {
-            Ok(()) => SendTo::Backend(backend),
-            Err(Unavailable::Down) => SendTo::Refuse(backend.refusal()),
-            Err(Unavailable::Full) => {
-                backend.wait_for_room(worker, self);
-                SendTo::Wait
-            }
-        }
+        self.if_available(worker, backend)
     }
 }

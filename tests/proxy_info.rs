@@ -5,12 +5,13 @@ mod common;
 
 use std::{
     collections::BTreeMap,
-    io::Read,
+    io::{Read, Write},
+    net::TcpStream,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use common::{Bed, Client, Redis, logins, with_product};
+use common::{Bed, Client, PATIENCE, Redis, logins, with_product};
 use pontoon::{
     commands::{OfferedCommands, ServerCommands, ServerIdentity},
     model::ids::ProductId,
@@ -439,6 +440,51 @@ fn commands_are_those_of_the_servers() {
     client.call("COMMAND GETKEYS EVAL script 1 k a").expect("*1\r\n$1\r\nk\r\n");
     client.call("COMMAND GETKEYS ECHO a").expect("-ERR The command has no key arguments\r\n");
     client.call("COMMAND GETKEYSANDFLAGS GET a b").expect("-ERR Invalid number of arguments specified for command\r\n");
+}
+
+/// Sends a request in front of a PING, and returns its reply.
+fn reply_before_ping(port: u16, version: u8, request: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(format!("HELLO {version}\r\n{request}\r\nPING\r\n").as_bytes()).unwrap();
+    let (mut reply, mut chunk) = (Vec::new(), [0; 65536]);
+    while !reply.ends_with(b"\r\n+PONG\r\n") {
+        let len = stream.read(&mut chunk).unwrap();
+        assert!(len > 0, "{}", String::from_utf8_lossy(&reply));
+        reply.extend_from_slice(&chunk[..len]);
+    }
+    let text = String::from_utf8(reply).unwrap();
+    let behind_hello = text.find("modules\r\n*0\r\n").unwrap() + "modules\r\n*0\r\n".len();
+    text[behind_hello..].trim_end_matches("+PONG\r\n").to_owned()
+}
+
+/// With categories, tips, key specifications and subcommands, which only a server has in full.
+#[test]
+fn servers_describe_their_commands() {
+    let mut redis = Redis::start();
+    let bed = Bed::start(&[&redis.addr]);
+    publish(&bed, &[ServerIdentity::default()]);
+    for version in [2, 3] {
+        for request in ["COMMAND INFO get", "COMMAND INFO SET Get command", "COMMAND INFO set"] {
+            let want = reply_before_ping(redis.port(), version, request);
+            assert!(want.contains("@fast") || want.contains("@slow"), "{want}");
+            assert_eq!(reply_before_ping(bed.port, version, request), want, "{request}");
+        }
+        // What the product does not offer is nothing; what only the node has is described by it.
+        let null = if version == 2 { "$-1\r\n" } else { "_\r\n" };
+        let request = "COMMAND INFO nosuch hset SLOTSMAPPING";
+        let own = reply_before_ping(bed.port, version, request);
+        assert!(own.starts_with(&format!("*3\r\n{null}{null}*10\r\n$12\r\nslotsmapping\r\n")), "{own}");
+        let all = reply_before_ping(bed.port, version, "COMMAND");
+        let count = reply_before_ping(bed.port, version, "COMMAND COUNT");
+        assert!(all.starts_with(&format!("*{}\r\n", &count[1..count.len() - 2])), "{count}");
+        let get = reply_before_ping(redis.port(), version, "COMMAND INFO get");
+        assert!(all.contains(get.trim_start_matches("*1\r\n")) && !all.contains("\r\nhset\r\n"));
+    }
+    // Without a server, in fewer words.
+    redis.kill();
+    let reply = reply_before_ping(bed.port, 2, "COMMAND INFO get nosuch");
+    assert!(reply.starts_with("*2\r\n*10\r\n$3\r\nget\r\n:2\r\n") && reply.ends_with("$-1\r\n"), "{reply}");
 }
 
 #[test]

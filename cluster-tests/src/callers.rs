@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::{BufRead, BufReader},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -95,8 +96,9 @@ fn inode(from: SocketAddr, port: u16) -> Option<String> {
     let IpAddr::V4(host) = from.ip() else { return None };
     let local = format!("{:08X}:{:04X}", u32::from_le_bytes(host.octets()), from.port());
     let remote = format!(":{port:04X}");
-    let table = fs::read_to_string("/proc/net/tcp").ok()?;
-    table.lines().skip(1).find_map(|line| {
+    // Not at once: the kernel walks over a large hash table, and the connection is in its middle on average.
+    let table = BufReader::new(fs::File::open("/proc/net/tcp").ok()?);
+    table.lines().skip(1).map_while(Result::ok).find_map(|line| {
         let mut fields = line.split_whitespace().skip(1);
         let is_it = fields.next()? == local && fields.next()?.ends_with(&remote);
         // State, queues, timer, retransmissions, user, timeout, then the inode.

@@ -20,7 +20,7 @@ use crate::{
 const AFTER_ERROR: Duration = Duration::from_millis(20);
 /// The pause between two requests of a client: short enough to have requests in flight all the time, long enough to
 /// keep the history short.
-const BETWEEN: Duration = Duration::from_millis(2);
+const BETWEEN: Duration = Duration::from_millis(4);
 /// The deadline of a reply. It is longer than any deadline of a node.
 const REPLY_WITHIN: Duration = Duration::from_secs(12);
 /// Maximum number of errors that are kept per client.

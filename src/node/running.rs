@@ -229,6 +229,8 @@ impl Starting<'_> {
         self.tasks.spawn_finite("script-changes", scripts::changes::run(api, requests.scripts.changes));
         let loading = scripts::libraries::run(self.me.id, self.log.state(), requests.scripts.libraries);
         self.tasks.spawn_finite("script-libraries", loading);
+        let finding = scripts::bodies::run(self.me.id, self.log.state(), self.peers.clone(), requests.scripts.bodies);
+        self.tasks.spawn_finite("script-bodies", finding);
     }
 
     fn control(&self, leader: &LeaderParts) -> Control {
@@ -271,6 +273,7 @@ impl Starting<'_> {
             leader_service: leader.service.clone(),
             movers: movers.clone(),
             secret: self.secret.clone(),
+            scripts: proxy.seen_scripts(),
         };
         let control = self.control(leader);
         let leased = self.permit.clone();

@@ -17,17 +17,20 @@ use crate::{
     model::{
         author::{Author, Requester},
         change::{Change, NewMember},
-        ids::{HoldId, HostPort, NodeId, Uuid},
+        ids::{HoldId, HostPort, NodeId, ProductId, Uuid},
+        script::ScriptDigest,
     },
     plan::secret_rotation::PeerAnswer,
+    proxy::SeenScripts,
     wire::{
         auth::ClusterSecret,
         caller::Caller,
         connection::peer_address,
         hash::change_hash,
         pb::node::{
-            AuthorizeReply, AuthorizeRequest, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest, HelloReply,
-            HelloRequest, JoinReply, JoinRequest, Peer, PingReply, PingRequest, SecretAnswer, node_server,
+            AuthorizeReply, AuthorizeRequest, FindScriptReply, FindScriptRequest, FinishReply, FinishRequest,
+            ForgetScriptsReply, ForgetScriptsRequest, HeartbeatReply, HeartbeatRequest, HelloReply, HelloRequest,
+            JoinReply, JoinRequest, Peer, PingReply, PingRequest, SecretAnswer, node_server,
         },
         refused::{Because, Refusal},
         secret_report,
@@ -51,6 +54,8 @@ pub struct NodeService {
     pub movers: Movers,
     /// Its cluster secrets.
     pub secret: ClusterSecret,
+    /// The scripts that it has seen in an EVAL.
+    pub scripts: SeenScripts,
 }
 
 impl NodeService {
@@ -180,6 +185,23 @@ impl node_server::Node for NodeService {
             return Err(self.consensus.callers().refuse(&Refusal::new(Because::Identity, text), Some(&caller)));
         }
         Ok(Response::new(self.leader_service.authorize(asking).await))
+    }
+
+    async fn find_script(&self, request: Request<FindScriptRequest>) -> Result<Response<FindScriptReply>, Status> {
+        self.consensus.callers().admit_member(Caller::of(request.metadata()))?;
+        let FindScriptRequest { product, digest } = request.into_inner();
+        let digest = ScriptDigest::parse(digest.as_bytes())
+            .ok_or_else(|| Status::invalid_argument("the digest of a script has 40 hexadecimal digits"))?;
+        Ok(Response::new(FindScriptReply { body: self.scripts.body(ProductId(product), &digest) }))
+    }
+
+    async fn forget_scripts(
+        &self,
+        request: Request<ForgetScriptsRequest>,
+    ) -> Result<Response<ForgetScriptsReply>, Status> {
+        self.consensus.callers().admit_member(Caller::of(request.metadata()))?;
+        self.scripts.forget(ProductId(request.into_inner().product));
+        Ok(Response::new(ForgetScriptsReply {}))
     }
 
     async fn finish(&self, request: Request<FinishRequest>) -> Result<Response<FinishReply>, Status> {

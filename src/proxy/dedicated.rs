@@ -73,11 +73,16 @@ impl DedicatedPlace {
         let (of_product, of_server) = {
             let backends = product.backends.borrow();
             let dedicated = || backends.iter().filter(|backend| backend.is_dedicated());
-            (dedicated().count(), dedicated().filter(|backend| backend.addr == *addr).count())
+            let to_server = dedicated().filter(|backend| backend.addr == *addr);
+            let counts = |(all, open): (usize, usize), backend: &Rc<Backend>| {
+                (all + 1, open + usize::from(backend.process_at_other_end().is_some()))
+            };
+            (dedicated().count(), to_server.fold((0, 0), counts))
         };
+        let (of_server, open) = of_server;
         let taken = &worker.dedicated.0;
-        let server_max = worker.config.server_clients.dedicated_max(addr);
-        if of_product >= share(worker, dedicated_max) || of_server >= share(worker, server_max) {
+        let server_max = product.dedicated.server_max(worker, addr, open);
+        if of_product >= share(worker, dedicated_max) || of_server >= server_max {
             return None;
         }
         if taken.get() >= share(worker, dedicated_total_max) {
@@ -105,22 +110,50 @@ fn share(worker: &Worker, max: usize) -> usize {
 #[derive(Debug, Default)]
 pub(super) struct DedicatedPool {
     pub(super) idle: RefCell<Vec<Rc<Backend>>>,
-    /// Limits the connections that are being opened, per server.
-    opening: RefCell<Vec<(HostPort, Rc<Semaphore>)>>,
+    servers: RefCell<Vec<DedicatedServer>>,
+}
+
+/// What a worker knows of a server for its dedicated connections.
+#[derive(Debug)]
+struct DedicatedServer {
+    addr: HostPort,
+    /// Limits the connections that are being opened.
+    opening: Rc<Semaphore>,
+    /// The last count of the server's clients, and how many dedicated connections of the worker were open then.
+    at_count: (u64, usize),
 }
 
 impl DedicatedPool {
     /// Limits the connections that are being opened to a server.
     fn opening(&self, addr: &HostPort) -> Rc<Semaphore> {
-        let mut all = self.opening.borrow_mut();
-        if let Some((_, opening)) = all.iter().find(|(other, _)| other == addr) {
-            return opening.clone();
+        self.of_server(addr, |server| server.opening.clone())
+    }
+
+    /// How many dedicated connections to a server the worker may have, of which `open` are open. It takes itself for the usual
+    /// worker of the node.
+    fn server_max(&self, worker: &Worker, addr: &HostPort, open: usize) -> usize {
+        let room = worker.config.server_clients.room(addr);
+        let at_count = self.of_server(addr, |server| {
+            if let Some(count) = room.count().filter(|count| server.at_count.0 != *count) {
+                server.at_count = (count, open);
+            }
+            server.at_count.1
+        });
+        share(worker, room.node_max(at_count * worker.config.workers))
+    }
+
+    fn of_server<T>(&self, addr: &HostPort, of: impl FnOnce(&mut DedicatedServer) -> T) -> T {
+        let mut all = self.servers.borrow_mut();
+        if let Some(server) = all.iter_mut().find(|server| server.addr == *addr) {
+            return of(server);
         }
         // Servers that left the routes and have no connections.
-        all.retain(|(_, opening)| Rc::strong_count(opening) > 1);
+        all.retain(|server| Rc::strong_count(&server.opening) > 1);
         let opening = Rc::new(Semaphore::new(OPENING_MAX));
-        all.push((addr.clone(), opening.clone()));
-        opening
+        let mut server = DedicatedServer { addr: addr.clone(), opening, at_count: (0, 0) };
+        let result = of(&mut server);
+        all.push(server);
+        result
     }
 
     /// Drops idle connections that have ended or are about to.
@@ -147,8 +180,8 @@ impl ProductView {
         let name = &self.routes.borrow().name;
         format!(
             "ERR too many dedicated connections to servers: this node may have {dedicated_max} for product '{name}', \
-             {dedicated_total_max} in all, and to each server its part of the server's maxclients, divided among its {} \
-             workers; not executed",
+             {dedicated_total_max} in all, divided among its {} workers, and to each server its part of what is free of the \
+             server's maxclients; not executed",
             worker.config.workers
         )
     }

@@ -26,6 +26,7 @@ mod client_view;
 mod clients;
 mod counters;
 mod dedicated;
+mod described;
 mod dispatch;
 mod failed_logins;
 mod gather;
@@ -83,7 +84,8 @@ pub use limits::Limits;
 pub use node_clients::NodeClients;
 pub use report::{HoldProgress, ListenerReport, ProxyReport};
 pub use scripts::{
-    LibrariesLoaded, LibraryRequest, ScriptCatalogues, ScriptChange, ScriptLink, ScriptRequest, ScriptsChanged,
+    BodyRequest, LibrariesLoaded, LibraryRequest, ScriptCatalogues, ScriptChange, ScriptLink, ScriptRequest,
+    ScriptsChanged, SeenScripts,
 };
 pub use server_asks::ServerAsk;
 pub use server_clients::ServerClients;
@@ -229,6 +231,7 @@ pub struct Proxy {
     ended: Arc<watch::Sender<Option<ThreadEnd>>>,
     node: NodeId,
     workers: Workers,
+    scripts: SeenScripts,
     /// Taken by the first `drain`.
     threads: Mutex<Vec<(oneshot::Receiver<()>, JoinHandle<()>)>>,
 }
@@ -290,7 +293,8 @@ impl Proxy {
         let (acceptor_shared, phase_of_acceptor) = (shared.clone(), phases.clone());
         let accept = move || listener::run(&config, &acceptor_shared, routes, inboxes, phase_of_acceptor);
         threads.push(start_thread("acceptor".into(), phases, unexpected.clone(), accept)?);
-        Ok(Self { shared, phase, ended: unexpected, node, workers: ways, threads: Mutex::new(threads) })
+        let scripts = SeenScripts(bodies);
+        Ok(Self { shared, phase, ended: unexpected, node, workers: ways, scripts, threads: Mutex::new(threads) })
     }
 
     /// The first thread that has ended although the proxy runs.
@@ -315,6 +319,12 @@ impl Proxy {
     #[must_use]
     pub fn clients(&self) -> NodeClients {
         NodeClients::new(self.workers.clone())
+    }
+
+    /// The scripts that the node has seen in an EVAL.
+    #[must_use]
+    pub fn seen_scripts(&self) -> SeenScripts {
+        self.scripts.clone()
     }
 
     /// Stops accepting, finishes the requests in flight within `deadline`, and closes all connections. Returns when the

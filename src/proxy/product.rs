@@ -13,6 +13,7 @@ use super::{
     backend::{Backend, ServerUser},
     backend_set::BackendSet,
     dedicated::DedicatedPool,
+    described::DescribedCommands,
     monitor::Monitors,
     own_settings::OwnSettings,
     pause::Pause,
@@ -45,6 +46,8 @@ pub(super) struct ProductView {
     pub(super) confirm_reads: Cell<bool>,
     /// What its clients have loaded.
     pub(super) scripts: ProductScripts,
+    /// What its servers say of their commands.
+    pub(super) described: RefCell<DescribedCommands>,
     /// What its clients do on this worker.
     usage: OnceCell<Arc<ProductUsage>>,
     /// Whether its clients are paused, or somebody sees their requests.
@@ -82,6 +85,7 @@ impl ProductView {
             min_acks: Cell::new(routes.min_acks),
             confirm_reads: Cell::new(routes.reads.confirmed),
             scripts: ProductScripts::default(),
+            described: RefCell::default(),
             usage: OnceCell::new(),
             is_observed: Cell::new(false),
             pause: Pause::default(),

@@ -52,7 +52,7 @@ use super::{
     permit::Permit,
     product::ProductView,
     report::{SharedReport, WorkerStatus},
-    scripts::{EvalBodies, ScriptCatalogues, SeenBodies},
+    scripts::{AskedBodies, EvalBodies, ScriptCatalogues, SeenBodies},
     session::{CutOff, Session, SessionTask},
 };
 use crate::{
@@ -132,6 +132,8 @@ pub(super) struct Worker {
     pub(super) bodies: Arc<EvalBodies>,
     /// Those that this worker has noted.
     pub(super) seen_bodies: SeenBodies,
+    /// Those that this worker has asked other nodes for.
+    pub(super) asked_bodies: AskedBodies,
     /// Sessions that are not read for lack of memory.
     pub(super) paused: RefCell<Vec<Rc<Session>>>,
     /// Ticks for which sessions have been paused.
@@ -206,6 +208,7 @@ async fn serve(start: WorkerStart, turns: Rc<LargeTurnQueue>) {
         catalogues: catalogues.clone(),
         bodies,
         seen_bodies: SeenBodies::default(),
+        asked_bodies: AskedBodies::default(),
         paused: RefCell::default(),
         paused_ticks: Cell::new(0),
         replied: RefCell::default(),

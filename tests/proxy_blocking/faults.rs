@@ -144,11 +144,40 @@ fn dedicated_connections_leave_clients_of_a_server_to_others() {
     let redis = Redis::start();
     let bed = Bed::start_with(&[&redis.addr], patient(), 1, |table| table);
     bed.server_clients.set_nodes(2);
-    bed.server_clients.publish(&HostPort::parse(&redis.addr).unwrap(), 8);
+    bed.server_clients.publish(&HostPort::parse(&redis.addr).unwrap(), Some(8), None);
     // Half of the clients of so small a server, divided by the nodes.
     let _blocked = [blocked(&bed, &redis, "BLPOP q 0"), blocked(&bed, &redis, "BLPOP q 0")];
     let line = bed.client().call("BLPOP q 0").line();
     assert!(line.starts_with("-ERR too many dedicated connections"), "{line}");
+}
+
+/// Where the number of a server's clients is known, what is free is for whoever needs it.
+#[test]
+fn dedicated_connections_take_what_a_server_has_free() {
+    let redis = Redis::start();
+    let bed = Bed::start_with(&[&redis.addr], patient(), 1, |table| table);
+    let server = HostPort::parse(&redis.addr).unwrap();
+    let refused = |line: String| assert!(line.starts_with("-ERR too many dedicated connections"), "{line}");
+    bed.server_clients.set_nodes(2);
+    // Of 32 clients, 16 are for dedicated connections, half of them in parts of four: of the others, half can be taken.
+    bed.server_clients.publish(&server, Some(32), Some(8));
+    let mut clients: Vec<Client> = (0..8).map(|_| blocked(&bed, &redis, "BLPOP q 0")).collect();
+    refused(bed.client().call("BLPOP q 0").line());
+    // Other nodes have opened none meanwhile.
+    bed.server_clients.publish(&server, None, Some(16));
+    clients.push(blocked(&bed, &redis, "BLPOP q 0"));
+    clients.push(blocked(&bed, &redis, "BLPOP q 0"));
+    refused(bed.client().call("BLPOP q 0").line());
+    // Others have taken the rest.
+    bed.server_clients.publish(&server, None, Some(24));
+    refused(bed.client().call("BLPOP q 0").line());
+    // Connections that become free are used again.
+    direct(&redis).call("RPUSH q a b c").expect(":3\r\n");
+    for (client, element) in clients.iter_mut().zip(["a", "b", "c"]) {
+        client.expect(&texts(&["q", element]));
+        client.call("BLPOP other 0");
+    }
+    wait_blocked(&redis, 10);
 }
 
 /// The connections of blocked clients have a name of their own, by which the leader finds them.

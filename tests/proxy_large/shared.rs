@@ -141,8 +141,8 @@ fn dedicated_connections_have_a_limit() {
         second.send(set("b", 2 * MB));
         second.expect(&format!(
             "-ERR too many dedicated connections to servers: this node may have {dedicated_max} for product 'default', \
-             {dedicated_total_max} in all, and to each server its part of the server's maxclients, divided among its 1 \
-             workers; not executed\r\n"
+             {dedicated_total_max} in all, divided among its 1 workers, and to each server its part of what is free of the \
+             server's maxclients; not executed\r\n"
         ));
         relay.open();
         first.expect("+OK\r\n");

@@ -1,5 +1,6 @@
-//! Counters: no acknowledged increment may be lost or executed twice, whether it is an INCR, a transaction that watches
-//! what it has read, or one of two commands, which is never half executed.
+//! Counters: no acknowledged increment may be lost or executed twice, whether it is an INCR, a script, a transaction that watches
+//! what it has read, or one of several commands, which is never half executed. The script is loaded once, at one node: a call
+//! by its digest finds it everywhere, also in a transaction.
 //! The clients do not coordinate: the replies of all clients are compared at the end.
 
 use std::{
@@ -9,7 +10,13 @@ use std::{
 };
 
 use super::{CallResult, Caller, KEYS, Reader, Shared};
-use crate::{client::Reply, loss::Losses};
+use crate::{
+    client::{Client, Reply},
+    loss::Losses,
+};
+
+/// A script that increments a counter.
+const SCRIPT: &str = "return redis.call('INCR', KEYS[1])";
 
 /// The replies that one client got, by key.
 #[derive(Clone, Debug, Default)]
@@ -19,20 +26,37 @@ pub(crate) struct Counted {
     unknown: BTreeMap<String, i64>,
 }
 
-pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize) -> JoinHandle<(Counted, Caller)> {
+/// Loads the script. Returns its digest.
+///
+/// # Panics
+/// When the node does not load it.
+pub(crate) fn load_script(port: u16) -> String {
+    let loaded = Client::connect(port).and_then(|mut client| client.call(&["SCRIPT", "LOAD", SCRIPT]));
+    match loaded {
+        Ok(Reply::Bulk(digest)) => String::from_utf8_lossy(&digest).into_owned(),
+        other => panic!("the script of the counters was not loaded: {other:?}"),
+    }
+}
+
+pub(crate) fn spawn(mut caller: Caller, shared: Shared, n: usize, script: String) -> JoinHandle<(Counted, Caller)> {
     std::thread::spawn(move || {
         let mut counted = Counted::default();
         let mut turn = n;
         while !shared.stopped() {
             let key = format!("counter{}", turn % KEYS);
-            let form = (turn / KEYS + n) % 3;
+            let form = (turn / KEYS + n) % 5;
             turn += 1;
             let result = match form {
                 0 => caller.call(&["INCR", &key]),
                 1 => optimistic(&mut caller, &key),
-                _ => paired(&mut caller, &key, &shared),
+                2 => caller.call(&["EVALSHA", &script, "1", &key]),
+                3 => paired(&mut caller, &["EVALSHA", &script, "1", &key], &key, &shared),
+                _ => paired(&mut caller, &["INCR", &key], &key, &shared),
             };
             match result {
+                CallResult::Unknown(why) if why.starts_with("NOSCRIPT") => {
+                    shared.wrong(format!("a script that the cluster has loaded was not found: {why}"));
+                }
                 CallResult::Reply(Reply::Integer(value)) => {
                     let answers = counted.answers.entry(key.clone()).or_default();
                     answers.push((value, Instant::now()));
@@ -68,10 +92,10 @@ fn optimistic(caller: &mut Caller, key: &str) -> CallResult {
     }
 }
 
-/// Increments a counter and its pair, which are equal if no transaction was half executed.
-fn paired(caller: &mut Caller, key: &str, shared: &Shared) -> CallResult {
+/// Increments a counter by `increment`, and its pair, which are equal if no transaction was half executed.
+fn paired(caller: &mut Caller, increment: &[&str], key: &str, shared: &Shared) -> CallResult {
     let [one, other] = [format!("{{{key}}}:one"), format!("{{{key}}}:other")];
-    match caller.calls(&[&["MULTI"], &["INCR", &one], &["INCR", key], &["INCR", &other], &["EXEC"]]) {
+    match caller.calls(&[&["MULTI"], &["INCR", &one], increment, &["INCR", &other], &["EXEC"]]) {
         Ok(replies) => match &replies[4] {
             Reply::Array(values) if values.len() == 3 => {
                 if values[0] != values[2] {

@@ -4,7 +4,7 @@
 //! | workload | its checker detects |
 //! |---|---|
 //! | [`crate::load`] registers | a lost write, a stale read (linearizability) |
-//! | counters | an acknowledged increment that was lost or executed twice, a transaction that was half executed |
+//! | counters | an acknowledged increment that was lost or executed twice, a transaction that was half executed, a script that is not found |
 //! | lists | an element that is lost, duplicated, or out of its client's order |
 //! | sessions | a key that expires too early or too late, while a client refreshes its time to live |
 //! | cold | keys that no client touches: lost, changed, in two groups, or with another instant of expiry |
@@ -44,7 +44,7 @@ use crate::{
 /// The pause of a client after an error, as real clients make one.
 const AFTER_ERROR: Duration = Duration::from_millis(20);
 /// The pause between two requests of a client.
-const BETWEEN: Duration = Duration::from_millis(2);
+const BETWEEN: Duration = Duration::from_millis(4);
 /// The deadline of a reply. It is longer than any deadline of a node.
 const REPLY_WITHIN: Duration = Duration::from_secs(12);
 /// Number of keys of each workload: few, so that each is busy, but enough to have keys in slots that move and in slots
@@ -219,13 +219,14 @@ impl Mix {
     pub fn start(ports: &[u16], cold: usize) -> Self {
         let cold = Cold::load(ports[0], cold);
         let shared = Shared::default();
+        let script = counters::load_script(ports[0]);
         let registers: Vec<String> = (0..KEYS).map(|n| format!("register{n}")).collect();
         Self {
             registers: Load::start(ports, &registers),
             counters: ports
                 .iter()
                 .enumerate()
-                .map(|(n, p)| counters::spawn(Caller::new(*p), shared.clone(), n))
+                .map(|(n, p)| counters::spawn(Caller::new(*p), shared.clone(), n, script.clone()))
                 .collect(),
             lists: ports.iter().enumerate().map(|(n, p)| lists::spawn(Caller::new(*p), shared.clone(), n)).collect(),
             sessions: ports

@@ -3,13 +3,15 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use bytes::Bytes;
 use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Channel};
 
 use crate::{
     consensus::{Consensus, Leadership},
     model::{
         cluster_secret::SecretTags,
-        ids::{NodeId, Uuid},
+        ids::{NodeId, ProductId, Uuid},
+        script::ScriptDigest,
         state::Member,
     },
     plan::secret_rotation::PeerAnswer,
@@ -19,8 +21,9 @@ use crate::{
         channels::{ChannelSettings, Channels},
         pb::{
             node::{
-                AuthorizeReply, AuthorizeRequest, FinishReply, FinishRequest, HeartbeatReply, HeartbeatRequest,
-                HelloReply, HelloRequest, JoinReply, JoinRequest, NodeInfo, PingRequest, node_client::NodeClient,
+                AuthorizeReply, AuthorizeRequest, FindScriptRequest, FinishReply, FinishRequest, ForgetScriptsRequest,
+                HeartbeatReply, HeartbeatRequest, HelloReply, HelloRequest, JoinReply, JoinRequest, NodeInfo,
+                PingRequest, node_client::NodeClient,
             },
             raft::Header,
         },
@@ -140,6 +143,31 @@ impl Peers {
         let mut client = self.client(to)?;
         let reply = within(deadline, client.ping(request(ask, deadline))).await?;
         Ok(reply.secrets.map(|a| PeerAnswer { accepts: a.accepts, accepted: a.accepted, age_ms: a.age_ms }))
+    }
+
+    /// Asks a node for the body of a script that it has seen in an EVAL. `None`: it does not know it.
+    ///
+    /// # Errors
+    /// As `hello`.
+    pub async fn find_script(
+        &self,
+        to: &PeerAddress,
+        (product, digest): (ProductId, ScriptDigest),
+        deadline: Duration,
+    ) -> Result<Option<Bytes>, Status> {
+        let ask = FindScriptRequest { product: product.0, digest: digest.to_string() };
+        let mut client = self.client(to)?;
+        within(deadline, client.find_script(request(ask, deadline))).await.map(|reply| reply.body)
+    }
+
+    /// Has a node forget the scripts of a product that came by EVAL.
+    ///
+    /// # Errors
+    /// As `hello`; then it is not known whether the node has done it.
+    pub async fn forget_scripts(&self, to: &PeerAddress, product: ProductId, deadline: Duration) -> Result<(), Status> {
+        let mut client = self.client(to)?;
+        let order = ForgetScriptsRequest { product: product.0 };
+        within(deadline, client.forget_scripts(request(order, deadline))).await.map(|_| ())
     }
 
     /// Asks the leader to authorize connections of a run.

@@ -29,7 +29,7 @@ const RARE_EVERY: u32 = 4;
 const CONFIGURED_EVERY: u32 = 60;
 
 /// Commands of every probe.
-const OFTEN: &[&[&[u8]]] = &[&[b"PING"], &[b"ROLE"], &[b"INFO", b"replication"]];
+const OFTEN: &[&[&[u8]]] = &[&[b"PING"], &[b"ROLE"], &[b"INFO", b"replication"], &[b"INFO", b"clients"]];
 /// Commands of every fourth probe. One section per INFO: Redis before 7 does not take two.
 const RARE: &[&[&[u8]]] =
     &[&[b"INFO", b"memory"], &[b"INFO", b"stats"], &[b"INFO", b"persistence"], &[b"INFO", b"keyspace"]];
@@ -62,6 +62,8 @@ struct CachedInfo {
     save_points: Option<bool>,
     busy_reply_ms: Option<i64>,
     clients_max: Option<u32>,
+    /// Its clients, until they are taken.
+    clients: Option<u32>,
     snapshots_fail: bool,
     appending_fails: bool,
 }
@@ -85,6 +87,11 @@ impl ProbeConnection {
     #[must_use]
     pub fn clients_max(&self) -> Option<u32> {
         self.known.clients_max
+    }
+
+    /// How many clients the server has, if it has said so since the last call.
+    pub fn take_clients(&mut self) -> Option<u32> {
+        self.known.clients.take()
     }
 
     /// Resolves when the connection has broken.
@@ -118,7 +125,7 @@ impl ProbeConnection {
         let replies = self.client.exchange(request, count, "PING, ROLE and INFO", deadline).await?;
         let ping_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let (often, more) = replies.split_at(OFTEN.len());
-        for reply in more {
+        for reply in often.last().into_iter().chain(more) {
             self.known.take(reply);
         }
         let probe = self.judge(often, ping_us);
@@ -232,6 +239,7 @@ impl CachedInfo {
             match line.split_once(':') {
                 Some(("run_id", value)) => self.run_id = id(value),
                 Some(("used_memory", value)) => self.used_memory = number(value),
+                Some(("connected_clients", value)) => self.clients = value.parse().ok(),
                 Some(("instantaneous_ops_per_sec", value)) => self.ops_per_second = number(value),
                 Some(("rdb_last_bgsave_status", value)) => self.snapshots_fail = value == "err",
                 Some(("aof_last_write_status", value)) => self.appending_fails = value == "err",

@@ -282,8 +282,9 @@ impl Prober {
             match timeout_at(began + PROBE_TIMEOUT, &mut running.end).await {
                 Ok((kept, Ok(seen))) => {
                     connection = kept;
-                    if let Some(clients_max) = connection.as_ref().and_then(ProbeConnection::clients_max) {
-                        self.inner.clients.publish(&addr, clients_max);
+                    if let Some(connection) = &mut connection {
+                        let connected = connection.take_clients();
+                        self.inner.clients.publish(&addr, connection.clients_max(), connected);
                     }
                     failed = log_outcome(&addr, &seen, failed);
                     let probe = if let ProbeOutcome::Answered(probe) = &seen { Some(probe) } else { None };

@@ -1,6 +1,8 @@
-//! What the proxy's workers ask about scripts and functions: changes of catalogues, which the leader makes (changes), and
-//! libraries that a primary lacks (libraries). Knows nothing of what clients send.
+//! What the proxy's workers ask about scripts and functions: changes of catalogues, which the leader makes (changes),
+//! libraries that a primary lacks (libraries), and scripts that other nodes may know (bodies). Knows nothing of what clients
+//! send.
 
+pub mod bodies;
 pub mod changes;
 pub mod libraries;
 
@@ -8,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::proxy::{LibraryRequest, ScriptCatalogues, ScriptLink, ScriptRequest};
+use crate::proxy::{BodyRequest, LibraryRequest, ScriptCatalogues, ScriptLink, ScriptRequest};
 
 /// Requests of a kind that may wait. One that finds no room is refused, not executed.
 const REQUESTS_MAX: usize = 256;
@@ -20,6 +22,8 @@ pub struct ScriptRequests {
     pub changes: mpsc::Receiver<ScriptRequest>,
     /// For libraries.
     pub libraries: mpsc::Receiver<LibraryRequest>,
+    /// For the bodies of scripts.
+    pub bodies: mpsc::Receiver<BodyRequest>,
 }
 
 /// The link of the workers, and its other end.
@@ -27,6 +31,7 @@ pub struct ScriptRequests {
 pub fn link(catalogues: watch::Receiver<Arc<ScriptCatalogues>>) -> (ScriptLink, ScriptRequests) {
     let (changes, of_changes) = mpsc::channel(REQUESTS_MAX);
     let (libraries, of_libraries) = mpsc::channel(REQUESTS_MAX);
-    let requests = ScriptRequests { changes: of_changes, libraries: of_libraries };
-    (ScriptLink { catalogues, changes, libraries }, requests)
+    let (bodies, of_bodies) = mpsc::channel(REQUESTS_MAX);
+    let requests = ScriptRequests { changes: of_changes, libraries: of_libraries, bodies: of_bodies };
+    (ScriptLink { catalogues, changes, libraries, bodies }, requests)
 }

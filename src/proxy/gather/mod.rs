@@ -176,7 +176,10 @@ impl ScatterGather {
         let keys = self.keys.len() * size_of::<PartKey>() + merged.places.len() * size_of::<Range<u32>>();
         let now = if merged.left == 0 { 0 } else { keys + merged.values() };
         drop(merged);
-        self.session.charge_split(worker, self.charged.replace(now), now);
+        let before = self.charged.replace(now);
+        if before != now {
+            self.session.charge_split(worker, before, now);
+        }
     }
 
     /// The session that sent the command.
@@ -281,6 +284,12 @@ impl ScatterGather {
         if merged.left > 0 {
             drop(merged);
             return self.charge(worker);
+        }
+        if let (Whole::Request { ticket, len }, Split::Mset, None) = (&self.whole, self.kind, &merged.error) {
+            // The usual end of MSET: nothing has to be put together.
+            drop(merged);
+            self.charge(worker);
+            return self.session.clone().complete(worker, *ticket, b"+OK\r\n", *len);
         }
         let result = std::mem::take(&mut *merged);
         drop(merged);

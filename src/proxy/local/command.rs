@@ -1,4 +1,5 @@
-//! COMMAND and its subcommands, from the command table and what the servers have. Knows nothing of how servers are asked.
+//! COMMAND and its subcommands, from the command table, what the servers have, and what one of them answers. Knows nothing of
+//! how servers are asked.
 
 use std::sync::LazyLock;
 
@@ -7,7 +8,11 @@ use crate::{
         self, AllGroups, Args, Flags, Handling, KeySpec, LearntCommand, Local, ResolveError, ServerCommands, Spec,
     },
     proxy::dispatch::CallContext,
-    resp::write::{self, Version},
+    resp::{
+        number::{Header, header},
+        reply::ReplyScanner,
+        write::{self, Version},
+    },
 };
 
 /// The replies to COMMAND in RESP2 and RESP3 while nothing is known of the servers: long, always the same, and asked for by
@@ -49,13 +54,7 @@ impl<'a> Offered<'a> {
 
     /// Whether the product offers a command or subcommand with this name, in lower case.
     pub(super) fn has_name(self, name: &str) -> bool {
-        let mut words = name.splitn(2, '|').map(str::as_bytes);
-        let spec = words.next().and_then(commands::lookup);
-        let spec = match words.next() {
-            Some(sub) => spec.and_then(|spec| spec.subcommand(sub)),
-            None => spec,
-        };
-        match spec {
+        match find(name) {
             Some(spec) => self.has(spec),
             None => self.0.into_iter().flat_map(ServerCommands::served).any(|command| command.name() == name),
         }
@@ -73,7 +72,8 @@ fn is_own(spec: &Spec) -> bool {
         )
 }
 
-pub(super) fn all(servers: Option<&ServerCommands>, out: &mut Vec<u8>, version: Version) {
+/// The reply to COMMAND while no server answers.
+pub(in crate::proxy) fn all(servers: Option<&ServerCommands>, out: &mut Vec<u8>, version: Version) {
     match servers {
         None => out.extend_from_slice(&ALL[usize::from(version == Version::Resp3)]),
         Some(_) => write_all(servers, out, version),
@@ -87,21 +87,21 @@ fn write_all(servers: Option<&ServerCommands>, out: &mut Vec<u8>, version: Versi
     offered.learnt().for_each(|command| describe_learnt(command, out, version));
 }
 
-pub(super) fn info(servers: Option<&ServerCommands>, call: &CallContext<'_>, out: &mut Vec<u8>, version: Version) {
+/// The reply to COMMAND INFO while no server answers.
+pub(in crate::proxy) fn info(
+    servers: Option<&ServerCommands>,
+    call: &CallContext<'_>,
+    out: &mut Vec<u8>,
+    version: Version,
+) {
     if call.args.len() == 2 {
         return all(servers, out, version);
     }
     write::array(out, call.args.len() - 2);
     for i in 2..call.args.len() {
-        let full = call.get(i);
-        let mut names = full.splitn(2, |c| *c == b'|');
-        let spec = names.next().and_then(commands::lookup);
-        let spec = match names.next() {
-            Some(sub) => spec.and_then(|spec| spec.subcommand(sub)),
-            None => spec,
-        };
-        let learnt = || servers?.served().find(|command| command.name().as_bytes().eq_ignore_ascii_case(full));
-        match spec {
+        let name = String::from_utf8_lossy(call.get(i)).to_ascii_lowercase();
+        let learnt = || servers?.served().find(|command| command.name() == name);
+        match find(&name) {
             Some(spec) if Offered(servers).has(spec) => describe(spec, out, version),
             Some(_) => write::null(out, version),
             None => match learnt() {
@@ -112,7 +112,81 @@ pub(super) fn info(servers: Option<&ServerCommands>, call: &CallContext<'_>, out
     }
 }
 
-/// The ten fields of Redis 7; tips, key specifications and subcommands are left empty.
+/// Writes the reply to COMMAND or COMMAND INFO from that of a server to the same request, in the version of the client: what the
+/// server says of the commands that the product offers, with the node's own ones. Returns false, and writes nothing, if the
+/// server's reply is none.
+pub(in crate::proxy) fn info_by_server(
+    servers: Option<&ServerCommands>,
+    call: &CallContext<'_>,
+    reply: &[u8],
+    out: &mut Vec<u8>,
+    version: Version,
+) -> bool {
+    let Some(elements) = elements(reply) else { return false };
+    let offered = Offered(servers);
+    if call.args.len() == 2 || call.args.len() == 1 {
+        let is_shown = |element: &&[u8]| name_of(element).is_some_and(|name| offered.has_name(&name));
+        let of_servers: Vec<_> = elements.into_iter().filter(is_shown).collect();
+        let own: Vec<_> = offered.specs().filter(|spec| is_own(spec)).collect();
+        write::array(out, of_servers.len() + own.len());
+        of_servers.iter().for_each(|element| out.extend_from_slice(element));
+        own.iter().for_each(|spec| describe(spec, out, version));
+        return true;
+    }
+    if elements.len() != call.args.len() - 2 {
+        return false;
+    }
+    write::array(out, elements.len());
+    for (i, element) in elements.iter().enumerate() {
+        let name = String::from_utf8_lossy(call.get(2 + i)).to_ascii_lowercase();
+        match find(&name) {
+            Some(spec) if is_own(spec) => describe(spec, out, version),
+            // A server before Redis 7 does not describe subcommands.
+            Some(spec) if offered.has(spec) && is_null(element) => describe(spec, out, version),
+            _ if offered.has_name(&name) => out.extend_from_slice(element),
+            _ => write::null(out, version),
+        }
+    }
+    true
+}
+
+fn is_null(element: &[u8]) -> bool {
+    [&b"*-1\r\n"[..], b"$-1\r\n", b"_\r\n"].contains(&element)
+}
+
+/// The elements of a reply that is an array. `None`: it is another one, or incomplete.
+fn elements(reply: &[u8]) -> Option<Vec<&[u8]>> {
+    let (Some(b'*'), Header::Number(len, mut at)) = (reply.first(), header(reply, 1)) else { return None };
+    // Every element has at least three bytes, so that a false length reserves no memory.
+    let mut all = Vec::with_capacity(usize::try_from(len).ok()?.min(reply.len() / 3));
+    for _ in 0..len {
+        let rest = reply.get(at..)?;
+        let len = ReplyScanner::default().scan(rest).ok()??;
+        all.push(&rest[..len]);
+        at += len;
+    }
+    Some(all)
+}
+
+/// The name in the description of a command, in lower case.
+fn name_of(element: &[u8]) -> Option<String> {
+    let Header::Number(_, at) = header(element, 1) else { return None };
+    let (Some(b'$'), Header::Number(len, from)) = (element.get(at), header(element, at + 1)) else { return None };
+    let end = from.checked_add(usize::try_from(len).ok()?)?;
+    Some(String::from_utf8_lossy(element.get(from..end)?).to_ascii_lowercase())
+}
+
+/// The command or subcommand of the table with this name.
+fn find(name: &str) -> Option<&'static Spec> {
+    let mut words = name.splitn(2, '|').map(str::as_bytes);
+    let spec = words.next().and_then(commands::lookup);
+    match words.next() {
+        Some(sub) => spec.and_then(|spec| spec.subcommand(sub)),
+        None => spec,
+    }
+}
+
+/// The ten fields of Redis 7, of a command that no server describes; tips, key specifications and subcommands are left empty.
 pub(super) fn describe(spec: &Spec, out: &mut Vec<u8>, version: Version) {
     let (first, last, step) = spec.key_range();
     let range = [i64::from(first), i64::from(last), i64::from(step)];

@@ -18,7 +18,10 @@ mod version;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use command::Offered;
-pub(super) use command::for_server as command_for_server;
+pub(super) use command::{
+    all as command_all, for_server as command_for_server, info as command_info,
+    info_by_server as command_info_by_server,
+};
 pub(super) use config::{
     Settings, changes as config_changes, get as config_get, merge as merge_config, of_servers as config_of_servers,
 };
@@ -70,7 +73,9 @@ pub(super) fn asks_servers(command: Local, call: &CallContext<'_>) -> bool {
         Local::Info => info::Sections::of(call).of_servers().next().is_some(),
         Local::ConfigGet => !config::of_servers(call).is_empty(),
         Local::ConfigSet => !config::of_servers(call).is_empty() || config::may_change(call),
-        Local::CommandGetkeysandflags
+        Local::CommandAll
+        | Local::CommandGetkeysandflags
+        | Local::CommandInfo
         | Local::ConfigResetstat
         | Local::Debug
         | Local::LatencyHistogram
@@ -159,14 +164,14 @@ pub(super) fn answer(
         Local::CommandList if call.args.len() == 2 => command::list(servers().as_deref(), out),
         // The servers answer these: see `asks_servers`.
         Local::AclCat
+        | Local::CommandAll
+        | Local::CommandInfo
         | Local::CommandList
         | Local::CommandGetkeysandflags
         | Local::Debug
         | Local::LatencyHistogram
         | Local::PontoonOn => write::error(out, NOT_ASKED),
-        Local::CommandAll => command::all(servers().as_deref(), out, version),
         Local::CommandCount => write::int(out, Offered(servers().as_deref()).count() as i64),
-        Local::CommandInfo => command::info(servers().as_deref(), call, out, version),
         Local::CommandGetkeys => command::getkeys(servers().as_deref(), call, out),
         Local::ClientId => write::int(out, session.id as i64),
         Local::ClientInfo => write::verbatim(out, &format!("{}\n", session.describe(worker)), version),

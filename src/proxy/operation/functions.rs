@@ -16,7 +16,9 @@ use crate::{
     model::ids::HostPort,
     proxy::{
         local::QUOTED_MAX,
+        product::ProductView,
         scripts::{LibraryRequest, ScriptChange},
+        worker::Worker,
     },
     resp::write,
 };
@@ -133,17 +135,21 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 
 /// Has the libraries that a primary lacks loaded, and forwards the call of a function then.
 pub(in crate::proxy) async fn call_after_loading(operation: Operation, addr: HostPort) {
-    if let Some(link) = &operation.worker.config.scripts {
-        let (reply, result) = oneshot::channel();
-        let product = operation.routes().id;
-        let request = LibraryRequest { product, server: addr, reply };
-        // Without a result, the call is tried: the server may have the function, or answers that it does not.
-        if link.libraries.try_send(request).is_ok()
-            && let Ok(Ok(loaded)) = timeout(LIBRARIES_MAX, result).await
-        {
-            let process = operation.session.product.scripts.process(&loaded.run_id.into());
-            process.libraries.set(process.libraries.get().max(loaded.at));
-        }
-    }
+    load_libraries(&operation.worker, &operation.session.product, addr).await;
     operation.forward_own().await;
+}
+
+/// Has the libraries that a primary lacks loaded. If that fails, a call is tried all the same: the server may have the function, or
+/// answers that it does not.
+pub(in crate::proxy) async fn load_libraries(worker: &Worker, product: &ProductView, primary: HostPort) {
+    let Some(link) = &worker.config.scripts else { return };
+    let (reply, result) = oneshot::channel();
+    let id = product.routes.borrow().id;
+    let request = LibraryRequest { product: id, server: primary, reply };
+    if link.libraries.try_send(request).is_ok()
+        && let Ok(Ok(loaded)) = timeout(LIBRARIES_MAX, result).await
+    {
+        let process = product.scripts.process(&loaded.run_id.into());
+        process.libraries.set(process.libraries.get().max(loaded.at));
+    }
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     Operation, StepSlots, all_groups::Broadcast, debug::debug, histogram::histogram, info::info, one_server::on,
     texts::texts,
 };
 use crate::{
-    commands::Local,
+    commands::{Args, Local},
     proxy::{
         learnt::server_commands,
         local::{self, Settings},
@@ -30,6 +30,7 @@ pub(in crate::proxy) async fn run(operation: Operation, local: Local) {
         Local::PontoonOn => on(operation).await,
         Local::ConfigGet => get_config(operation).await,
         Local::ConfigSet => set_config(operation).await,
+        Local::CommandAll | Local::CommandInfo => describe_commands(operation).await,
         _ => about_commands(operation, local).await,
     }
 }
@@ -104,6 +105,38 @@ async fn config_was_set(operation: &Operation) -> Result<(), String> {
         asked.map_err(|unanswered| format!("ERR {unanswered}: it may not have changed the setting"))?;
     }
     Ok(())
+}
+
+/// Runs COMMAND or COMMAND INFO: a server describes its commands. If none answers soon, the node does, in fewer words, since client
+/// libraries ask when they connect.
+async fn describe_commands(operation: Operation) {
+    let call = operation.call();
+    let (product, version) = (&operation.session.product, operation.session.client.borrow().version);
+    let servers = server_commands(&operation.worker, product);
+    let mut words: Vec<&[u8]> = vec![b"COMMAND"];
+    let is_all = call.args.len() <= 2;
+    if is_all {
+        let known = servers.as_ref().and_then(|servers| product.described.borrow().get(servers, version));
+        if let Some(known) = known {
+            return operation.finish(&known);
+        }
+    } else {
+        words.push(b"INFO");
+        words.extend((2..call.args.len()).map(|i| call.get(i)));
+    }
+    let mut request = Vec::new();
+    write::request(&mut request, &words);
+    let described = timeout(ANSWER_MAX, operation.ask_a_primary(&request, version)).await;
+    let mut reply = Vec::new();
+    let is_written = matches!(&described, Ok(Ok(described))
+        if local::command_info_by_server(servers.as_deref(), &call, described, &mut reply, version));
+    match (is_written, servers) {
+        (true, Some(servers)) if is_all => product.described.borrow_mut().keep(servers, version, &reply),
+        (true, _) => {}
+        (false, servers) if is_all => local::command_all(servers.as_deref(), &mut reply, version),
+        (false, servers) => local::command_info(servers.as_deref(), &call, &mut reply, version),
+    }
+    operation.finish(&reply);
 }
 
 /// Asks a server about commands, and leaves out those that the product does not offer.

@@ -25,7 +25,7 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 
 pub(super) use all_groups::run as run_over_all_groups;
-pub(super) use functions::call_after_loading;
+pub(super) use functions::{call_after_loading, load_libraries};
 pub(super) use key_scan::run as scan_key;
 pub(super) use local::run as run_local;
 pub(super) use node::{describe as describe_clients, kill as kill_clients, run as run_at_node};

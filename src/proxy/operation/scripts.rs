@@ -15,12 +15,13 @@ use crate::{
     clock,
     commands::{Args, ScriptCommand},
     model::{
-        ids::HostPort,
+        ids::{HostPort, ProductId},
         script::{CatalogueLimits, ScriptDigest},
     },
     proxy::{
         counters::count,
-        scripts::{ScriptChange, ScriptRequest, ScriptToLoad, ScriptsChanged},
+        scripts::{BodyRequest, ScriptChange, ScriptRequest, ScriptToLoad, ScriptsChanged},
+        worker::Worker,
     },
     resp::{
         number::{Header, header},
@@ -161,10 +162,23 @@ async fn flush(operation: Operation) {
     }
     let product = operation.routes().id;
     operation.worker.bodies.flush(product);
+    forget_at_other_nodes(&operation.worker, product).await;
+    // This node may have asked one that was not told yet.
+    operation.worker.bodies.flush(product);
     let request = operation.bytes.clone();
     let replies = operation.ask_primaries(&request, Version::Resp2).await;
     operation.session.product.scripts.forget_loaded();
     operation.finish(&all_ok(&replies, "scripts are forgotten"));
+}
+
+/// Has the other nodes forget the scripts that came by EVAL. One that does not answer soon may keep them.
+async fn forget_at_other_nodes(worker: &Worker, product: ProductId) {
+    let Some(link) = &worker.config.scripts else { return };
+    let (reply, forgotten) = oneshot::channel();
+    if link.bodies.send(BodyRequest::Forget { product, reply }).await.is_ok() {
+        // An error: the node ends.
+        let _ = forgotten.await;
+    }
 }
 
 /// OK if all groups say so; else which ones do not.

@@ -24,7 +24,7 @@ const BYTES_MAX: usize = 16 << 20;
 /// Digests that a worker remembers to have noted.
 const NOTED_MAX: usize = 4096;
 
-type Key = (ProductId, ScriptDigest);
+pub(in crate::proxy) type Key = (ProductId, ScriptDigest);
 
 #[derive(Debug, Default)]
 struct Bodies {
@@ -32,6 +32,8 @@ struct Bodies {
     /// Oldest first. May name some that were flushed.
     order: VecDeque<Key>,
     bytes: usize,
+    /// How often those of a product were flushed.
+    flushes: HashMap<ProductId, u64>,
 }
 
 /// The bodies of a node.
@@ -55,10 +57,18 @@ impl EvalBodies {
         bodies.all.retain(|(of, _), _| *of != product);
         bodies.order.retain(|(of, _)| *of != product);
         bodies.bytes = bodies.all.values().map(Bytes::len).sum();
+        *bodies.flushes.entry(product).or_default() += 1;
         self.removals.fetch_add(1, Ordering::Release);
     }
 
-    fn add(&self, key: Key, body: &[u8]) {
+    /// How often those of a product were flushed.
+    pub(in crate::proxy) fn flushes(&self, product: ProductId) -> u64 {
+        let bodies = self.bodies.read().unwrap_or_else(PoisonError::into_inner);
+        bodies.flushes.get(&product).copied().unwrap_or_default()
+    }
+
+    /// Keeps a body.
+    pub(in crate::proxy) fn add(&self, key: Key, body: &[u8]) {
         let known = self.bodies.read().unwrap_or_else(PoisonError::into_inner).all.contains_key(&key);
         if known || body.len() > SCRIPT_LEN_MAX {
             return;

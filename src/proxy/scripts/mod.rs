@@ -9,9 +9,13 @@
 //!  body in the catalogue, or seen in an EVAL of this node? --yes--> SCRIPT LOAD body, EVALSHA on the same connection
 //!                      | no
 //!                      v
+//!  seen by another node? The call waits for the answer --yes--> as above
+//!                      | no
+//!                      v
 //!                    sent: the server may have it
 //! ```
 
+mod asked;
 mod bodies;
 mod loaded;
 
@@ -26,7 +30,8 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-pub(super) use bodies::{EvalBodies, SeenBodies};
+pub(super) use asked::AskedBodies;
+pub(super) use bodies::{EvalBodies, Key as ScriptKey, SeenBodies};
 pub(super) use loaded::{ConnectionScripts, ProcessScripts};
 
 use crate::{
@@ -111,6 +116,44 @@ pub struct LibraryRequest {
     pub reply: oneshot::Sender<LibrariesLoaded>,
 }
 
+/// A request about the scripts that other nodes have seen in an EVAL.
+#[derive(Debug)]
+pub enum BodyRequest {
+    /// For the body of one.
+    Find {
+        /// The product.
+        product: ProductId,
+        /// What is searched for.
+        digest: ScriptDigest,
+        /// Gets the body; `None`: no node knows it.
+        reply: oneshot::Sender<Option<Bytes>>,
+    },
+    /// All are forgotten.
+    Forget {
+        /// The product.
+        product: ProductId,
+        /// Notified when all nodes that answer have done it.
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// The scripts that a node has seen in an EVAL, or has been told by another one. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SeenScripts(pub(super) Arc<EvalBodies>);
+
+impl SeenScripts {
+    /// The body of a script of a product, if it is known.
+    #[must_use]
+    pub fn body(&self, product: ProductId, digest: &ScriptDigest) -> Option<Bytes> {
+        self.0.get(product, digest)
+    }
+
+    /// Forgets those of a product.
+    pub fn forget(&self, product: ProductId) {
+        self.0.flush(product);
+    }
+}
+
 /// The connection of the proxy to what the cluster knows of scripts.
 #[derive(Clone, Debug)]
 pub struct ScriptLink {
@@ -120,6 +163,8 @@ pub struct ScriptLink {
     pub changes: mpsc::Sender<ScriptRequest>,
     /// Takes requests for libraries.
     pub libraries: mpsc::Sender<LibraryRequest>,
+    /// Takes requests about scripts that other nodes have seen.
+    pub bodies: mpsc::Sender<BodyRequest>,
 }
 
 /// A script that has to be loaded at a server before a call.

@@ -15,7 +15,7 @@ use crate::{
         dispatch::{CallContext, DispatchTarget},
         operation::{Operation, call_after_loading, repeat_with_body},
         replies::Ticket,
-        scripts::ScriptToLoad,
+        scripts::{ScriptKey, ScriptToLoad},
         worker::Worker,
     },
     resp::request::{RequestScanner, Scanned},
@@ -59,6 +59,8 @@ impl Session {
             ScriptCall::Digest => {
                 if let Some(script) = self.script_to_load(worker, &backend, call) {
                     backend.load_script(worker, self, &script);
+                } else if self.asks_for_script(worker, &backend, call) {
+                    return Handled::Waiting;
                 }
             }
             // A replica has the libraries of its primary.
@@ -94,6 +96,26 @@ impl Session {
         if backend.scripts.has(&digest) { None } else { self.known_script(worker, digest) }
     }
 
+    /// Whether an EVALSHA has to wait until other nodes have said whether they know the script. The session is woken then.
+    #[inline]
+    pub(in crate::proxy) fn asks_for_script(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        backend: &Backend,
+        call: &CallContext<'_>,
+    ) -> bool {
+        match ScriptDigest::parse(call.get(1)) {
+            Some(digest) if !backend.scripts.has(&digest) => self.asks_nodes(worker, digest),
+            _ => false,
+        }
+    }
+
+    #[cold]
+    fn asks_nodes(self: &Rc<Self>, worker: &Rc<Worker>, digest: ScriptDigest) -> bool {
+        let product = self.product.routes.borrow().id;
+        self.known_script(worker, digest).is_none() && worker.asked_bodies.must_wait(worker, self, (product, digest))
+    }
+
     /// A script whose body the node knows.
     #[cold]
     fn known_script(&self, worker: &Worker, digest: ScriptDigest) -> Option<ScriptToLoad> {
@@ -102,17 +124,26 @@ impl Session {
         Some(ScriptToLoad { digest, body })
     }
 
-    /// The same as in [`call_script`](Self::call_script), for a request that is sent again.
+    /// The same as in [`call_script`](Self::call_script), for a request that is sent again, or is part of a transaction.
     pub(in crate::proxy) fn load_script_of(self: &Rc<Self>, worker: &Worker, backend: &Backend, request: &[u8]) {
-        let mut scanner = RequestScanner::default();
-        if !matches!(scanner.scan(request), Ok(Scanned::Request(_))) {
-            return;
-        }
-        let call = CallContext { bytes: request, args: scanner.args() };
-        let by_digest = resolve(&call).is_ok_and(|spec| spec.handling == Handling::Script(ScriptCall::Digest));
-        if by_digest && let Some(script) = self.script_to_load(worker, backend, &call) {
+        let script = with_digest_call(request, |call| self.script_to_load(worker, backend, call));
+        if let Some(script) = script.flatten() {
             backend.load_script(worker, self, &script);
         }
+    }
+
+    /// The same as [`asks_for_script`](Self::asks_for_script), for a request of a transaction. Returns what is asked for.
+    pub(in crate::proxy) fn asks_for_script_of(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        backend: &Backend,
+        request: &[u8],
+    ) -> Option<ScriptKey> {
+        let asked = with_digest_call(request, |call| {
+            let digest = ScriptDigest::parse(call.get(1))?;
+            self.asks_for_script(worker, backend, call).then(|| (self.product.routes.borrow().id, digest))
+        });
+        asked.flatten()
     }
 
     /// Whether a primary may lack libraries of the catalogue. None were loaded: not the cluster's business.
@@ -159,10 +190,24 @@ impl Session {
         }
         let call = CallContext { bytes: &copy.bytes, args: scanner.args() };
         let digest = ScriptDigest::parse(call.get(1));
+        if let Some(digest) = digest {
+            worker.asked_bodies.is_missing(&(self.product.routes.borrow().id, digest));
+        }
         let script = digest.and_then(|digest| self.known_script(worker, digest));
         let (Some(script), Some(worker)) = (script, worker.weak_self.upgrade()) else { return false };
         let (addr, reply) = (backend.addr.clone(), reply.to_vec());
         Operation::resume(&worker, self, &call, ticket, |operation| repeat_with_body(operation, addr, script, reply));
         true
     }
+}
+
+/// What `of` returns for a request that is a call of a script by its digest.
+fn with_digest_call<T>(request: &[u8], of: impl FnOnce(&CallContext<'_>) -> T) -> Option<T> {
+    let mut scanner = RequestScanner::default();
+    if !matches!(scanner.scan(request), Ok(Scanned::Request(_))) {
+        return None;
+    }
+    let call = CallContext { bytes: request, args: scanner.args() };
+    let by_digest = resolve(&call).is_ok_and(|spec| spec.handling == Handling::Script(ScriptCall::Digest));
+    by_digest.then(|| of(&call))
 }

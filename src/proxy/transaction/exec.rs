@@ -1,9 +1,9 @@
 //! EXEC: sends a transaction to the owner of its slot, as soon as the slot is not held.
 //! Knows nothing of what the server replies.
 
-use std::rc::Rc;
+use std::{cell::Cell, rc::Rc};
 
-use super::{Block, LocalCall, Transaction, block::abort_text, probe::Supported, splice::splice};
+use super::{Block, LibraryLoading, LocalCall, Transaction, block::abort_text, probe::Supported, splice::splice};
 use crate::{
     model::{
         ids::{Epoch, SlotId},
@@ -17,6 +17,8 @@ use crate::{
         counters::count,
         dedicated::DedicatedUse,
         dispatch::{DispatchTarget, RefusalReason},
+        operation::load_libraries,
+        scripts::ScriptKey,
         session::{Handled, SendTo, Session},
         worker::Worker,
     },
@@ -33,6 +35,16 @@ pub(super) const NO_TRANSACTIONS: &str = "its server does not allow MULTI and EX
 /// Why a transaction is not executed over the connection that has the watch.
 const OTHER_SETTINGS: &str = "the database or the protocol is changed after WATCH, not executed. Send SELECT and HELLO \
     before WATCH";
+
+/// Why a transaction with a function is not executed.
+const NO_LIBRARIES: &str = "TRYAGAIN the libraries of functions could not be loaded at its server, not executed";
+
+/// Whether a server has the libraries of the catalogue.
+enum Libraries {
+    There,
+    Loading,
+    Missing,
+}
 
 /// What becomes of EXEC.
 enum Outcome {
@@ -55,7 +67,7 @@ impl Session {
         serve_check: ServeCheck,
         mode: ReplyMode,
     ) -> Handled {
-        let Some(transaction) = self.client.borrow_mut().transaction.take() else { return Handled::Done };
+        let Some(mut transaction) = self.client.borrow_mut().transaction.take() else { return Handled::Done };
         if transaction.refused {
             self.end_watch();
             self.end_with(worker, &transaction, mode, REFUSED);
@@ -77,7 +89,7 @@ impl Session {
             }
             return Handled::Done;
         }
-        match self.outcome(worker, routes, serve_check, &transaction) {
+        match self.outcome(worker, routes, serve_check, &mut transaction) {
             Outcome::Wait => {
                 self.client.borrow_mut().transaction = Some(transaction);
                 return Handled::Waiting;
@@ -119,7 +131,7 @@ impl Session {
         worker: &Rc<Worker>,
         routes: &ProductRoutes,
         serve_check: ServeCheck,
-        transaction: &Transaction,
+        transaction: &mut Transaction,
     ) -> Outcome {
         let watched = self.watched();
         // Neither goes over the connection of the requests before.
@@ -165,7 +177,12 @@ impl Session {
             },
         };
         match backend.probe.supported(worker.clock.tick()) {
-            Supported::Yes => Outcome::Send(backend, target),
+            Supported::Yes if self.asks_for_scripts(worker, &backend, transaction) => Outcome::Wait,
+            Supported::Yes => match self.libraries_for(worker, &backend, transaction) {
+                Libraries::There => Outcome::Send(backend, target),
+                Libraries::Loading => Outcome::Wait,
+                Libraries::Missing => Outcome::Abort(NO_LIBRARIES.into()),
+            },
             Supported::NotAt(_) => {
                 worker.report_data_user(&backend.addr);
                 Outcome::Abort(NO_TRANSACTIONS.into())
@@ -175,6 +192,52 @@ impl Session {
                 Outcome::Wait
             }
         }
+    }
+
+    /// Whether EXEC has to wait until other nodes have said whether they know scripts that it calls. They are asked once.
+    fn asks_for_scripts(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        backend: &Backend,
+        transaction: &mut Transaction,
+    ) -> bool {
+        let Transaction { asked, script_calls, requests, .. } = transaction;
+        let asked = asked.get_or_insert_with(|| {
+            let calls = script_calls.iter().map(|call| &requests[call.clone()]);
+            let mut asked: Vec<ScriptKey> =
+                calls.filter_map(|call| self.asks_for_script_of(worker, backend, call)).collect();
+            asked.sort_unstable();
+            asked.dedup();
+            asked
+        });
+        asked.retain(|key| worker.asked_bodies.is_waiting(key));
+        !asked.is_empty()
+    }
+
+    /// Whether the libraries that the server of a transaction may lack are there. Without its function, one command of the
+    /// transaction would fail, and the others would be executed.
+    fn libraries_for(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        backend: &Rc<Backend>,
+        transaction: &mut Transaction,
+    ) -> Libraries {
+        // A replica has the libraries of its primary.
+        if !transaction.calls_function || backend.replica || !self.may_lack_libraries(backend) {
+            return Libraries::There;
+        }
+        if let Some(loading) = transaction.loading.as_ref().filter(|loading| loading.server == backend.addr) {
+            return if loading.has_ended.get() { Libraries::Missing } else { Libraries::Loading };
+        }
+        let has_ended = Rc::<Cell<bool>>::default();
+        transaction.loading = Some(LibraryLoading { server: backend.addr.clone(), has_ended: has_ended.clone() });
+        let (worker, session, primary) = (worker.clone(), self.clone(), backend.addr.clone());
+        tokio::task::spawn_local(async move {
+            load_libraries(&worker, &session.product, primary).await;
+            has_ended.set(true);
+            session.wake();
+        });
+        Libraries::Loading
     }
 
     fn send_block(

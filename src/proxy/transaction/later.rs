@@ -50,7 +50,11 @@ pub(super) struct Later {
 impl Later {
     /// Asks for the replies that are missing, one after the other, and answers EXEC.
     pub(super) async fn run(mut self) {
+        let mut bytes = self.reply.len();
         for call in self.local.iter().filter(|call| call.asks()) {
+            if self.session.is_closed() {
+                return;
+            }
             let mut scanner = RequestScanner::default();
             if scanner.scan(&call.request).is_err() {
                 continue;
@@ -61,7 +65,14 @@ impl Later {
                 NodeCall::OfNode(command) => run_at_node(operation, command).await,
                 NodeCall::Local(local) => run_local(operation, local).await,
             }
-            *call.reply.borrow_mut() = RefCell::take(&answer);
+            let answer = RefCell::take(&answer);
+            bytes += answer.len();
+            if bytes > self.worker.config.limits.reply_max {
+                // As for every reply that is too long.
+                self.session.close_for_reply(&self.worker, bytes);
+                return;
+            }
+            *call.reply.borrow_mut() = answer;
         }
         let reply = splice(&self.worker, &self.session, &self.reply, &self.local, self.commands);
         self.reply.clear();

@@ -14,11 +14,17 @@ pub(super) use block::{Block, BlockReply};
 pub(super) use probe::Probe;
 pub(super) use watch::Watch;
 
-use std::{cell::RefCell, ops::Range, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    ops::Range,
+    rc::Rc,
+    sync::Arc,
+};
 
 use crate::{
     commands::{DifferingCommands, Local, NodeCommand, ServerCommands},
-    model::ids::SlotId,
+    model::ids::{HostPort, SlotId},
+    proxy::scripts::ScriptKey,
     resp::write,
 };
 
@@ -44,6 +50,12 @@ pub(super) struct Transaction {
     db: Option<u32>,
     /// The calls of scripts by their digest, as ranges of `requests`.
     script_calls: Vec<Range<usize>>,
+    /// Whether it calls a function.
+    calls_function: bool,
+    /// The loading of libraries that its server may lack. `None`: that has not begun.
+    loading: Option<LibraryLoading>,
+    /// The scripts for which other nodes were asked. `None`: they were not asked yet.
+    asked: Option<Vec<ScriptKey>>,
     /// Whether it has a script or a function.
     runs_script: bool,
     /// Whether a command was refused, so that EXEC executes nothing.
@@ -52,6 +64,14 @@ pub(super) struct Transaction {
     charged: usize,
     /// What the servers say of their commands. `None`: they were not asked yet.
     commands: Option<Arc<ServerCommands>>,
+}
+
+/// Libraries that are being loaded at the server of a transaction.
+#[derive(Debug)]
+struct LibraryLoading {
+    server: HostPort,
+    /// Whether it has ended, perhaps without success.
+    has_ended: Rc<Cell<bool>>,
 }
 
 /// A command of a transaction that the node answers itself.
@@ -87,6 +107,9 @@ impl Transaction {
             waits_for_pause: false,
             db: None,
             script_calls: Vec::new(),
+            calls_function: false,
+            loading: None,
+            asked: None,
             runs_script: false,
             refused: false,
             charged: 0,

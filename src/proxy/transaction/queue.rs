@@ -354,6 +354,7 @@ impl Transaction {
                 self.is_write |= spec.is_write();
                 self.waits_for_pause |= spec.needs_primary() && !is_script_without_writes(call);
                 self.runs_script |= spec.runs_script();
+                self.calls_function |= spec.handling == Handling::Script(ScriptCall::Function);
                 self.sent += 1;
                 let from = self.requests.len();
                 self.requests.extend_from_slice(call.bytes);

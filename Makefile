@@ -45,7 +45,7 @@ target/servers/%: | venv
 
 DENY := target/tools/bin/cargo-deny
 $(DENY): # takes about two minutes of two cores
-	cargo install cargo-deny --version 0.20.2 --locked --root target/tools
+	cargo install cargo-deny --version 0.20.2 --locked --debug --root target/tools
 
 .PHONY: exporter
 exporter: # prometheus-redis-exporter

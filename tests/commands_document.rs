@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
-use pontoon::commands::{self, Flags, Handling, OfferedCommands, Spec};
+use pontoon::commands::{self, Flags, Handling, HashImport, OfferedCommands, Spec};
 
 /// The heading of the list, which is the last section of the document.
 const HEADING: &str = "## All commands\n";
@@ -23,6 +23,8 @@ fn how(spec: &Spec) -> String {
         Handling::AllGroups(_) => "carried out at all groups".to_owned(),
         Handling::Script(_) => "at the owner of the slot; without keys, at one group".to_owned(),
         Handling::Scripts(_) => "carried out at all groups, and recorded".to_owned(),
+        Handling::HashImport(HashImport::Set) => "at the owner of the slot, with its fieldset".to_owned(),
+        Handling::HashImport(_) => "answered by the node, which keeps the fieldsets of a connection".to_owned(),
         Handling::AnyServer => "at any server".to_owned(),
         Handling::WaitReplicas => "at the groups that the client has written to".to_owned(),
         Handling::Unsupported(why) => format!("not supported yet: {}", short(why)),

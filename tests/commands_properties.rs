@@ -64,7 +64,7 @@ fn each_row_is_consistent() {
                 assert!(spec.keys == KeySpec::None, "{name}: sent to all")
             }
             Handling::Script(_) => assert!(spec.keys != KeySpec::None, "{name}: routed without keys"),
-            Handling::Local(_) | Handling::Node(_) | Handling::Transaction(_) => {}
+            Handling::Local(_) | Handling::Node(_) | Handling::Transaction(_) | Handling::HashImport(_) => {}
         }
     }
     assert!(names.len() > 500, "only {} rows", names.len());
@@ -180,8 +180,6 @@ fn handling_equals_the_documentation() {
         "CONFIG REWRITE",
         "FAILOVER",
         "BACKUP START",
-        "HIMPORT PREPARE f a",
-        "HIMPORT SET k f v",
     ] {
         assert!(matches!(handling(line), Handling::Refused(_)), "{line}");
     }

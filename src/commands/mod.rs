@@ -27,6 +27,7 @@ pub use number::CommandNumber;
 pub use routing::is_blocking_call;
 pub use secrets::secret_args;
 pub use spec::{
-    AllGroups, Flags, Handling, Local, NodeCommand, ScriptCall, ScriptCommand, Spec, Split, TransactionCommand,
+    AllGroups, Flags, Handling, HashImport, Local, NodeCommand, ScriptCall, ScriptCommand, Spec, Split,
+    TransactionCommand,
 };
 pub use table::NO_CLUSTER;

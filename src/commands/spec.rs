@@ -196,6 +196,8 @@ pub enum Handling {
     Script(ScriptCall),
     /// About scripts and functions: sent to the primaries of all groups, and recorded.
     Scripts(ScriptCommand),
+    /// HIMPORT: the session keeps the fieldsets, and sends them with each HIMPORT SET to the owner of its key.
+    HashImport(HashImport),
     /// Sent to any server, because all of them give the same reply.
     AnyServer,
     /// Sent to the groups that the session has written to; the smallest answer counts.
@@ -238,6 +240,7 @@ impl Handling {
     pub const fn is_sent(self) -> bool {
         self.is_by_keys()
             || matches!(self, Self::Script(_) | Self::AnyServer | Self::Transaction(_) | Self::WaitReplicas)
+            || matches!(self, Self::HashImport(_))
     }
 }
 
@@ -267,6 +270,15 @@ pub enum TransactionCommand {
     Discard,
     Watch,
     Unwatch,
+}
+
+/// The subcommands of HIMPORT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashImport {
+    Prepare,
+    Set,
+    Discard,
+    DiscardAll,
 }
 
 /// How a call names what is run.

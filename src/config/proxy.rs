@@ -30,6 +30,8 @@ section! {
         transaction_bytes_max "transaction_bytes_max": usize = 32 << 20, "33554432";
         /// Keys that WATCH of one client may name before its EXEC or UNWATCH; a WATCH with more is refused.
         watched_keys_max "watched_keys_max": usize = 1_000_000, "1000000";
+        /// Bytes of the fieldsets of one client; a HIMPORT PREPARE of more is refused.
+        fieldset_bytes_max "fieldset_bytes_max": usize = 1 << 20, "1048576";
         /// Microseconds from which on a request is in SLOWLOG, until its reply arrives; -1: none is.
         slow_request "slow_request_us": i64 = 10_000, "10000";
         /// Requests per second and product that MONITOR shows.
@@ -75,6 +77,7 @@ impl ProxyConfig {
         check(commands, "proxy.transaction_commands_max", "1 to 10000000")?;
         check(self.transaction_bytes_max >= 64 << 10, "proxy.transaction_bytes_max", "at least 65536")?;
         check((1..=10_000_000).contains(&self.watched_keys_max), "proxy.watched_keys_max", "1 to 10000000")?;
+        check(self.fieldset_bytes_max >= 4 << 10, "proxy.fieldset_bytes_max", "at least 4096")?;
         // An hour, as of the times below.
         check((-1..=3_600_000_000).contains(&self.slow_request), "proxy.slow_request_us", "-1 to 3600000000")?;
         check((1..=1_000_000).contains(&self.monitor_rate), "proxy.monitor_rate", "1 to 1000000")?;

@@ -78,6 +78,7 @@ pub fn config(config: &Config, node: NodeId, allowed: Allowed, links: ProxyLinks
             transaction_commands_max: proxy.transaction_commands_max,
             transaction_bytes_max: proxy.transaction_bytes_max,
             watched_keys_max: proxy.watched_keys_max,
+            fieldset_bytes_max: proxy.fieldset_bytes_max,
             dedicated_total_max: allowed.dedicated,
             memory_max: memory_max(proxy.memory_max),
             reply_max: proxy.reply_max,

@@ -1,7 +1,7 @@
 //! The settings of a client: database, RESP version, names, reply mode.
 //! Knows nothing of its connection.
 
-use super::transaction::Transaction;
+use super::{fieldsets::Fieldsets, transaction::Transaction};
 use crate::{
     model::{auth::ProductAuth, ids::Epoch},
     resp::write::Version,
@@ -22,6 +22,8 @@ pub(super) struct ClientState {
     pub(super) login: Option<Epoch>,
     /// The commands since MULTI.
     pub(super) transaction: Option<Box<Transaction>>,
+    /// What it has prepared for HIMPORT SET.
+    pub(super) fieldsets: Fieldsets,
     pub(super) replies: ReplyMode,
 }
 
@@ -29,6 +31,12 @@ impl ClientState {
     /// The settings of a new client. It has logged in where no login is required.
     pub(super) fn of(auth: &ProductAuth) -> Self {
         Self { login: (!auth.is_required()).then_some(auth.version), ..Self::default() }
+    }
+
+    /// Frees what a client that has left has prepared.
+    pub(super) fn free(&mut self) {
+        self.transaction = None;
+        self.fieldsets = Fieldsets::default();
     }
 
     /// What the client may send now.

@@ -107,6 +107,8 @@ counters! {
     transactions_unwatched "transactions_unwatched";
     /// Commands of transactions, and WATCH, refused because of a limit.
     transactions_refused "transaction_commands_refused";
+    /// Calls of HIMPORT PREPARE that were refused.
+    fieldsets_refused "fieldsets_refused";
     /// Scripts loaded at a server in front of a call.
     script_loads "script_loads";
     /// Calls of scripts repeated with the body, because the server did not have the script.

@@ -16,8 +16,8 @@ use script::{script, scripts};
 use super::{check::ServeCheck, client::Access};
 use crate::{
     commands::{
-        AllGroups, Args, CommandNumber, Handling, InvalidCall, KeysError, Local, NodeCommand, ResolveError, ScriptCall,
-        ScriptCommand, Spec, Split, TransactionCommand, is_blocking_call, resolve_numbered,
+        AllGroups, Args, CommandNumber, Handling, HashImport, InvalidCall, KeysError, Local, NodeCommand, ResolveError,
+        ScriptCall, ScriptCommand, Spec, Split, TransactionCommand, is_blocking_call, resolve_numbered,
     },
     model::{
         ids::{Epoch, SlotId},
@@ -81,6 +81,8 @@ pub(super) enum Dispatch {
     Script { target: DispatchTarget, kind: ScriptCall },
     /// Ask the primaries of all groups about scripts or functions.
     Scripts(ScriptCommand),
+    /// HIMPORT.
+    HashImport(HashImport, &'static Spec),
     /// Ask the primaries of all groups.
     AllGroups(AllGroups),
     /// Go on with the scan of a key, whose slot this is.
@@ -182,6 +184,7 @@ pub(super) fn dispatch(
         Handling::Node(command) => Dispatch::Node(command),
         Handling::Script(kind) => script(routes, serve_check, spec, kind, call, scratch),
         Handling::Scripts(command) => scripts(routes, serve_check, command, spec),
+        Handling::HashImport(command) => Dispatch::HashImport(command, spec),
         Handling::Transaction(command) => Dispatch::Transaction(command, spec),
         Handling::AllGroups(kind) => of_groups(routes, serve_check, Dispatch::AllGroups(kind)),
         Handling::WaitReplicas => of_groups(routes, serve_check, Dispatch::WaitReplicas { spec }),
@@ -388,6 +391,7 @@ mod tests {
                 format!("{kind:?} to group {} write {} replica {}", t.group, t.is_write, t.may_read_replica)
             }
             Dispatch::Scripts(command) => format!("{command:?}"),
+            Dispatch::HashImport(command, _) => format!("{command:?}"),
             Dispatch::AllGroups(kind) => format!("all groups {kind:?}"),
             Dispatch::KeyScan(slot) => format!("key scan {slot}"),
             Dispatch::Node(command) => format!("node {command:?}"),

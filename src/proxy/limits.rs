@@ -20,6 +20,8 @@ pub struct Limits {
     pub transaction_bytes_max: usize,
     /// Keys that a session watches.
     pub watched_keys_max: usize,
+    /// Bytes of the fieldsets of a session.
+    pub fieldset_bytes_max: usize,
     /// A request is in SLOWLOG if its reply takes this long. `None`: none is.
     pub slow_request: Option<Duration>,
     /// Requests per second and product that MONITOR shows.
@@ -96,6 +98,8 @@ impl Default for Limits {
             transaction_bytes_max: 32 * MB,
             // A watched key costs the server some 100 bytes for as long as the client likes.
             watched_keys_max: 1_000_000,
+            // More names than the columns of any table need; each HIMPORT SET sends those of its fieldset.
+            fieldset_bytes_max: MB,
             // The same as in Redis.
             slow_request: Some(Duration::from_millis(10)),
             // A few percent of a worker's time, and more than a person reads.

@@ -29,6 +29,7 @@ mod dedicated;
 mod described;
 mod dispatch;
 mod failed_logins;
+mod fieldsets;
 mod gather;
 mod hold;
 mod inquiry;

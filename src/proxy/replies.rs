@@ -46,6 +46,10 @@ const COMPACT_FROM: usize = 64 * 1024;
 /// Bytes that `out` may reach by additions; what is more goes behind it.
 const OUT_MAX: usize = 256 * 1024;
 
+/// Bytes that a place in the queue may have so that the next reply that is known at once shares it: the commands of a pipelined
+/// transaction need one allocation, and a place is still no more than some requests.
+const SHARED_MAX: usize = 128;
+
 impl Replies {
     /// Reserves a place for the reply to the next request.
     #[inline]
@@ -159,6 +163,14 @@ impl Replies {
     pub(super) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.queue.is_empty() && self.behind.is_empty() && self.out.len() < OUT_MAX {
             return write(&mut self.out);
+        }
+        if let Some(Slot::Ready(last)) = self.queue.back_mut()
+            && last.len() < SHARED_MAX
+        {
+            let before = last.len();
+            write(last);
+            self.stored += last.len() - before;
+            return;
         }
         let mut reply = Vec::new();
         write(&mut reply);
@@ -336,6 +348,23 @@ mod tests {
             replies.advance(replies.unsent().len());
         }
         assert_eq!((got.as_slice(), replies.waiting()), (&b"first.third."[..], 0));
+    }
+
+    #[test]
+    fn small_replies_that_are_known_at_once_share_a_place_behind_an_awaited_one() {
+        let mut replies = Replies::default();
+        let first = replies.open(false);
+        for _ in 0..30 {
+            replies.push(|out| out.extend_from_slice(b"+QUEUED\r\n"));
+        }
+        let second = replies.open(false);
+        replies.push(|out| out.extend_from_slice(b"+OK\r\n"));
+        assert_eq!((replies.waiting(), replies.held()), (5, 275));
+        assert!(!replies.is_last(second) && replies.is_next(first));
+        replies.complete(second, b"2");
+        replies.complete(first, b"1");
+        let want = [b"1".as_slice(), &b"+QUEUED\r\n".repeat(30), b"2", b"+OK\r\n"].concat();
+        assert_eq!((replies.unsent(), replies.held(), replies.waiting()), (want.as_slice(), want.len(), 0));
     }
 
     #[test]

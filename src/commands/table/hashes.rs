@@ -3,8 +3,8 @@
 
 use super::super::keys::KeySpec;
 use super::super::spec::flag::{DENYOOM, FAST, PRIMARY_ONLY, READONLY, WRITE};
-use super::super::spec::{Handling, Spec, cmd, container};
-use super::{KEY, NONE, SLOT, why};
+use super::super::spec::{Handling, HashImport, Spec, cmd, container};
+use super::{KEY, NONE, SLOT};
 
 pub(super) static HASHES: &[Spec] = &[
     cmd("hdel", -3, WRITE | FAST, KEY, SLOT),
@@ -44,10 +44,10 @@ pub(super) static HASHES: &[Spec] = &[
         0,
         Handling::Container,
         &[
-            cmd("himport|discard", 3, 0, NONE, Handling::Refused(why::FIELDSETS)),
-            cmd("himport|discardall", 2, 0, NONE, Handling::Refused(why::FIELDSETS)),
-            cmd("himport|prepare", -4, DENYOOM, NONE, Handling::Refused(why::FIELDSETS)),
-            cmd("himport|set", -5, WRITE | DENYOOM, KeySpec::One(2), Handling::Refused(why::FIELDSETS)),
+            cmd("himport|discard", 3, 0, NONE, Handling::HashImport(HashImport::Discard)),
+            cmd("himport|discardall", 2, 0, NONE, Handling::HashImport(HashImport::DiscardAll)),
+            cmd("himport|prepare", -4, DENYOOM, NONE, Handling::HashImport(HashImport::Prepare)),
+            cmd("himport|set", -5, WRITE | DENYOOM, KeySpec::One(2), Handling::HashImport(HashImport::Set)),
         ],
     ),
 ];

@@ -17,8 +17,6 @@ pub(super) const ACL: &str = "the proxy manages users, not the servers, not exec
 pub(super) const CONFIG_REWRITE: &str = "what clients set lasts until the node is started again, not executed. Settings that stay are \
     those of pontoon product set, and those in the servers' own files";
 pub(super) const SERVER_SESSIONS: &str = "it concerns a connection to a server, and clients share those, not executed";
-pub(super) const FIELDSETS: &str = "a fieldset belongs to one connection to one server, while the proxy spreads keys over \
-    servers, not executed. HSET in a pipeline does the same";
 pub(super) const INDEX: &str =
     "its index spans the keys of one server only, so the answer would be wrong here, not executed";
 pub(super) const SCRIPT_DEBUG: &str = "the debugger would stop a server that other clients use, not executed. Debug the \

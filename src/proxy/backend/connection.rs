@@ -343,7 +343,8 @@ impl Pump<'_> {
         let outcome = loop {
             match self.incomplete.scanner.scan(&bytes[at..]) {
                 Ok(Some(len)) => {
-                    let reply = &bytes[at..at + len];
+                    let mut reply = &bytes[at..at + len];
+                    let of_import;
                     at += len;
                     if reply[0] == b'>' && self.backend.version == Version::Resp3 && self.incomplete.is_kept() {
                         continue;
@@ -354,8 +355,15 @@ impl Pump<'_> {
                     };
                     let entry = if let Requester::Block(_) = &entry.requester {
                         match self.end_of_block(entry, reply, beginning) {
-                            Ok(Some(entry)) => entry,
-                            Ok(None) => continue,
+                            Ok(Some(entry)) => {
+                                of_import = entry.reply_of_import(reply);
+                                reply = of_import.as_deref().unwrap_or(reply);
+                                entry
+                            }
+                            Ok(None) => {
+                                at += self.skip_queued(&bytes[at..]);
+                                continue;
+                            }
                             Err(why) => break Err(why),
                         }
                     } else {
@@ -420,6 +428,16 @@ impl Pump<'_> {
         }
         self.backend.inflight.borrow_mut().push_front(entry);
         Ok(None)
+    }
+
+    /// Takes the replies at the start of `bytes` that say that commands of the block in front are queued. Returns their length.
+    /// One by one, as other replies, they cost a transaction more than its commands do.
+    #[cold]
+    fn skip_queued(&self, bytes: &[u8]) -> usize {
+        match self.backend.inflight.borrow().front().map(|entry| &entry.requester) {
+            Some(Requester::Block(block)) => block.take_queued(bytes),
+            _ => 0,
+        }
     }
 
     /// Reports what an error says of the server.

@@ -109,9 +109,22 @@ impl InFlight {
                 session.complete(worker, ticket, reply, self.len as usize);
             }
             Requester::Part(gather, part) => gather.deliver(worker, part as usize, reply),
-            Requester::Block(block) => block.deliver(worker, reply, self.len as usize),
+            Requester::Block(block) => {
+                if block.is_import() {
+                    block.session().note_error(worker, self.command, reply);
+                }
+                block.deliver(worker, reply, self.len as usize);
+            }
             Requester::Step(step) => step.deliver(reply.to_vec()),
             Requester::Load(load) => load.deliver(reply),
+        }
+    }
+
+    /// The client's reply, if it is a HIMPORT SET. `reply`: to the EXEC behind it.
+    pub(super) fn reply_of_import(&self, reply: &[u8]) -> Option<Vec<u8>> {
+        match &self.requester {
+            Requester::Block(block) if block.is_import() => Some(block.reply_of_import(reply)),
+            _ => None,
         }
     }
 

@@ -12,6 +12,9 @@ use crate::{
 /// What a transaction is called in the log.
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
+/// What a HIMPORT SET is called in the log: its bytes are among those that the node adds.
+const HIMPORT_SET: &[u8] = b"*2\r\n$7\r\nHIMPORT\r\n$3\r\nSET\r\n";
+
 /// What a request is called whose bytes are not kept, because too many were sent behind it.
 const NOT_KEPT: &[u8] = b"*1\r\n$29\r\n(arguments are not known now)\r\n";
 
@@ -53,6 +56,7 @@ impl SlowCheck {
 fn note(worker: &Worker, entry: &InFlight, took_us: u32, request: &[u8]) {
     let request = match &entry.requester {
         Requester::Block(block) if block.is_probe() => return,
+        Requester::Block(block) if block.is_import() => HIMPORT_SET,
         Requester::Block(_) => EXEC,
         Requester::Session(..) | Requester::Part(..) if request.is_empty() => NOT_KEPT,
         Requester::Session(..) | Requester::Part(..) => request,

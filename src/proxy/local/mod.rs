@@ -120,7 +120,8 @@ pub(super) fn answer(
         Local::Reset => {
             // RESET ends `CLIENT REPLY OFF`, so its own reply is sent.
             after.mode_changed = session.client.borrow().replies == ReplyMode::Off;
-            *session.client.borrow_mut() = ClientState::of(&routes.auth);
+            let fieldsets = session.client.replace(ClientState::of(&routes.auth)).fieldsets;
+            session.charge_split(worker, fieldsets.memory(), 0);
             after.logged_out = routes.auth.is_required();
             session.forget_backend_set();
             session.end_watch();

@@ -91,6 +91,7 @@ impl Operation {
             Dispatch::Split { .. }
             | Dispatch::LargeSplit { .. }
             | Dispatch::Scripts(_)
+            | Dispatch::HashImport(..)
             | Dispatch::AllGroups(_)
             | Dispatch::Node(_)
             | Dispatch::KeyScan(_)

@@ -54,9 +54,10 @@ impl Session {
     /// Returns its dedicated connections if it has no unanswered requests.
     #[cold]
     pub(super) fn return_dedicated(&self) {
-        // A transaction waits for what its connection is asked.
+        // A transaction, or HIMPORT SET, waits for what its connection is asked.
         if self.replies.borrow().waiting() == 0
             && self.client.borrow().transaction.is_none()
+            && !self.import_waits.get()
             && let Some(backend_set) = self.backend_set.borrow_mut().take()
         {
             backend_set.release(&self.product);

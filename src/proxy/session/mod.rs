@@ -22,6 +22,7 @@ mod written;
 use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
+    os::fd::RawFd,
     rc::{Rc, Weak},
     task::{Context, Waker},
 };
@@ -112,6 +113,8 @@ pub(super) struct Session {
     closing: Cell<bool>,
     /// Whether it is closed.
     closed: Cell<bool>,
+    /// Whether a HIMPORT SET waits for what its connection is asked.
+    pub(super) import_waits: Cell<bool>,
     /// Whether it is in the list of those that wait for the product's quota.
     pub(super) waits_for_quota: Cell<bool>,
     /// The tick at which its next request was parked.
@@ -145,6 +148,63 @@ enum LastWrite {
 }
 
 impl Session {
+    /// Makes the session of a client, with both addresses and the file descriptor of its connection.
+    fn new(
+        worker: &Worker,
+        product: Rc<ProductView>,
+        id: u64,
+        (addr, laddr, fd): (SocketAddr, SocketAddr, RawFd),
+        writer: OwnedWriteHalf,
+    ) -> Self {
+        let client = ClientState::of(&product.routes.borrow().auth);
+        Self {
+            id,
+            addr,
+            laddr,
+            fd,
+            connected_at: worker.clock.tick(),
+            unread: Cell::new(0),
+            is_postponed: Cell::new(false),
+            is_monitor: Cell::new(false),
+            product,
+            client: RefCell::new(client),
+            writer: RefCell::new(Some(writer)),
+            replies: RefCell::default(),
+            backend_set: RefCell::default(),
+            watch: RefCell::default(),
+            probed_set: RefCell::default(),
+            watch_is_over: Cell::new(false),
+            dedicated_since: Cell::new(None),
+            waker: RefCell::default(),
+            queued: Cell::new(0),
+            dirty: Cell::new(false),
+            blocked: Cell::new(false),
+            took_at: Cell::new(0),
+            memory: SessionMemory::default(),
+            stream: RefCell::default(),
+            slow: Cell::new(false),
+            read_ahead_full: Cell::new(false),
+            window: Cell::default(),
+            stalled: Cell::new(false),
+            settling: Cell::new(false),
+            alone: Cell::new(false),
+            answered_in_turn: Cell::new(0),
+            closing: Cell::new(false),
+            closed: Cell::new(false),
+            import_waits: Cell::new(false),
+            waits_for_quota: Cell::new(false),
+            parked_at: Cell::new(None),
+            heard_at: Cell::new(worker.clock.tick()),
+            unparked: Cell::new(false),
+            pre_login: PreLogin::default(),
+            script_call: RefCell::default(),
+            last_write: Cell::default(),
+            written: Written::default(),
+            blocked_call: RefCell::default(),
+            number: Cell::default(),
+        }
+    }
+
     /// Reserves a place for the reply to a request of `len` bytes.
     pub(super) fn open(&self, muted: bool, len: usize) -> Ticket {
         self.queued.set(self.queued.get() + len);

@@ -141,6 +141,10 @@ impl Session {
                 count(&worker.stats.forwarded);
                 Operation::start(worker, self, call, muted, |operation| run_about_scripts(operation, command));
             }
+            Dispatch::HashImport(command, spec) => {
+                drop(scratch);
+                return self.import_hash(worker, (routes, serve_check), (command, spec), call, mode);
+            }
             Dispatch::AllGroups(_) | Dispatch::KeyScan(_) | Dispatch::Node(_) if !self.is_settled() => {
                 return Handled::Waiting;
             }
@@ -352,6 +356,7 @@ impl Session {
             Dispatch::Split { .. }
             | Dispatch::LargeSplit { .. }
             | Dispatch::Scripts(_)
+            | Dispatch::HashImport(..)
             | Dispatch::AllGroups(_)
             | Dispatch::KeyScan(_)
             | Dispatch::Node(_)

@@ -5,7 +5,6 @@ mod before_login;
 mod over_quota;
 
 use std::{
-    cell::{Cell, RefCell},
     future::Future,
     io,
     net::SocketAddr,
@@ -24,12 +23,12 @@ use tokio::{
 use before_login::READ_BEFORE_LOGIN;
 use over_quota::Admission;
 
-use super::{Handled, Session, memory::SessionMemory, pre_login::PreLogin, written::Written};
+use super::{Handled, Session};
 use crate::{
     model::route::ProductRoutes,
     proxy::{
         check::ServeCheck,
-        client::{ClientState, ReplyMode},
+        client::ReplyMode,
         clients::ClientPlace,
         dispatch::CallContext,
         product::ProductView,
@@ -122,56 +121,11 @@ impl SessionTask {
         let laddr = stream.local_addr().unwrap_or(SocketAddr::from(([0; 4], 0)));
         let fd = stream.as_raw_fd();
         let (reader, writer) = stream.into_split();
-        let client = ClientState::of(&product.routes.borrow().auth);
-        let must_log_in = client.login.is_none();
-        let kind = TaskKind::Session(product.routes.borrow().id);
+        let session = Rc::new(Session::new(&worker, product, id, (addr, laddr, fd), writer));
+        let must_log_in = session.client.borrow().login.is_none();
+        let kind = TaskKind::Session(session.product.routes.borrow().id);
         let mut scanner = RequestScanner::default();
         scanner.set_before_login(must_log_in);
-        let session = Rc::new(Session {
-            id,
-            addr,
-            laddr,
-            fd,
-            connected_at: worker.clock.tick(),
-            unread: Cell::new(0),
-            is_postponed: Cell::new(false),
-            is_monitor: Cell::new(false),
-            product,
-            client: RefCell::new(client),
-            writer: RefCell::new(Some(writer)),
-            replies: RefCell::default(),
-            backend_set: RefCell::default(),
-            watch: RefCell::default(),
-            probed_set: RefCell::default(),
-            watch_is_over: Cell::new(false),
-            dedicated_since: Cell::new(None),
-            waker: RefCell::default(),
-            queued: Cell::new(0),
-            dirty: Cell::new(false),
-            blocked: Cell::new(false),
-            took_at: Cell::new(0),
-            memory: SessionMemory::default(),
-            stream: RefCell::default(),
-            slow: Cell::new(false),
-            read_ahead_full: Cell::new(false),
-            window: Cell::default(),
-            stalled: Cell::new(false),
-            settling: Cell::new(false),
-            alone: Cell::new(false),
-            answered_in_turn: Cell::new(0),
-            closing: Cell::new(false),
-            closed: Cell::new(false),
-            waits_for_quota: Cell::new(false),
-            parked_at: Cell::new(None),
-            heard_at: Cell::new(worker.clock.tick()),
-            unparked: Cell::new(false),
-            pre_login: PreLogin::default(),
-            script_call: RefCell::default(),
-            last_write: Cell::default(),
-            written: Written::default(),
-            blocked_call: RefCell::default(),
-            number: Cell::default(),
-        });
         worker.add_session(&session);
         if must_log_in {
             worker.await_login(&session);
@@ -480,7 +434,7 @@ impl SessionTask {
         self.session.waker.borrow_mut().take();
         self.session.drop_backend_set();
         self.session.end_watch();
-        self.session.client.borrow_mut().transaction.take();
+        self.session.client.borrow_mut().free();
         *self.session.replies.borrow_mut() = Replies::default();
         self.session.wake_stream();
         self.session.recharge(&self.worker);

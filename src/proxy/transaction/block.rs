@@ -9,12 +9,15 @@ use std::{
 use super::{
     LocalCall, Transaction,
     later::Later,
-    splice::{OTHER_REPLY, splice, was_executed},
+    splice::{OTHER_REPLY, Parts, reply_to_set, splice, was_executed},
 };
 use crate::{
     proxy::{backend::Backend, pieces::Pieces, replies::Ticket, session::Session, worker::Worker},
     resp::write,
 };
+
+/// The reply to a command that is queued.
+const QUEUED: &[u8] = b"+QUEUED\r\n";
 
 /// What a reply of the server is to a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +34,14 @@ pub(in crate::proxy) enum BlockReply {
 #[derive(Debug)]
 enum Purpose {
     Execute {
-        /// The commands that the node answers itself.
-        local: Rc<Vec<LocalCall>>,
-        /// Where others are asked for replies of those: what asks them.
+        parts: Rc<Parts>,
+        /// Where others are asked for replies of the node's own commands: what asks them.
         later: Option<Rc<Worker>>,
-        len: usize,
         /// The session's database from now on, if it is executed.
         db: Option<u32>,
     },
+    /// One HIMPORT SET, which the client has sent without MULTI.
+    Import,
     /// Finding out whether the server executes transactions.
     Probe(Rc<Backend>),
 }
@@ -59,18 +62,28 @@ pub(in crate::proxy) struct Block {
 impl Block {
     /// The block of a transaction.
     pub(super) fn of(worker: &Rc<Worker>, session: &Rc<Session>, ticket: Ticket, transaction: Transaction) -> Self {
-        let len = transaction.len();
+        let commands = transaction.len();
         let later = transaction.local.iter().any(LocalCall::asks).then(|| worker.clone());
         if later.is_some() {
             // What the client sends behind EXEC comes after what the node does for the transaction.
             session.settle();
         }
-        let local = Rc::new(transaction.local);
+        let parts = Rc::new(Parts { local: transaction.local, imports: transaction.imports, commands });
+        Self::new(session, Some(ticket), transaction.sent, Purpose::Execute { parts, later, db: transaction.db })
+    }
+
+    /// The block of one HIMPORT SET.
+    pub(super) fn import(session: &Rc<Session>, ticket: Ticket, transaction: &Transaction) -> Self {
+        Self::new(session, Some(ticket), transaction.sent, Purpose::Import)
+    }
+
+    /// `sent`: commands between MULTI and EXEC.
+    fn new(session: &Rc<Session>, ticket: Option<Ticket>, sent: usize, purpose: Purpose) -> Self {
         Self {
             session: session.clone(),
-            ticket: Some(ticket),
-            due: Cell::new(transaction.sent + 2),
-            purpose: Purpose::Execute { local, later, len, db: transaction.db },
+            ticket,
+            purpose,
+            due: Cell::new(sent + 2),
             first: Cell::new(true),
             error: RefCell::default(),
         }
@@ -81,16 +94,23 @@ impl Block {
         matches!(self.purpose, Purpose::Probe(_))
     }
 
+    /// Whether it is one HIMPORT SET.
+    pub(in crate::proxy) fn is_import(&self) -> bool {
+        matches!(self.purpose, Purpose::Import)
+    }
+
+    /// The reply to HIMPORT SET, out of that to EXEC. The client knows nothing of the transaction.
+    pub(in crate::proxy) fn reply_of_import(&self, reply: &[u8]) -> Vec<u8> {
+        match &*self.error.borrow() {
+            Some(error) if reply[0] == b'-' => error.clone(),
+            _ if reply[0] == b'-' => reply.to_vec(),
+            _ => reply_to_set(reply).unwrap_or(OTHER_REPLY).to_vec(),
+        }
+    }
+
     /// MULTI and EXEC alone, for a session that waits for the result.
     pub(super) fn probe(session: &Rc<Session>, backend: Rc<Backend>) -> Self {
-        Self {
-            session: session.clone(),
-            ticket: None,
-            due: Cell::new(2),
-            purpose: Purpose::Probe(backend),
-            first: Cell::new(true),
-            error: RefCell::default(),
-        }
+        Self::new(session, None, 0, Purpose::Probe(backend))
     }
 
     pub(in crate::proxy) fn session(&self) -> &Rc<Session> {
@@ -102,7 +122,7 @@ impl Block {
         let left = self.due.get() - 1;
         self.due.set(left);
         let is_first = self.first.replace(false);
-        let expected: &[u8] = if is_first { b"+OK\r\n" } else { b"+QUEUED\r\n" };
+        let expected: &[u8] = if is_first { b"+OK\r\n" } else { QUEUED };
         match reply[0] {
             b'*' | b'_' | b'-' if left == 0 => BlockReply::Last,
             b'-' if left > 0 && (!is_first || matches!(self.purpose, Purpose::Probe(_))) => {
@@ -112,6 +132,17 @@ impl Block {
             _ if left > 0 && reply == expected => BlockReply::More { refused: false },
             _ => BlockReply::Unexpected,
         }
+    }
+
+    /// Takes the replies at the start of `bytes` that say that commands are queued. Returns their length.
+    pub(in crate::proxy) fn take_queued(&self, bytes: &[u8]) -> usize {
+        if self.first.get() {
+            return 0;
+        }
+        let left = self.due.get() - 1;
+        let queued = bytes.chunks_exact(QUEUED.len()).take(left).take_while(|reply| *reply == QUEUED).count();
+        self.due.set(self.due.get() - queued);
+        queued * QUEUED.len()
     }
 
     /// Takes the next reply of the server, which is a large one: only that to EXEC may be.
@@ -132,17 +163,17 @@ impl Block {
                 let error = String::from_utf8_lossy(error.strip_prefix(b"-").unwrap_or(error));
                 self.complete(worker, &abort(error.trim_end()), len);
             }
-            (Purpose::Execute { local, .. }, _) if local.is_empty() => self.complete(worker, reply, len),
-            (Purpose::Execute { local, later: Some(own), len: commands, .. }, _) if was_executed(reply) => {
+            (Purpose::Import, _) => self.complete(worker, reply, len),
+            (Purpose::Execute { parts, .. }, _) if parts.is_empty() => self.complete(worker, reply, len),
+            (Purpose::Execute { parts, later: Some(own), .. }, _) if was_executed(reply) => {
                 if let Some(ticket) = self.ticket {
-                    let (worker, session, local) = (own.clone(), self.session.clone(), local.clone());
-                    let (reply, commands, queued) = (reply.to_vec(), *commands, len);
-                    let later = Later { worker, session, ticket, reply, local, commands, queued };
+                    let (worker, session, parts) = (own.clone(), self.session.clone(), parts.clone());
+                    let later = Later { worker, session, ticket, reply: reply.to_vec(), parts, queued: len };
                     tokio::task::spawn_local(later.run());
                 }
             }
-            (Purpose::Execute { local, len: commands, .. }, _) => {
-                let spliced = splice(worker, &self.session, reply, local, *commands);
+            (Purpose::Execute { parts, .. }, _) => {
+                let spliced = splice(worker, &self.session, reply, parts);
                 self.complete(worker, spliced.as_deref().unwrap_or(OTHER_REPLY), len);
             }
         }
@@ -158,7 +189,7 @@ impl Block {
     /// The same for a large reply.
     pub(in crate::proxy) fn deliver_in_pieces(&self, worker: &Worker, reply: Pieces, len: usize) {
         match (&self.purpose, self.ticket) {
-            (Purpose::Execute { local, db: None, .. }, Some(ticket)) if local.is_empty() => {
+            (Purpose::Execute { parts, db: None, .. }, Some(ticket)) if parts.is_empty() => {
                 self.session.clone().complete_in_pieces(worker, ticket, reply, len);
             }
             _ => self.deliver(worker, &reply.concat(), len),
@@ -169,6 +200,7 @@ impl Block {
     pub(in crate::proxy) fn fail(&self, worker: &Worker, sent: bool, error: &[u8], len: usize) {
         match &self.purpose {
             Purpose::Probe(backend) => backend.probe.end(worker, false),
+            Purpose::Import => self.complete(worker, error, len),
             Purpose::Execute { .. } if sent => self.complete(worker, error, len),
             Purpose::Execute { .. } => {
                 let text = String::from_utf8_lossy(error.strip_prefix(b"-").unwrap_or(error));

@@ -3,7 +3,12 @@
 
 use std::{cell::Cell, rc::Rc};
 
-use super::{Block, LibraryLoading, LocalCall, Transaction, block::abort_text, probe::Supported, splice::splice};
+use super::{
+    Block, LibraryLoading, LocalCall, Transaction,
+    block::abort_text,
+    probe::Supported,
+    splice::{Parts, splice},
+};
 use crate::{
     model::{
         ids::{Epoch, SlotId},
@@ -46,8 +51,8 @@ enum Libraries {
     Missing,
 }
 
-/// What becomes of EXEC.
-enum Outcome {
+/// What becomes of a transaction.
+pub(super) enum Outcome {
     /// The client gets this error, and nothing was executed.
     Abort(String),
     /// A watched key may have changed.
@@ -83,7 +88,9 @@ impl Session {
             }
             let mut empty = Vec::new();
             write::array(&mut empty, 0);
-            let reply = splice(worker, self, &empty, &transaction.local, transaction.len()).unwrap_or(empty);
+            let commands = transaction.len();
+            let parts = Parts { local: transaction.local, imports: transaction.imports, commands };
+            let reply = splice(worker, self, &empty, &parts).unwrap_or(empty);
             if mode == ReplyMode::On {
                 self.answer(worker, &|out| out.extend_from_slice(&reply));
             }
@@ -126,7 +133,8 @@ impl Session {
         Handled::Done
     }
 
-    fn outcome(
+    /// What becomes of a transaction now.
+    pub(super) fn outcome(
         self: &Rc<Self>,
         worker: &Rc<Worker>,
         routes: &ProductRoutes,

@@ -5,7 +5,7 @@ use std::{cell::RefCell, rc::Rc};
 
 use super::{
     LocalCall, NodeCall,
-    splice::{OTHER_REPLY, splice},
+    splice::{OTHER_REPLY, Parts, splice},
 };
 use crate::{
     proxy::{
@@ -24,6 +24,7 @@ impl LocalCall {
     pub(super) fn asks(&self) -> bool {
         match self.command {
             NodeCall::OfNode(_) => true,
+            NodeCall::Answered => false,
             NodeCall::Local(local) => {
                 let mut scanner = RequestScanner::default();
                 scanner.scan(&self.request).is_ok()
@@ -40,9 +41,7 @@ pub(super) struct Later {
     pub(super) ticket: Ticket,
     /// The server's reply to EXEC.
     pub(super) reply: Vec<u8>,
-    pub(super) local: Rc<Vec<LocalCall>>,
-    /// Number of commands of the transaction.
-    pub(super) commands: usize,
+    pub(super) parts: Rc<Parts>,
     /// Bytes that the session counts as queued until the request is answered.
     pub(super) queued: usize,
 }
@@ -51,7 +50,7 @@ impl Later {
     /// Asks for the replies that are missing, one after the other, and answers EXEC.
     pub(super) async fn run(mut self) {
         let mut bytes = self.reply.len();
-        for call in self.local.iter().filter(|call| call.asks()) {
+        for call in self.parts.local.iter().filter(|call| call.asks()) {
             if self.session.is_closed() {
                 return;
             }
@@ -64,6 +63,8 @@ impl Later {
             match call.command {
                 NodeCall::OfNode(command) => run_at_node(operation, command).await,
                 NodeCall::Local(local) => run_local(operation, local).await,
+                // It asks nobody.
+                NodeCall::Answered => {}
             }
             let answer = RefCell::take(&answer);
             bytes += answer.len();
@@ -74,7 +75,7 @@ impl Later {
             }
             *call.reply.borrow_mut() = answer;
         }
-        let reply = splice(&self.worker, &self.session, &self.reply, &self.local, self.commands);
+        let reply = splice(&self.worker, &self.session, &self.reply, &self.parts);
         self.reply.clear();
         let reply = reply.unwrap_or_else(|| OTHER_REPLY.to_vec());
         self.session.clone().complete(&self.worker, self.ticket, &reply, self.queued);

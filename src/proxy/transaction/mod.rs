@@ -4,6 +4,7 @@
 
 mod block;
 mod exec;
+mod hash_import;
 mod later;
 mod probe;
 mod queue;
@@ -40,6 +41,8 @@ pub(super) struct Transaction {
     sent: usize,
     /// Those that the node answers itself.
     local: Vec<LocalCall>,
+    /// The places of HIMPORT SET among all commands. The server gets two more for each.
+    imports: Vec<usize>,
     /// The slot of all keys.
     slot: Option<SlotId>,
     /// Whether a command may change data.
@@ -81,7 +84,7 @@ struct LocalCall {
     place: usize,
     command: NodeCall,
     request: Vec<u8>,
-    /// Its reply, where others are asked for it.
+    /// Its reply, if that is known, or others are asked for it.
     reply: RefCell<Vec<u8>>,
 }
 
@@ -92,6 +95,8 @@ enum NodeCall {
     Local(Local),
     /// All workers.
     OfNode(NodeCommand),
+    /// Its reply is known.
+    Answered,
 }
 
 impl Transaction {
@@ -102,6 +107,7 @@ impl Transaction {
             requests,
             sent: 0,
             local: Vec::new(),
+            imports: Vec::new(),
             slot: None,
             is_write: false,
             waits_for_pause: false,
@@ -124,7 +130,7 @@ impl Transaction {
 
     /// Number of commands.
     pub(super) fn len(&self) -> usize {
-        self.sent + self.local.len()
+        self.sent - 2 * self.imports.len() + self.local.len()
     }
 
     /// Bytes of its requests.
@@ -140,6 +146,9 @@ impl Transaction {
     /// Bytes of memory.
     pub(super) fn memory(&self) -> usize {
         let local: usize = self.local.iter().map(|call| call.request.capacity() + size_of::<LocalCall>()).sum();
-        self.requests.capacity() + local + self.script_calls.capacity() * size_of::<Range<usize>>()
+        self.requests.capacity()
+            + local
+            + self.imports.capacity() * size_of::<usize>()
+            + self.script_calls.capacity() * size_of::<Range<usize>>()
     }
 }

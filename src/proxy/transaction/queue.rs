@@ -6,8 +6,8 @@ use std::{cell::RefCell, rc::Rc};
 use super::{LocalCall, NodeCall, Transaction};
 use crate::{
     commands::{
-        Args, Flags, Handling, InvalidCall, KeysError, Local, ResolveError, ScriptCall, Spec, TransactionCommand,
-        resolve_numbered,
+        Args, Flags, Handling, HashImport, InvalidCall, KeysError, Local, ResolveError, ScriptCall, Spec,
+        TransactionCommand, resolve_numbered,
     },
     model::{ids::SlotId, route::ProductRoutes, scan_cursor::canonical_cursor},
     proxy::{
@@ -15,6 +15,7 @@ use crate::{
         client::ReplyMode,
         counters::count,
         dispatch::{CallContext, LOCAL_ARGS_MAX, RefusalReason},
+        fieldsets::Fieldset,
         learnt::server_commands,
         local,
         session::{Handled, Session, is_script_without_writes},
@@ -37,8 +38,12 @@ enum Queued {
     ForServer(Option<SlotId>),
     /// SELECT of a database of the product.
     Select(u32),
+    /// HIMPORT SET, sent to the owner of the slot.
+    Import(Option<SlotId>, Rc<Fieldset>),
     /// The node answers it when the transaction is executed.
     ForNode(NodeCall),
+    /// Its reply is this error.
+    Failed(&'static str),
 }
 
 impl Session {
@@ -157,20 +162,35 @@ impl Session {
         call: &CallContext<'_>,
         mode: ReplyMode,
     ) -> Handled {
+        if let Handling::HashImport(_) = spec.handling
+            && let Some(error) = self.lacks_import(worker, spec, call)
+        {
+            return self.refuse_in_transaction(worker, mode, &error);
+        }
         let queued = match check(routes, spec, call, worker) {
             Ok(queued) => queued,
             Err(text) => return self.refuse_in_transaction(worker, mode, &text),
         };
         let mut client = self.client.borrow_mut();
         let db = client.db;
-        let Some(transaction) = &mut client.transaction else { return Handled::Done };
+        let Some(transaction) = &client.transaction else { return Handled::Done };
         // Without a change, the server is not asked to select.
         let queued = match queued {
             Queued::Select(to) if transaction.db.is_none() && to == db => {
                 Queued::ForNode(NodeCall::Local(Local::Select))
             }
+            Queued::ForServer(slot) if spec.handling == Handling::HashImport(HashImport::Set) => {
+                match client.fieldsets.of_set(call) {
+                    Ok(fieldset) => {
+                        self.pay_for(&fieldset);
+                        Queued::Import(slot, fieldset)
+                    }
+                    Err(text) => Queued::Failed(text),
+                }
+            }
             queued => queued,
         };
+        let Some(transaction) = &mut client.transaction else { return Handled::Done };
         if transaction.refused {
             // Nothing of it is executed, so it need not be kept.
             drop(client);
@@ -239,6 +259,9 @@ fn check(
         Handling::Slot | Handling::Cursor | Handling::Database | Handling::Split(_) | Handling::Script(_) => {
             of_slot(routes, spec, call)
         }
+        Handling::HashImport(HashImport::Set) => of_slot(routes, spec, call),
+        // HIMPORT SET needs them when it is queued.
+        Handling::HashImport(_) => Err(before_multi(spec)),
         // It does not wait there, as in Redis.
         Handling::WaitReplicas | Handling::AnyServer => Ok(Queued::ForServer(None)),
         Handling::Local(_) if call.args.len() > LOCAL_ARGS_MAX => {
@@ -304,6 +327,20 @@ fn of_slot(routes: &ProductRoutes, spec: &'static Spec, call: &CallContext<'_>) 
 }
 
 impl Transaction {
+    /// Notes the slot of a command.
+    ///
+    /// # Errors
+    /// Returns the error for the client if the commands before it have another one.
+    fn belong_to(&mut self, slot: Option<SlotId>) -> Result<(), String> {
+        if let (Some(slot), Some(other)) = (slot, self.slot)
+            && slot != other
+        {
+            return Err(RefusalReason::CrossSlot.to_string());
+        }
+        self.slot = self.slot.or(slot);
+        Ok(())
+    }
+
     /// Adds a command.
     ///
     /// # Errors
@@ -323,7 +360,12 @@ impl Transaction {
                 limits.transaction_commands_max
             ));
         }
-        if self.bytes() + call.bytes.len() > limits.transaction_bytes_max {
+        let added = call.bytes.len()
+            + match &queued {
+                Queued::Import(_, fieldset) => fieldset.len(),
+                _ => 0,
+            };
+        if self.bytes() + added > limits.transaction_bytes_max {
             count(&worker.stats.transactions_refused);
             return Err(format!(
                 "ERR a transaction has at most {} bytes (proxy.transaction_bytes_max), not executed. Use several",
@@ -335,6 +377,19 @@ impl Transaction {
                 let request = call.bytes.to_vec();
                 self.local.push(LocalCall { place: self.len(), command, request, reply: RefCell::default() });
             }
+            Queued::Failed(text) => {
+                let mut reply = Vec::new();
+                write::error(&mut reply, text);
+                let (place, command) = (self.len(), NodeCall::Answered);
+                let request = call.bytes.to_vec();
+                self.local.push(LocalCall { place, command, request, reply: RefCell::new(reply) });
+            }
+            Queued::Import(slot, fieldset) => {
+                self.belong_to(slot)?;
+                self.is_write = true;
+                self.waits_for_pause = true;
+                self.push_import(&fieldset, call);
+            }
             Queued::Select(_) if self.runs_script => return Err(SELECT_AND_SCRIPT.into()),
             Queued::Select(db) => {
                 self.db = Some(db);
@@ -345,12 +400,7 @@ impl Transaction {
                 return Err(SELECT_AND_SCRIPT.into());
             }
             Queued::ForServer(slot) => {
-                if let (Some(slot), Some(other)) = (slot, self.slot)
-                    && slot != other
-                {
-                    return Err(RefusalReason::CrossSlot.to_string());
-                }
-                self.slot = self.slot.or(slot);
+                self.belong_to(slot)?;
                 self.is_write |= spec.is_write();
                 self.waits_for_pause |= spec.needs_primary() && !is_script_without_writes(call);
                 self.runs_script |= spec.runs_script();

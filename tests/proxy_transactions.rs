@@ -594,3 +594,32 @@ fn replies_are_off_and_requests_are_inline_as_ever() {
     client.expect("+QUEUED\r\n").call("GET foo").expect("+QUEUED\r\n").call("CLIENT GETNAME").expect("+QUEUED\r\n");
     client.call("EXEC").expect("*4\r\n$-1\r\n+OK\r\n$1\r\n2\r\n$1\r\nx\r\n");
 }
+
+#[test]
+fn a_transaction_and_what_follows_are_answered_while_its_server_is_silent() {
+    let server = fake(|mut conn: Conn| {
+        let mut commands = 0;
+        while let Some(request) = conn.request() {
+            match request[0].as_slice() {
+                b"MULTI" => {
+                    commands = 0;
+                    conn.reply(b"+OK\r\n");
+                }
+                b"EXEC" if commands == 0 => conn.reply(b"*0\r\n"),
+                // No answer to this EXEC.
+                b"EXEC" => {}
+                _ => {
+                    commands += 1;
+                    conn.reply(b"+QUEUED\r\n");
+                }
+            }
+        }
+    });
+    let limits = Limits { request_deadline: std::time::Duration::from_secs(1), ..Limits::default() };
+    let bed = Bed::start_with(&[&server], limits, 1, |table| table);
+    let mut client = bed.client();
+    let pipeline = ["MULTI", "SET {x} 1", "EXEC", "PING"].map(common::request).concat();
+    client.send(pipeline).expect("+OK\r\n+QUEUED\r\n");
+    assert!(client.line().starts_with("-ERR outcome unknown: "));
+    client.expect("+PONG\r\n");
+}

@@ -113,6 +113,8 @@ pub(super) struct Session {
     closing: Cell<bool>,
     /// Whether it is closed.
     closed: Cell<bool>,
+    /// The last EXEC that was sent to a server.
+    pub(super) last_exec: Cell<Option<Ticket>>,
     /// Whether a HIMPORT SET waits for what its connection is asked.
     pub(super) import_waits: Cell<bool>,
     /// Whether it is in the list of those that wait for the product's quota.
@@ -191,6 +193,7 @@ impl Session {
             answered_in_turn: Cell::new(0),
             closing: Cell::new(false),
             closed: Cell::new(false),
+            last_exec: Cell::new(None),
             import_waits: Cell::new(false),
             waits_for_quota: Cell::new(false),
             parked_at: Cell::new(None),

@@ -15,6 +15,9 @@ use crate::proxy::{backend::Backend, counters::count, pieces::Pieces, replies::T
 /// Bytes that are written to a client at once; the rest follows in turns of the session's own task.
 const WRITTEN_AT_ONCE: usize = 128 * 1024;
 
+/// Bytes of replies that are not held back for a later one.
+const HELD_BACK_MAX: usize = 16 * 1024;
+
 /// How much was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
@@ -250,9 +253,18 @@ impl Session {
     pub(super) fn flush_quietly(self: &Rc<Self>, worker: &Worker) {
         // Its own task is running, so it must not wake itself.
         let waker = self.waker.borrow_mut().take();
-        if !self.dirty.get() {
+        if !self.dirty.get() && !self.awaits_exec() {
             self.flush(worker);
         }
         *self.waker.borrow_mut() = waker;
+    }
+
+    /// Whether the last request is an EXEC at a server. The replies to the commands before it are written together with the next
+    /// reply of a server, as by a Redis: a write costs more than the rest of a transaction.
+    fn awaits_exec(&self) -> bool {
+        self.last_exec.get().is_some_and(|exec| {
+            let replies = self.replies.borrow();
+            replies.is_last(exec) && replies.unsent().len() < HELD_BACK_MAX
+        })
     }
 }

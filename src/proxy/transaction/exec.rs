@@ -268,6 +268,7 @@ impl Session {
         if routes.reads.own_writes && target.is_write {
             self.note_write(ticket);
         }
+        self.last_exec.set(Some(ticket));
         let block = Rc::new(Block::of(worker, self, ticket, transaction));
         self.send(worker, backend, &target, &requests, Requester::Block(block));
         self.watch_is_sent();

@@ -65,7 +65,7 @@ pub struct HoldRoutes {
 }
 
 /// Routes and client-facing settings of one product.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProductRoutes {
     /// Its id.
     pub id: ProductId,

@@ -108,7 +108,7 @@ impl Clients {
         self.locked().retain(|id, _| stays(*id));
     }
 
-    /// Gives a client a place at the worker with the fewest clients. Where a limit is reached, the oldest client that has
+    /// Gives a client a place at the worker with the fewest clients, of those that have room if some do. Where a limit is reached, the oldest client that has
     /// not logged in gives up its place.
     ///
     /// # Errors
@@ -119,6 +119,7 @@ impl Clients {
         newcomer: Newcomer<'_>,
         node_max: usize,
         product_max: u32,
+        has_room: impl Fn(usize) -> bool,
     ) -> Result<ClientPlace, ClientRefusal> {
         let Newcomer { product: id, name, must_log_in } = newcomer;
         let product = self.locked().entry(id).or_insert_with(|| Arc::new(Counts::of(name))).clone();
@@ -137,7 +138,8 @@ impl Clients {
                 None => refusal = Some(ClientRefusal::NodeLimit),
             }
         }
-        let fewest = self.workers.iter().enumerate().min_by_key(|(_, count)| count.load(Ordering::Relaxed));
+        let order = |(worker, count): &(usize, &AtomicUsize)| (!has_room(*worker), count.load(Ordering::Relaxed));
+        let fewest = self.workers.iter().enumerate().min_by_key(order);
         match (refusal, fewest) {
             (None, Some((worker, count))) => {
                 count.fetch_add(1, Ordering::Relaxed);
@@ -265,7 +267,8 @@ mod tests {
     fn limits_of_the_node_and_of_a_product() {
         let clients = Arc::new(Clients::new(2));
         let admit = |id, product_max| {
-            clients.admit(Newcomer { product: ProductId(id), name: "p", must_log_in: false }, 4, product_max)
+            let newcomer = Newcomer { product: ProductId(id), name: "p", must_log_in: false };
+            clients.admit(newcomer, 4, product_max, |_| true)
         };
         let first = admit(1, 2).unwrap();
         let second = admit(1, 2).unwrap();
@@ -285,10 +288,22 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_with_room_comes_before_one_with_fewer_clients() {
+        let clients = Arc::new(Clients::new(2));
+        let admit = |room: [bool; 2]| {
+            let newcomer = Newcomer { product: ProductId(1), name: "p", must_log_in: false };
+            clients.admit(newcomer, 9, 0, |worker| room[worker]).unwrap()
+        };
+        let places = [admit([false, true]), admit([false, true]), admit([false, false]), admit([true, true])];
+        assert_eq!(places.map(|place| place.worker), [1, 1, 0, 0]);
+    }
+
+    #[test]
     fn who_has_not_logged_in_gives_up_its_place() {
         let clients = Arc::new(Clients::new(1));
         let admit = |id, product_max| {
-            clients.admit(Newcomer { product: ProductId(id), name: "p", must_log_in: true }, 32, product_max)
+            let newcomer = Newcomer { product: ProductId(id), name: "p", must_log_in: true };
+            clients.admit(newcomer, 32, product_max, |_| true)
         };
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut inside = admit(1, 2).unwrap();

@@ -13,7 +13,8 @@ use std::{
 
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::{mpsc, mpsc::error::TrySendError, watch},
+    time::Instant,
 };
 
 use super::{
@@ -39,6 +40,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Longest pause: clients wait as long when descriptors are free again.
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Time for which a connection waits for its worker. One that takes none for so long is stuck.
+const WORKER_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Connections that the kernel may queue between two turns.
 const BACKLOG: i32 = 1024;
@@ -71,6 +75,13 @@ struct Acceptor<'a> {
     bound: BTreeMap<ProductId, Bound>,
     /// The product whose client was accepted last.
     last: ProductId,
+    /// A connection for which its worker has no room yet. No other is accepted until it has.
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    accepted: Accepted,
+    until: Instant,
 }
 
 /// Runs the acceptor until the proxy drains.
@@ -81,7 +92,7 @@ pub(super) fn run(
     inboxes: Vec<mpsc::Sender<Accepted>>,
     phase: watch::Receiver<ProxyPhase>,
 ) {
-    let acceptor = Acceptor { config, shared, inboxes, bound: BTreeMap::new(), last: ProductId(0) };
+    let acceptor = Acceptor { config, shared, inboxes, bound: BTreeMap::new(), last: ProductId(0), waiting: None };
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(acceptor.serve(routes, phase)),
         Err(error) => tracing::error!(%error, "the acceptor could not be started"),
@@ -114,7 +125,10 @@ impl Acceptor<'_> {
                         self.rebind(&table);
                     }
                 }
-                (product, accepted) = accept(&self.bound, self.last) => match accepted {
+                room = room(&self.inboxes, self.waiting.as_ref()), if self.waiting.is_some() => {
+                    self.hand_over_waiting(room);
+                }
+                (product, accepted) = accept(&self.bound, self.last), if self.waiting.is_none() => match accepted {
                     Ok((stream, from)) => {
                         pause = ACCEPT_PAUSE;
                         self.last = product;
@@ -187,16 +201,20 @@ impl Acceptor<'_> {
         (format!("127.0.0.1:{port}"), Some(note))
     }
 
-    /// Gives a connection to the worker with the fewest, or refuses it.
-    fn hand_over(&self, product: ProductId, stream: StdStream, from: SocketAddr) {
+    /// Gives a connection to the worker with the fewest, or lets it wait for one, or refuses it.
+    fn hand_over(&mut self, product: ProductId, stream: StdStream, from: SocketAddr) {
         let Some(Bound { name, clients_max, must_log_in, .. }) = self.bound.get(&product) else { return };
         let newcomer = Newcomer { product, name, must_log_in: *must_log_in };
-        match self.shared.clients.admit(newcomer, self.config.limits.clients_max, *clients_max) {
+        let has_room = |worker: usize| self.inboxes[worker].capacity() > 0;
+        match self.shared.clients.admit(newcomer, self.config.limits.clients_max, *clients_max, has_room) {
             Ok(place) => {
                 let worker = place.worker;
-                if let Err(refused) = self.inboxes[worker].try_send(Accepted { product, stream, from, place }) {
-                    // The worker is far behind or has ended: close the connection.
-                    refused.into_inner().place.refuse();
+                match self.inboxes[worker].try_send(Accepted { product, stream, from, place }) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(accepted)) => {
+                        self.waiting = Some(Waiting { accepted, until: Instant::now() + WORKER_WAIT_MAX });
+                    }
+                    Err(TrySendError::Closed(accepted)) => accepted.place.refuse(),
                 }
             }
             Err(_) => {
@@ -205,6 +223,24 @@ impl Acceptor<'_> {
             }
         }
     }
+
+    /// Gives the connection that waits to its worker, or refuses it if there is no room.
+    fn hand_over_waiting(&mut self, room: Option<mpsc::OwnedPermit<Accepted>>) {
+        match (self.waiting.take(), room) {
+            (Some(waiting), Some(room)) => {
+                room.send(waiting.accepted);
+            }
+            (Some(waiting), None) => waiting.accepted.place.refuse(),
+            (None, _) => {}
+        }
+    }
+}
+
+/// Waits for room for a connection at its worker. `None`: there was none for too long, or the worker has ended.
+async fn room(inboxes: &[mpsc::Sender<Accepted>], waiting: Option<&Waiting>) -> Option<mpsc::OwnedPermit<Accepted>> {
+    let waiting = waiting?;
+    let inbox = inboxes[waiting.accepted.place.worker].clone();
+    tokio::time::timeout_at(waiting.until, inbox.reserve_owned()).await.ok()?.ok()
 }
 
 /// Whether a client of a product may connect from this address.
@@ -275,6 +311,7 @@ fn prepare(stream: tokio::net::TcpStream) -> io::Result<StdStream> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::proxy::MemoryBudget;
 
     #[test]
     fn hosts_of_both_families() {
@@ -305,6 +342,40 @@ mod tests {
         for other in ["10.0.0.1", "fd00::2", "::ffff:10.0.0.1"] {
             assert!(!admits(&public, &open, from(other)), "{other}");
             assert!(admits(&public, &guarded, from(other)) && admits(&config("0.0.0.0", true), &open, from(other)));
+        }
+    }
+
+    #[test]
+    fn connections_wait_for_a_busy_worker() {
+        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = probe.local_addr().unwrap().port();
+        drop(probe);
+        let product = ProductRoutes { id: ProductId(1), name: "p".into(), port, ..ProductRoutes::default() };
+        let products = BTreeMap::from([(product.id, Arc::new(product))]);
+        let (_routes, routes) = watch::channel(Arc::new(RouteTable { products, ..RouteTable::default() }));
+        let (_phase, phase) = watch::channel(ProxyPhase::Run);
+        let shared = SharedReport::new(1, Arc::new(MemoryBudget::new(1 << 30)));
+        let (inbox, mut accepted) = mpsc::channel(2);
+        std::thread::spawn(move || {
+            let config = ProxyConfig::default();
+            run(&config, &shared, routes, vec![inbox], phase);
+        });
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        let connect = || loop {
+            match StdStream::connect(("127.0.0.1", port)) {
+                Ok(client) => return client,
+                // It does not listen yet.
+                Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+            }
+        };
+        let clients: Vec<_> = (0..20).map(|_| connect()).collect();
+        // The worker is busy until all have connected.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut next =
+            || runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), accepted.recv()).await });
+        let taken: Vec<_> = clients.iter().map(|_| next().unwrap().unwrap()).collect();
+        for (client, taken) in clients.iter().zip(&taken) {
+            assert_eq!(client.local_addr().unwrap(), taken.from);
         }
     }
 

@@ -107,8 +107,7 @@ use memory::MemoryBudget;
 use permit::Permit;
 use report::SharedReport;
 
-/// Accepted connections that may wait for a worker, per worker. If there are more, the worker is far behind, and the
-/// acceptor closes the connection.
+/// Accepted connections that may wait for a worker, per worker. If there are more, further ones wait in the kernel.
 const HANDOVER_MAX: usize = 256;
 
 /// What the servers of each product have, as far as they were asked.

@@ -123,6 +123,11 @@ fn a_list_has_the_clients_of_all_workers_and_of_no_other_product() {
     assert_eq!(threads.len(), WORKERS, "{list}");
     assert_eq!(shown(asker, other_id), "");
     assert_eq!(bulk(&mut other, "CLIENT LIST").lines().count(), 1);
+    // The own request counts, as in Redis' tests.
+    for words in ["CLIENT LIST", "CLIENT INFO"] {
+        let line = bulk(&mut other, words);
+        assert!(line.contains(" qbuf=26 ") && line.contains(" obl=0 oll=0 omem=0 "), "{line}");
+    }
     // The names of the fields are those of a server, in its order, and more.
     let mut direct = Client::connect(node.redis.port());
     let names = |text: &str| -> Vec<String> {

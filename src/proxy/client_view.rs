@@ -71,6 +71,15 @@ pub struct ClientView {
     pub thread: usize,
 }
 
+impl ClientView {
+    /// The client has asked for this by a request of `len` bytes, which a Redis has not removed from its buffer yet.
+    #[must_use]
+    pub(super) fn with_own_request(mut self, len: usize) -> Self {
+        self.unread += len;
+        self
+    }
+}
+
 impl fmt::Display for ClientView {
     /// A line of CLIENT LIST, without its end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -175,7 +175,10 @@ pub(super) fn answer(
         Local::CommandCount => write::int(out, Offered(servers().as_deref()).count() as i64),
         Local::CommandGetkeys => command::getkeys(servers().as_deref(), call, out),
         Local::ClientId => write::int(out, session.id as i64),
-        Local::ClientInfo => write::verbatim(out, &format!("{}\n", session.describe(worker)), version),
+        Local::ClientInfo => {
+            let view = session.describe(worker).with_own_request(call.bytes.len());
+            write::verbatim(out, &format!("{view}\n"), version);
+        }
         Local::ClientGetname => match session.client.borrow().name.as_str() {
             "" => write::null(out, version),
             name => write::bulk(out, name.as_bytes()),

@@ -79,7 +79,12 @@ pub(super) async fn list(operation: Operation) {
                 Ok(page) => page,
                 Err(unanswered) => return operation.refuse(&format!("ERR {unanswered}")),
             };
-            for client in page.clients {
+            for mut client in page.clients {
+                if client.id == operation.session.id {
+                    client = client.with_own_request(operation.call().bytes.len());
+                    // A Redis has no reply of this request yet that waits.
+                    client.waiting -= client.waiting.min(1);
+                }
                 let line = format!("{client}\n");
                 bytes += line.len();
                 lines.push((client.id, line));

@@ -176,6 +176,8 @@ fn what_is_wrong_gets_the_errors_of_redis() {
     client.call("HIMPORT SET k f 1 2").expect("-ERR no such fieldset\r\n");
     client.call("HIMPORT PREPARE f a").expect("+OK\r\n").call("HIMPORT PREPARE g a").expect("+OK\r\n");
     client.call("HIMPORT DISCARDALL").expect(":2\r\n").call("HIMPORT DISCARDALL").expect(":0\r\n");
+    // An error that nobody wants.
+    client.call("CLIENT REPLY SKIP").call("HIMPORT SET k none 1").call("HIMPORT DISCARD g").expect(":0\r\n");
     client.call("HIMPORT PREPARE f a").expect("+OK\r\n").call("RESET").expect("+RESET\r\n");
     client.call("HIMPORT SET k f 1").expect("-ERR no such fieldset\r\n");
     bed.until("counted", |report| report.stats.fieldsets_refused == 2);

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, mpsc::error::TrySendError, watch},
+    sync::{mpsc, watch},
     time::Instant,
 };
 
@@ -75,12 +75,14 @@ struct Acceptor<'a> {
     bound: BTreeMap<ProductId, Bound>,
     /// The product whose client was accepted last.
     last: ProductId,
-    /// A connection for which its worker has no room yet. No other is accepted until it has.
+    /// A connection for which no worker has room yet. No other is accepted until one has.
     waiting: Option<Waiting>,
 }
 
 struct Waiting {
-    accepted: Accepted,
+    product: ProductId,
+    stream: StdStream,
+    from: SocketAddr,
     until: Instant,
 }
 
@@ -125,14 +127,21 @@ impl Acceptor<'_> {
                         self.rebind(&table);
                     }
                 }
-                room = room(&self.inboxes, self.waiting.as_ref()), if self.waiting.is_some() => {
-                    self.hand_over_waiting(room);
+                () = room(&self.inboxes, self.waiting.as_ref()), if self.waiting.is_some() => {
+                    if let Some(Waiting { product, stream, from, .. }) = self.waiting.take() {
+                        self.hand_over(product, stream, from);
+                    }
                 }
                 (product, accepted) = accept(&self.bound, self.last), if self.waiting.is_none() => match accepted {
                     Ok((stream, from)) => {
                         pause = ACCEPT_PAUSE;
                         self.last = product;
-                        self.hand_over(product, stream, from);
+                        if self.inboxes.iter().any(|inbox| inbox.capacity() > 0) {
+                            self.hand_over(product, stream, from);
+                        } else {
+                            let until = Instant::now() + WORKER_WAIT_MAX;
+                            self.waiting = Some(Waiting { product, stream, from, until });
+                        }
                     }
                     Err(error) => {
                         counters::CLIENT_ACCEPTS_FAILED.increment();
@@ -201,20 +210,17 @@ impl Acceptor<'_> {
         (format!("127.0.0.1:{port}"), Some(note))
     }
 
-    /// Gives a connection to the worker with the fewest, or lets it wait for one, or refuses it.
-    fn hand_over(&mut self, product: ProductId, stream: StdStream, from: SocketAddr) {
+    /// Gives a connection to the worker with the fewest, or refuses it.
+    fn hand_over(&self, product: ProductId, stream: StdStream, from: SocketAddr) {
         let Some(Bound { name, clients_max, must_log_in, .. }) = self.bound.get(&product) else { return };
         let newcomer = Newcomer { product, name, must_log_in: *must_log_in };
         let has_room = |worker: usize| self.inboxes[worker].capacity() > 0;
         match self.shared.clients.admit(newcomer, self.config.limits.clients_max, *clients_max, has_room) {
             Ok(place) => {
                 let worker = place.worker;
-                match self.inboxes[worker].try_send(Accepted { product, stream, from, place }) {
-                    Ok(()) => {}
-                    Err(TrySendError::Full(accepted)) => {
-                        self.waiting = Some(Waiting { accepted, until: Instant::now() + WORKER_WAIT_MAX });
-                    }
-                    Err(TrySendError::Closed(accepted)) => accepted.place.refuse(),
+                if let Err(refused) = self.inboxes[worker].try_send(Accepted { product, stream, from, place }) {
+                    // No worker has taken a connection for a long time, or this one has ended: close the connection.
+                    refused.into_inner().place.refuse();
                 }
             }
             Err(_) => {
@@ -223,24 +229,24 @@ impl Acceptor<'_> {
             }
         }
     }
-
-    /// Gives the connection that waits to its worker, or refuses it if there is no room.
-    fn hand_over_waiting(&mut self, room: Option<mpsc::OwnedPermit<Accepted>>) {
-        match (self.waiting.take(), room) {
-            (Some(waiting), Some(room)) => {
-                room.send(waiting.accepted);
-            }
-            (Some(waiting), None) => waiting.accepted.place.refuse(),
-            (None, _) => {}
-        }
-    }
 }
 
-/// Waits for room for a connection at its worker. `None`: there was none for too long, or the worker has ended.
-async fn room(inboxes: &[mpsc::Sender<Accepted>], waiting: Option<&Waiting>) -> Option<mpsc::OwnedPermit<Accepted>> {
-    let waiting = waiting?;
-    let inbox = inboxes[waiting.accepted.place.worker].clone();
-    tokio::time::timeout_at(waiting.until, inbox.reserve_owned()).await.ok()?.ok()
+/// Waits until a worker has room for the connection that waits, or its time is over.
+async fn room(inboxes: &[mpsc::Sender<Accepted>], waiting: Option<&Waiting>) {
+    let Some(waiting) = waiting else { return };
+    let mut waits: Vec<_> = inboxes.iter().map(|inbox| Box::pin(inbox.reserve())).collect();
+    let room = std::future::poll_fn(|cx| {
+        let mut found = false;
+        waits.retain_mut(|wait| match wait.as_mut().poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(room) => {
+                found |= room.is_ok();
+                false
+            }
+        });
+        if found { Poll::Ready(()) } else { Poll::Pending }
+    });
+    let _ = tokio::time::timeout_at(waiting.until, room).await;
 }
 
 /// Whether a client of a product may connect from this address.

@@ -271,6 +271,7 @@ impl Session {
     #[cold]
     pub(super) fn refuse_over_quota(&self, worker: &Worker) {
         count(&worker.stats.over_quota);
+        self.import_waits.set(false);
         self.number.set(None);
         let mode = self.client.borrow().replies;
         self.refuse_request(worker, mode, OVER_QUOTA);

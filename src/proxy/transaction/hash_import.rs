@@ -41,6 +41,7 @@ impl Session {
         call: &CallContext<'_>,
         mode: ReplyMode,
     ) -> Handled {
+        self.import_waits.set(false);
         if let Some(error) = self.lacks_import(worker, spec, call) {
             self.refuse_request(worker, mode, &error);
             return Handled::Done;
@@ -92,12 +93,12 @@ impl Session {
         call: &CallContext<'_>,
         mode: ReplyMode,
     ) -> Handled {
-        self.import_waits.set(false);
         if self.is_watching() {
             self.refuse_request(worker, mode, WATCHING);
             return Handled::Done;
         }
-        let fieldset = match self.client.borrow().fieldsets.of_set(call) {
+        let found = self.client.borrow().fieldsets.of_set(call);
+        let fieldset = match found {
             Ok(fieldset) => fieldset,
             Err(text) => {
                 self.refuse_request(worker, mode, text);

@@ -41,7 +41,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause: clients wait as long when descriptors are free again.
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Time for which a connection waits for its worker. One that takes none for so long is stuck.
+/// Time for which a connection waits for a worker. Workers that take no connection in this time are stuck.
 const WORKER_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Connections that the kernel may queue between two turns.

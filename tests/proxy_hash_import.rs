@@ -9,13 +9,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use common::{Bed, Client, Conn, Redis, fake, held};
+use common::{Bed, Client, Conn, Redis, fake, held, moved, with_product};
 use pontoon::{
-    model::{
-        ids::{Epoch, HoldId},
-        route::HoldKind,
-        slot::Layout,
-    },
+    model::{ids::HoldId, route::HoldKind},
     proxy::Limits,
 };
 
@@ -232,16 +228,32 @@ fn a_held_slot_parks_it_and_it_goes_to_the_new_owner_with_its_fieldset() {
     bed.until("the hold drains", |report| report.holds.get(&HoldId(9)).is_some_and(|hold| hold.drained));
     client.call("HIMPORT SET foo f 2");
     bed.until("parked", |report| report.stats.parked == 1);
-    let slot = usize::from(Layout::Codis.slot(b"foo").0);
-    let mut after = common::with_product(before, |product| {
-        product.slots[slot].group = Some(1);
-        product.slots[slot].epoch = Epoch(10);
-    });
-    after.epoch = Epoch(10);
-    bed.publish(after);
+    bed.publish(moved(before, "foo", 1, 10));
     client.expect("+OK\r\n");
     assert_eq!(servers[0].hash("foo"), pairs(&[("a", "1")]));
     assert_eq!(servers[1].hash("foo"), pairs(&[("a", "2")]));
+}
+
+#[test]
+fn the_quota_pays_for_the_fieldset_of_each_call() {
+    let server = Server::start();
+    let quota = |table| with_product(table, |product| product.rules.bytes_max = 200_000);
+    let bed = Bed::start_with(&[&server.addr], Limits::default(), 1, quota);
+    let mut client = bed.client();
+    // More than the quota of the second that a request waits at most.
+    let field = "x".repeat(400_000);
+    client.call(&format!("HIMPORT PREPARE f {field}")).expect("+OK\r\n");
+    let pipeline = ["HIMPORT SET k f 1", "HGET k a"].map(common::request).concat();
+    for _ in 0..10 {
+        let set = client.send(&pipeline).line();
+        let get = client.line();
+        if set == "+OK" {
+            assert!(get.starts_with("-TRYAGAIN not executed: the product uses all of its quota"), "{get}");
+            return;
+        }
+        assert!(set.starts_with("-TRYAGAIN not executed: the product uses all of its quota"), "{set}");
+    }
+    panic!("no call was admitted");
 }
 
 #[test]

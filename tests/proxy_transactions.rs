@@ -437,13 +437,7 @@ fn a_held_slot_parks_the_whole_transaction() {
     client.call("EXEC");
     bed.until("parked", |r| r.stats.parked == 1);
     // The slot moves to the other server.
-    let slot = usize::from(Layout::Codis.slot(b"foo").0);
-    let mut after = common::with_product(before, |p| {
-        p.slots[slot].group = Some(1);
-        p.slots[slot].epoch = Epoch(10);
-    });
-    after.epoch = Epoch(10);
-    bed.publish(after);
+    bed.publish(common::moved(before, "foo", 1, 10));
     client.expect("*2\r\n+OK\r\n$1\r\n1\r\n");
     let mut second = Client::connect(_servers[1].port());
     second.call("GET foo").expect("$1\r\n1\r\n");

@@ -250,6 +250,17 @@ pub fn held(table: RouteTable, id: u64, kind: HoldKind, key: &str) -> RouteTable
     table
 }
 
+/// The table with the slot of `key` at another group since `epoch`. `group`: its index.
+pub fn moved(table: RouteTable, key: &str, group: u16, epoch: u64) -> RouteTable {
+    let slot = usize::from(Layout::Codis.slot(key.as_bytes()).0);
+    let mut table = with_product(table, |p| {
+        p.slots[slot].group = Some(group);
+        p.slots[slot].epoch = Epoch(epoch);
+    });
+    table.epoch = Epoch(epoch);
+    table
+}
+
 pub fn password(text: &str) -> Credentials {
     Credentials { username: None, password: Secret::new(text.into()) }
 }

@@ -182,7 +182,9 @@ impl Session {
             Queued::ForServer(slot) if spec.handling == Handling::HashImport(HashImport::Set) => {
                 match client.fieldsets.of_set(call) {
                     Ok(fieldset) => {
-                        self.pay_for(&fieldset);
+                        if !transaction.refused {
+                            self.pay_for(&fieldset);
+                        }
                         Queued::Import(slot, fieldset)
                     }
                     Err(text) => Queued::Failed(text),
